@@ -1,0 +1,179 @@
+"""Augmentations of clips: parameters are drawn once per clip and then applied to every frame.
+
+The transforms are Detectron2's; there are no counters, so an error in one clip cannot change the
+next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+
+from maskfreevis_ext.errors import ConfigError
+
+COLOR_KINDS = ("brightness", "contrast", "saturation")
+
+#: Luma weights of R, G and B (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class _ColorTransform(T.Transform):
+    """Mix each pixel with its grey value, then gain * pixel + offset; geometry stays."""
+
+    def __init__(self, gain: float, offset: float, saturation: float, luma: np.ndarray) -> None:
+        super().__init__()
+        self.gain, self.offset, self.saturation, self.luma = gain, offset, saturation, luma
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """Image (H, W, 3), 0..255, of the same type."""
+        out = img.astype(np.float32)
+        if self.saturation != 1.0:
+            grey = out @ self.luma
+            out = grey[..., None] + self.saturation * (out - grey[..., None])
+        out = self.gain * out + self.offset
+        if img.dtype == np.uint8:
+            return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+        return out.astype(img.dtype)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Coordinates (N, 2), unchanged."""
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Mask (H, W), unchanged."""
+        return segmentation
+
+
+class RandomColor(T.Augmentation):
+    """Brightness, contrast or saturation times a random factor.
+
+    Unlike Detectron2's, the saturation of a frame is computed from that frame, and a pixel value of
+    one frame becomes the same value in all of them, so that similarities between frames keep their
+    meaning.
+    """
+
+    def __init__(
+        self, kind: str, low: float = 0.9, high: float = 1.1, image_format: str = "RGB"
+    ) -> None:
+        """Draw factors from U(low, high) for ``kind``, one of ``COLOR_KINDS``."""
+        super().__init__()
+        if kind not in COLOR_KINDS:
+            raise ValueError(f"kind must be one of {COLOR_KINDS}, got {kind!r}.")
+        self.kind, self.low, self.high = kind, low, high
+        luma = _LUMA[::-1] if image_format == "BGR" else _LUMA
+        self.luma = np.asarray(luma, dtype=np.float32)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Transform for the clip that starts with ``image`` (H, W, 3)."""
+        factor = float(np.random.uniform(self.low, self.high))
+        if self.kind == "brightness":
+            return _ColorTransform(factor, 0.0, 1.0, self.luma)
+        if self.kind == "contrast":
+            return _ColorTransform(factor, (1.0 - factor) * float(image.mean()), 1.0, self.luma)
+        return _ColorTransform(1.0, 0.0, factor, self.luma)
+
+
+class ClipAugmentation:
+    """A list of augmentations that treats all frames of a clip alike."""
+
+    def __init__(self, augmentations: Sequence[T.Augmentation]) -> None:
+        self.augmentations = list(augmentations)
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> tuple[list[np.ndarray], T.TransformList]:
+        """Augment a clip.
+
+        Args:
+            frames: Images (H, W, 3) uint8 of one size; at least one.
+
+        Returns:
+            The new images, and the transforms for their boxes and masks.
+        """
+        first = frames[0]
+        transforms = []
+        for augmentation in self.augmentations:
+            transform = augmentation.get_transform(first)
+            first = transform.apply_image(first)
+            transforms.append(transform)
+        both = T.TransformList(transforms)
+        return [first, *(both.apply_image(frame) for frame in frames[1:])], both
+
+
+def _resize(cfg: CfgNode, is_train: bool) -> T.Augmentation:
+    if not is_train:
+        return T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST, "choice")
+    sizes, style = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    style = style.removesuffix("_by_clip")
+    if style not in ("range", "choice"):
+        raise ConfigError(
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING must be range, choice, range_by_clip or choice_by_clip"
+            " (all are by clip"
+            f" here), got {cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING!r}."
+        )
+    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
+    if not sizes or (style == "range" and len(sizes) != 2):
+        raise ConfigError(
+            f"INPUT.MIN_SIZE_TRAIN must hold {'two sizes' if style == 'range' else 'sizes'} for"
+            f" sampling"
+            f" {style!r}, got {sizes}."
+        )
+    return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
+
+
+def _flip(cfg: CfgNode) -> list[T.Augmentation]:
+    kind = cfg.INPUT.RANDOM_FLIP
+    if kind == "none":
+        return []
+    if kind not in ("horizontal", "vertical", "flip_by_clip"):
+        raise ConfigError(
+            f"INPUT.RANDOM_FLIP must be none, horizontal, vertical or flip_by_clip (horizontal),"
+            f" got {kind!r}."
+        )
+    return [T.RandomFlip(horizontal=kind != "vertical", vertical=kind == "vertical")]
+
+
+def _photometric_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmentation]:
+    """INPUT.AUGMENTATIONS; rotation only with masks, since a rotated box is too large."""
+    out: list[T.Augmentation] = []
+    for kind in cfg.INPUT.AUGMENTATIONS:
+        if kind in COLOR_KINDS:
+            out.append(RandomColor(kind, image_format=cfg.INPUT.FORMAT))
+        elif kind != "rotation":
+            raise ConfigError(
+                f"INPUT.AUGMENTATIONS must hold {', '.join(COLOR_KINDS)} or rotation, got {kind!r}."
+            )
+        elif cfg.INPUT.SUPERVISION == "box":
+            raise ConfigError(
+                "INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is box: a rotated box is"
+                " larger than its"
+                " object. Remove rotation, or train with masks."
+            )
+        elif supervision == "mask":
+            out.append(T.RandomRotation([-10, 10], expand=False, center=[[0.4, 0.4], [0.6, 0.6]]))
+    return out
+
+
+def build_clip_augmentation(
+    cfg: CfgNode, is_train: bool, supervision: str = "box"
+) -> ClipAugmentation:
+    """Augmentation of clips by the keys of ``cfg.INPUT``: crop, resize, flip, colour, rotation.
+
+    Args:
+        cfg: The config.
+        is_train: False resizes to MIN_SIZE_TEST and MAX_SIZE_TEST, and does nothing else.
+        supervision: "box" or "mask", that of the samples it is for.
+
+    Raises:
+        ConfigError: A key has a value that is not known, or rotation is asked for with boxes only.
+    """
+    if not is_train:
+        return ClipAugmentation([_resize(cfg, is_train)])
+    augmentations: list[T.Augmentation] = []
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    augmentations.append(_resize(cfg, is_train))
+    augmentations.extend(_flip(cfg))
+    augmentations.extend(_photometric_and_rotation(cfg, supervision))
+    return ClipAugmentation(augmentations)

@@ -1,0 +1,260 @@
+"""Train and test loaders over Detectron2's; what can be checked is checked before they start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+
+from maskfreevis_ext.data.builtin import register_from_config
+from maskfreevis_ext.data.mappers import YTVISDatasetMapper
+from maskfreevis_ext.data.ytvis import DatasetDict, check_images
+from maskfreevis_ext.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+class VisibleErrors:
+    """A loader whose workers' ``DataError`` arrives as it was raised, not inside a traceback."""
+
+    def __init__(self, loader: Any, unpack: bool = False) -> None:
+        """Wrap a loader; ``unpack`` undoes ``_pack_frames``."""
+        self.loader, self._unpack = loader, unpack
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # absent while an instance is being unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        batches = iter(self.loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except DataError as error:
+                plain = _plain_error(error)
+                if plain is error:
+                    raise
+                raise plain from error
+            yield _unpack_frames(batch) if self._unpack else batch
+
+
+def _plain_error(error: DataError) -> DataError:
+    """The error that a worker raised; torch hands over its traceback as the text of a new one."""
+    mark = f"{DataError.__module__}.{DataError.__qualname__}: "
+    text = str(error)
+    return DataError(text.rsplit(mark, 1)[1].strip()) if mark in text else error
+
+
+def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Frames of a video as one tensor: each tensor that leaves a worker costs an open file."""
+    return [{**sample, "image": torch.stack(sample["image"])} for sample in batch]
+
+
+def _unpack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**sample, "image": list(sample["image"].unbind(0))} for sample in batch]
+
+
+def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetDict]:
+    """Dataset dicts of registered data sets of one label space, one after the other.
+
+    Args:
+        names: Registered names.
+        key: Config key that they come from, for messages.
+
+    Raises:
+        ConfigError: No name, an unknown one, one that is not in YouTube-VIS form, or label spaces
+            differ.
+        DataError: An annotation file cannot be used.
+    """
+    if not names:
+        raise ConfigError(f"{key} is empty. Name at least one data set.")
+    known = DatasetCatalog.list()
+    videos: list[DatasetDict] = []
+    for name in names:
+        if name not in known:
+            mine = [n for n in known if MetadataCatalog.get(n).get("evaluator_type") == "ytvis"]
+            raise ConfigError(
+                f"{key}: the data set {name!r} is not registered. Known video data sets:"
+                f" {', '.join(sorted(mine))}."
+                " Register your own by INPUT.DATASETS \"[['name', 'annotations.json',"
+                " 'image/root']]\" or"
+                " maskfreevis_ext.data.register_ytvis_instances. Training on image data sets"
+                " beside videos is not"
+                " part of this version: remove the name."
+            )
+        if MetadataCatalog.get(name).get("evaluator_type") != "ytvis":
+            raise ConfigError(
+                f"{key}: the data set {name!r} is not one of videos in YouTube-VIS form. Remove"
+                f" it, or register its"
+                " video version by INPUT.DATASETS."
+            )
+        videos.extend(DatasetCatalog.get(name))
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        first = MetadataCatalog.get(names[0]).get("thing_classes")
+        if list(classes) != list(first):
+            raise ConfigError(
+                f"{key}: {names[0]!r} and {name!r} have different classes. Data sets that are"
+                f" trained or tested"
+                " together need the same list of categories."
+            )
+    return videos
+
+
+def _check_class_count(cfg: CfgNode, name: str) -> None:
+    count = len(MetadataCatalog.get(name).thing_classes)
+    heads = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if count > heads:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {heads}, but {name!r} has {count} classes. Set it"
+            f" to {count}."
+        )
+    if count < heads:
+        logger.warning(
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES is %d, but %r has %d classes: the others are never"
+            " trained.",
+            heads,
+            name,
+            count,
+        )
+
+
+def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
+    """Make sure that there are masks where INPUT.SUPERVISION is "mask".
+
+    Raises:
+        DataError: An object has only a box; names the first ones.
+    """
+    if setting != "mask":
+        return
+    missing = [
+        f"video {video['video_id']}, annotation {item['id']}, frame {t}"
+        for video in videos
+        for t, objects in enumerate(video["annotations"])
+        for item in objects
+        if not item["iscrowd"] and "segmentation" not in item
+    ]
+    if missing:
+        shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
+        raise DataError(
+            f"INPUT.SUPERVISION is mask, but {len(missing)} boxes have no mask: {shown}. Set"
+            f" INPUT.SUPERVISION to box"
+            " (train from boxes) or data (masks where there are any)."
+        )
+
+
+def _has_objects(video: DatasetDict) -> bool:
+    return any(not item["iscrowd"] for objects in video["annotations"] for item in objects)
+
+
+def _drop_masks(videos: list[DatasetDict]) -> None:
+    """Forget the masks, in place: boxes are all that training will use."""
+    for video in videos:
+        for objects in video["annotations"]:
+            for item in objects:
+                item.pop("segmentation", None)
+
+
+def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
+    """The videos to train on, checked.
+
+    Raises:
+        ConfigError: A key does not fit the data.
+        DataError: The data cannot be used, or there is nothing to learn from.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    videos = load_datasets(names, "DATASETS.TRAIN")
+    _check_class_count(cfg, names[0])
+    with_objects = [video for video in videos if _has_objects(video)]
+    if not with_objects:
+        raise DataError(
+            f"DATASETS.TRAIN {names}: none of the {len(videos)} videos has an object. Train on a"
+            f" JSON with"
+            " 'annotations'."
+        )
+    num_empty = len(videos) - len(with_objects)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        logger.info(
+            "%d videos to train on; %d without objects left out.", len(with_objects), num_empty
+        )
+        videos = with_objects
+    else:
+        logger.info("%d videos to train on; %d of them without objects.", len(videos), num_empty)
+    clip_length = cfg.INPUT.SAMPLING_FRAME_NUM
+    num_short = sum(video["length"] < clip_length for video in videos)
+    if num_short:
+        logger.warning(
+            "%d of %d videos have fewer frames than a clip (INPUT.SAMPLING_FRAME_NUM %d): their"
+            " frames are repeated.",
+            num_short,
+            len(videos),
+            clip_length,
+        )
+    check_supervision(cfg.INPUT.SUPERVISION, videos)
+    check_images(videos)
+    if cfg.INPUT.SUPERVISION == "box":
+        _drop_masks(videos)
+    return videos
+
+
+def build_train_loader(cfg: CfgNode) -> VisibleErrors:
+    """Endless loader of training batches: lists of samples of ``YTVISDatasetMapper``.
+
+    Data sets of INPUT.DATASETS are registered on the way.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        ConfigError: A key does not fit the data.
+        DataError: The data cannot be used; also while iterating, when a frame cannot be read.
+    """
+    register_from_config(cfg)
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN must be TrainingSampler for videos, got"
+            f" {cfg.DATALOADER.SAMPLER_TRAIN!r}."
+        )
+    mapper = YTVISDatasetMapper(cfg, is_train=True)
+    videos = load_train_videos(cfg)
+    return VisibleErrors(build_detection_train_loader(cfg, mapper=mapper, dataset=videos))
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
+    """Loader of whole videos, one per batch, each once; the videos are split over the processes.
+
+    Data sets of INPUT.DATASETS are registered on the way.
+
+    Args:
+        cfg: The config.
+        dataset_name: A registered data set.
+
+    Raises:
+        ConfigError: The data set is not known.
+        DataError: The data cannot be used; also while iterating, when a frame cannot be read.
+    """
+    register_from_config(cfg)
+    videos = load_datasets([dataset_name], "DATASETS.TEST")
+    check_images(videos)
+    _drop_masks(videos)
+    loader = build_detection_test_loader(
+        videos,
+        mapper=YTVISDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_pack_frames,
+    )
+    return VisibleErrors(loader, unpack=True)

@@ -1,0 +1,294 @@
+"""From a dataset dict of ``ytvis.py`` to one sample of the batch: a clip in training, a whole video at test time.
+
+Shape letters: T frames of the clip, n tracks seen in it, (H, W) size after augmentation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
+
+from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augmentation
+from maskfreevis_ext.data.rle import decode_rle
+from maskfreevis_ext.data.sampling import sample_clip
+from maskfreevis_ext.errors import ConfigError, DataError
+
+SUPERVISIONS = ("box", "mask", "data")
+
+#: A side of a box shorter than this many pixels counts as nothing left of it.
+_MIN_SIDE = 1e-3
+
+
+def clip_supervision(setting: str, video: dict[str, Any]) -> str:
+    """What training may use of a video: "box" or "mask".
+
+    Args:
+        setting: INPUT.SUPERVISION: "box", "mask", or "data" ("mask" where all objects of the video
+            have masks).
+        video: Dataset dict.
+    """
+    if setting == "data":
+        return "mask" if video["has_masks"] else "box"
+    return setting
+
+
+class YTVISDatasetMapper:
+    """Reads the frames of a clip, augments them all alike, and builds the targets.
+
+    Called with a dataset dict, it returns a dict with ``image``: list of T uint8 tensors (3, H, W)
+    in the channel order of INPUT.FORMAT; ``supervision``: "box" or "mask"; ``height`` and ``width``
+    of the original frames; ``video_id``; ``length`` of the video; ``file_names`` and
+    ``frame_indices`` of the clip; and in training ``instances``: list of T ``Instances`` with the
+    same n rows in the same order:
+
+    * ``gt_classes`` int64 (n,): class of the track, also where it is absent.
+    * ``gt_ids`` int64 (n,): id of the track's annotation; -1 where it is absent from the frame.
+    * ``gt_boxes`` (n, 4) xyxy pixels: transformed and clipped box; zeros where absent. With masks,
+      the box of the mask.
+    * ``gt_masks`` BitMasks (n, H, W): only where ``supervision`` is "mask"; empty where absent.
+
+    Randomness comes from numpy's global state, which Detectron2 seeds in every worker.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: dict[str, ClipAugmentation],
+        image_format: str,
+        supervision: str = "box",
+        num_frames: int = 3,
+        frame_range: int = 5,
+        shuffle: bool = False,
+    ) -> None:
+        """Set up the mapper.
+
+        Args:
+            is_train: Clips with targets; otherwise whole videos without.
+            augmentations: For samples with "box" and with "mask" supervision; "box" at test time.
+            image_format: "RGB" or "BGR".
+            supervision: INPUT.SUPERVISION.
+            num_frames: T, >= 1.
+            frame_range: Reach of the sampling window on each side, frames.
+            shuffle: Frames in random order instead of sorted in time.
+        """
+        checks = (
+            ("INPUT.SUPERVISION", supervision in SUPERVISIONS, supervision, SUPERVISIONS),
+            ("INPUT.SAMPLING_FRAME_NUM", num_frames >= 1, num_frames, ">= 1"),
+            ("INPUT.SAMPLING_FRAME_RANGE", frame_range >= 0, frame_range, ">= 0"),
+            ("INPUT.FORMAT", image_format in ("RGB", "BGR"), image_format, "RGB or BGR"),
+        )
+        for key, is_good, got, expected in checks:
+            if not is_good:
+                raise ConfigError(f"{key} must be {expected}, got {got!r}.")
+        self.is_train = is_train
+        self.augmentations = augmentations
+        self.image_format = image_format
+        self.supervision = supervision
+        self.num_frames = num_frames
+        self.frame_range = frame_range
+        self.shuffle = shuffle
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Arguments of ``__init__`` from a config."""
+        return {
+            "is_train": is_train,
+            "augmentations": {
+                kind: build_clip_augmentation(cfg, is_train, kind) for kind in ("box", "mask")
+            },
+            "image_format": cfg.INPUT.FORMAT,
+            "supervision": cfg.INPUT.SUPERVISION,
+            "num_frames": cfg.INPUT.SAMPLING_FRAME_NUM,
+            "frame_range": cfg.INPUT.SAMPLING_FRAME_RANGE,
+            "shuffle": cfg.INPUT.SAMPLING_FRAME_SHUFFLE,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """One sample; see the class.
+
+        Args:
+            dataset_dict: Of ``load_ytvis_json``; it is not changed.
+
+        Raises:
+            DataError: A frame is missing, cannot be read, or has another size than the JSON says.
+        """
+        indices = self._choose_frames(dataset_dict)
+        supervision = clip_supervision(self.supervision, dataset_dict)
+        frames = self._read_frames(dataset_dict, indices)
+        frames, transforms = self.augmentations[supervision](frames)
+        sample = {
+            "image": [
+                torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))) for frame in frames
+            ],
+            "supervision": supervision,
+            "height": dataset_dict["height"],
+            "width": dataset_dict["width"],
+            "video_id": dataset_dict["video_id"],
+            "length": dataset_dict["length"],
+            "file_names": [dataset_dict["file_names"][t] for t in indices],
+            "frame_indices": list(indices),
+        }
+        if self.is_train:
+            sample["instances"] = build_instances(
+                dataset_dict, indices, transforms, frames[0].shape[:2], supervision == "mask"
+            )
+        return sample
+
+    def _choose_frames(self, video: dict[str, Any]) -> list[int]:
+        if not self.is_train:
+            return list(range(video["length"]))
+        with_objects = [
+            t
+            for t, objects in enumerate(video["annotations"])
+            if any(not item["iscrowd"] for item in objects)
+        ]
+        # One draw from the global state, however many the sampling makes.
+        rng = np.random.RandomState(np.random.randint(2**31 - 1))
+        return sample_clip(
+            video["length"],
+            self.num_frames,
+            self.frame_range,
+            rng,
+            shuffle=self.shuffle,
+            object_frames=with_objects,
+        )
+
+    def _read_frames(self, video: dict[str, Any], indices: Sequence[int]) -> list[np.ndarray]:
+        known = {t: read_frame(video, t, self.image_format) for t in sorted(set(indices))}
+        return [known[t] for t in indices]
+
+
+def read_frame(video: dict[str, Any], index: int, image_format: str) -> np.ndarray:
+    """One frame of a video, of the size that its annotation says.
+
+    Args:
+        video: Dataset dict.
+        index: Frame, >= 0.
+        image_format: "RGB" or "BGR".
+
+    Returns:
+        Image (H, W, 3) uint8.
+
+    Raises:
+        DataError: The file is missing, cannot be decoded, or has another size.
+    """
+    path = video["file_names"][index]
+    where = f"{path} (video {video['video_id']}, frame {index})"
+    if not os.path.isfile(path):
+        raise DataError(f"{where}: there is no such image file. Check the image root.")
+    try:
+        image = detection_utils.read_image(path, format=image_format)
+    except Exception as error:  # Pillow raises whatever its decoders meet
+        raise DataError(
+            f"{where}: expected an image, but it cannot be decoded ({type(error).__name__}:"
+            f" {error})."
+            " Replace the file, or remove the frame from the JSON."
+        ) from error
+    expected = (video["height"], video["width"])
+    if image.shape[:2] != expected:
+        raise DataError(
+            f"{where}: expected {expected[1]} x {expected[0]} pixels (width x height) as the JSON"
+            f" says, got"
+            f" {image.shape[1]} x {image.shape[0]}. Correct 'height' and 'width' of the video, or"
+            f" the file (also its"
+            " EXIF orientation)."
+        )
+    return image
+
+
+def build_instances(
+    video: dict[str, Any],
+    indices: Sequence[int],
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+    with_masks: bool,
+) -> list[Instances]:
+    """Targets of a clip; the fields are those that ``YTVISDatasetMapper`` explains.
+
+    Args:
+        video: Dataset dict.
+        indices: The T frames of the clip.
+        transforms: What was done to the frames.
+        image_size: (H, W) after it.
+        with_masks: Add ``gt_masks``.
+
+    Returns:
+        T ``Instances`` of the same n rows. Tracks of which nothing is left in any frame, and
+        crowds, have no row.
+    """
+    height, width = image_size
+    frames = [
+        {item["id"]: item for item in video["annotations"][t] if not item["iscrowd"]}
+        for t in indices
+    ]
+    classes = {key: item["category_id"] for frame in frames for key, item in frame.items()}
+    tracks = sorted(classes)
+    ids = np.full((len(indices), len(tracks)), -1, dtype=np.int64)
+    boxes = np.zeros((len(indices), len(tracks), 4), dtype=np.float32)
+    masks = np.zeros((len(indices), len(tracks), height, width), dtype=bool) if with_masks else None
+    for t, frame in enumerate(frames):
+        for row, track in enumerate(tracks):
+            if track not in frame:
+                continue
+            if masks is not None:
+                masks[t, row] = _transform_mask(video, indices[t], frame[track], transforms)
+                box = _mask_box(masks[t, row])
+            else:
+                box = _transform_box(frame[track], transforms, height, width)
+            if box is not None:
+                ids[t, row], boxes[t, row] = track, box
+    keep = np.flatnonzero((ids >= 0).any(axis=0))
+    labels = torch.tensor([classes[tracks[row]] for row in keep], dtype=torch.int64)
+    out = []
+    for t in range(len(indices)):
+        target = Instances((height, width))
+        target.gt_classes = labels.clone()
+        target.gt_ids = torch.from_numpy(ids[t, keep])
+        target.gt_boxes = Boxes(torch.from_numpy(boxes[t, keep]))
+        if masks is not None:
+            target.gt_masks = BitMasks(torch.from_numpy(masks[t, keep]))
+        out.append(target)
+    return out
+
+
+def _transform_box(
+    item: dict[str, Any], transforms: T.TransformList, height: int, width: int
+) -> np.ndarray | None:
+    """Box (4,) xyxy after the transforms, clipped to the frame; None where nothing is left of it."""
+    box = BoxMode.convert(item["bbox"], item["bbox_mode"], BoxMode.XYXY_ABS)
+    box = transforms.apply_box(np.asarray([box], dtype=np.float64))[0]
+    box = np.clip(box, 0, [width, height, width, height])
+    is_left = min(box[2] - box[0], box[3] - box[1]) > _MIN_SIDE
+    return box if is_left else None
+
+
+def _transform_mask(
+    video: dict[str, Any], index: int, item: dict[str, Any], transforms: T.TransformList
+) -> np.ndarray:
+    """Mask (H, W) bool after the transforms."""
+    where = f"video {video['video_id']}, frame {index}, annotation {item['id']}"
+    if "segmentation" not in item:
+        raise DataError(
+            f"{where}: INPUT.SUPERVISION is mask, but the object has only a box. Use box or data"
+            f" instead."
+        )
+    mask = decode_rle(item["segmentation"], where)
+    return transforms.apply_segmentation(mask.astype(np.uint8)).astype(bool)
+
+
+def _mask_box(mask: np.ndarray) -> np.ndarray | None:
+    """Tight box (4,) xyxy of a mask (H, W), pixel edges; None where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)

@@ -1,0 +1,41 @@
+"""Base class of backbones."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from detectron2.layers import ShapeSpec
+
+
+class Backbone(nn.Module, metaclass=ABCMeta):
+    """Turns images into named feature maps.
+
+    A subclass sets ``_out_features`` (names), ``_out_feature_channels`` and ``_out_feature_strides`` (name -> int), or
+    overrides ``output_shape``.
+    """
+
+    @abstractmethod
+    def forward(self, *args: Any) -> dict[str, Tensor]:
+        """[N, C, H, W] -> name -> [N, C_i, H_i, W_i]."""
+
+    @property
+    def size_divisibility(self) -> int:
+        """What height and width of the input must be multiples of; 0 for anything."""
+        return 0
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Wishes for ``ImageList.from_tensors``; none by default."""
+        return {}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature map."""
+        return {
+            name: ShapeSpec(
+                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
+            )
+            for name in self._out_features
+        }

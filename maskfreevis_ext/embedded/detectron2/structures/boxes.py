@@ -1,0 +1,166 @@
+"""Axis-aligned boxes, (x1, y1, x2, y2) in pixels, and their other spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum, unique
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@unique
+class BoxMode(IntEnum):
+    """How four numbers spell a box."""
+
+    XYXY_ABS = 0  # corners, pixels
+    XYWH_ABS = 1  # corner and size, pixels
+    XYXY_REL = 2  # corners, fractions of the image
+    XYWH_REL = 3  # corner and size, fractions of the image
+    XYWHA_ABS = 4  # centre, size and angle
+
+    @staticmethod
+    def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
+        """Spell boxes in another way; the input is not changed.
+
+        Args:
+            box: A list or tuple of 4 numbers, or an array or tensor [N, 4]. Lists of floats pass through float32.
+            from_mode: XYXY_ABS or XYWH_ABS.
+            to_mode: XYXY_ABS or XYWH_ABS.
+
+        Returns:
+            The same type as ``box``.
+
+        Raises:
+            NotImplementedError: One of the modes is another one.
+        """
+        if from_mode == to_mode:
+            return box
+        if {from_mode, to_mode} != {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
+            raise NotImplementedError(f"Boxes cannot be converted from {from_mode} to {to_mode}.")
+        is_single = isinstance(box, (list, tuple))
+        if is_single:
+            if len(box) != 4:
+                raise AssertionError(f"A box has 4 numbers, got {len(box)}.")
+            values = torch.tensor(box)[None, :]
+        elif isinstance(box, np.ndarray):
+            values = torch.from_numpy(box).clone()
+        else:
+            values = box.clone()
+        if to_mode == BoxMode.XYXY_ABS:
+            values[:, 2:4] += values[:, 0:2]
+        else:
+            values[:, 2:4] -= values[:, 0:2]
+        if is_single:
+            return type(box)(values.flatten().tolist())
+        return values.numpy() if isinstance(box, np.ndarray) else values
+
+
+class Boxes:
+    """N boxes that can be indexed, moved and iterated over like a tensor.
+
+    Attributes:
+        tensor: [N, 4] float32, (x1, y1, x2, y2).
+    """
+
+    def __init__(self, tensor: Tensor | np.ndarray | Sequence) -> None:
+        if isinstance(tensor, Tensor):
+            tensor = tensor.to(torch.float32)
+        else:
+            tensor = torch.as_tensor(tensor, dtype=torch.float32, device="cpu")
+        if tensor.numel() == 0:
+            tensor = tensor.reshape(-1, 4)
+        if tensor.dim() != 2 or tensor.shape[-1] != 4:
+            raise AssertionError(f"Boxes need a tensor [N, 4], got {list(tensor.shape)}.")
+        self.tensor = tensor
+
+    def clone(self) -> Boxes:
+        """A copy with its own memory."""
+        return Boxes(self.tensor.clone())
+
+    def to(self, device: torch.device | str) -> Boxes:
+        """The boxes on another device."""
+        return Boxes(self.tensor.to(device=device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the boxes are."""
+        return self.tensor.device
+
+    def area(self) -> Tensor:
+        """Areas, [N]."""
+        x1, y1, x2, y2 = self.tensor.unbind(dim=1)
+        return (x2 - x1) * (y2 - y1)
+
+    def clip(self, box_size: tuple[int, int]) -> None:
+        """Limit the boxes to an image of size (height, width), in place.
+
+        Raises:
+            AssertionError: A coordinate is NaN or infinite.
+        """
+        if not torch.isfinite(self.tensor).all():
+            raise AssertionError("Boxes with infinite or NaN coordinates cannot be clipped.")
+        height, width = box_size
+        x = self.tensor[:, 0::2].clamp(min=0, max=width)
+        y = self.tensor[:, 1::2].clamp(min=0, max=height)
+        self.tensor = torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=-1)
+
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
+        """Which boxes have both sides longer than ``threshold``, [N] bool."""
+        return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(dim=1)
+
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
+        """Which boxes leave an image of size (height, width) by less than a threshold, [N] bool."""
+        height, width = box_size
+        x1, y1, x2, y2 = self.tensor.unbind(dim=-1)
+        low, right, bottom = -boundary_threshold, width + boundary_threshold, height + boundary_threshold
+        return (x1 >= low) & (y1 >= low) & (x2 < right) & (y2 < bottom)
+
+    def get_centers(self) -> Tensor:
+        """Centres (x, y), [N, 2]."""
+        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
+
+    def scale(self, scale_x: float, scale_y: float) -> None:
+        """Multiply the coordinates, in place."""
+        self.tensor[:, 0::2] *= scale_x
+        self.tensor[:, 1::2] *= scale_y
+
+    @classmethod
+    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
+        """All boxes of a list, in its order."""
+        if not boxes_list:
+            return cls(torch.empty(0))
+        return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
+
+    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
+        if isinstance(item, int):
+            return Boxes(self.tensor[item].view(1, -1))
+        selected = self.tensor[item]
+        if selected.dim() != 2:
+            raise AssertionError(f"Boxes[{item}] is not a list of boxes.")
+        return Boxes(selected)
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from self.tensor
+
+    def __repr__(self) -> str:
+        return f"Boxes({self.tensor})"
+
+
+def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
+    """Areas of the intersections, [N1, N2]."""
+    a, b = boxes1.tensor[:, None], boxes2.tensor[None]
+    size = torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])
+    return size.clamp(min=0).prod(dim=2)
+
+
+def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
+    """Intersection over union, [N1, N2]; 0 where boxes do not meet."""
+    overlap = pairwise_intersection(boxes1, boxes2)
+    union = boxes1.area()[:, None] + boxes2.area() - overlap
+    return torch.where(overlap > 0, overlap / union, overlap.new_zeros(1))

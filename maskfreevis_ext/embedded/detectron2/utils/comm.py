@@ -1,0 +1,149 @@
+"""Talking between the processes of a distributed job. Everything also works, trivially, with a single process."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+_LOCAL_PROCESS_GROUP: Any = None
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_world_size() -> int:
+    """Number of processes of the job."""
+    return dist.get_world_size() if _is_distributed() else 1
+
+
+def get_rank() -> int:
+    """Index of this process in the job."""
+    return dist.get_rank() if _is_distributed() else 0
+
+
+@functools.lru_cache
+def create_local_process_group(num_workers_per_machine: int) -> None:
+    """Create the group of the processes on this machine. Every process calls it, with the same number.
+
+    A second call with that number does nothing.
+    """
+    global _LOCAL_PROCESS_GROUP
+    if _LOCAL_PROCESS_GROUP is not None:
+        raise AssertionError("The local process group exists already.")
+    world_size = get_world_size()
+    if world_size % num_workers_per_machine:
+        raise AssertionError(
+            f"World size {world_size} is not a multiple of {num_workers_per_machine} processes per machine."
+        )
+    own_machine = get_rank() // num_workers_per_machine
+    for machine in range(world_size // num_workers_per_machine):
+        first = machine * num_workers_per_machine
+        # new_group is collective: also the groups of other machines are created by everybody.
+        group = dist.new_group(list(range(first, first + num_workers_per_machine)))
+        if machine == own_machine:
+            _LOCAL_PROCESS_GROUP = group
+
+
+def get_local_process_group() -> Any:
+    """The group of the processes on this machine.
+
+    Raises:
+        AssertionError: Nobody created it; ``launch`` does.
+    """
+    if _LOCAL_PROCESS_GROUP is None:
+        raise AssertionError(
+            "There is no local process group. Start the processes with launch(), or call "
+            "comm.create_local_process_group after init_process_group."
+        )
+    return _LOCAL_PROCESS_GROUP
+
+
+def get_local_rank() -> int:
+    """Index of this process among those on this machine."""
+    return dist.get_rank(group=get_local_process_group()) if _is_distributed() else 0
+
+
+def get_local_size() -> int:
+    """Number of processes on this machine."""
+    return dist.get_world_size(group=get_local_process_group()) if _is_distributed() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0."""
+    return get_rank() == 0
+
+
+def synchronize() -> None:
+    """Wait until every process is here."""
+    if get_world_size() == 1:
+        return
+    if dist.get_backend() == dist.Backend.NCCL:
+        dist.barrier(device_ids=[torch.cuda.current_device()])
+    else:
+        dist.barrier()
+
+
+@functools.lru_cache
+def _cpu_group() -> Any:
+    """A gloo group of all processes, for objects that have no business on a GPU."""
+    if dist.get_backend() == dist.Backend.NCCL:
+        return dist.new_group(backend="gloo")
+    return dist.group.WORLD
+
+
+def all_gather(data: Any, group: Any = None) -> list[Any]:
+    """Every process's ``data`` (anything that pickles), in the order of ranks, on every process."""
+    if get_world_size() == 1:
+        return [data]
+    group = _cpu_group() if group is None else group
+    size = dist.get_world_size(group)
+    if size == 1:
+        return [data]
+    gathered: list[Any] = [None] * size
+    dist.all_gather_object(gathered, data, group=group)
+    return gathered
+
+
+def gather(data: Any, dst: int = 0, group: Any = None) -> list[Any]:
+    """Every process's ``data`` on process ``dst``; an empty list on the others."""
+    if get_world_size() == 1:
+        return [data]
+    group = _cpu_group() if group is None else group
+    size = dist.get_world_size(group=group)
+    if size == 1:
+        return [data]
+    if dist.get_rank(group=group) != dst:
+        dist.gather_object(data, None, dst=dst, group=group)
+        return []
+    gathered: list[Any] = [None] * size
+    dist.gather_object(data, gathered, dst=dst, group=group)
+    return gathered
+
+
+def shared_random_seed() -> int:
+    """A random number, from numpy's generator of rank 0, that is the same on every process."""
+    return all_gather(np.random.randint(2**31))[0]
+
+
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+    """Add up (or average) scalar tensors over processes; the result is right on rank 0 only.
+
+    Args:
+        input_dict: The same keys on every process.
+        average: Divide by the number of processes.
+    """
+    world_size = get_world_size()
+    if world_size < 2:
+        return input_dict
+    with torch.no_grad():
+        names = sorted(input_dict)
+        values = torch.stack([input_dict[name] for name in names], dim=0)
+        dist.reduce(values, dst=0)
+        if average and get_rank() == 0:
+            values /= world_size
+        return dict(zip(names, values, strict=True))

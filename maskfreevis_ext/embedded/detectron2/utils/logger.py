@@ -1,0 +1,172 @@
+"""Logging to the terminal and to ``log.txt``, and messages that do not repeat themselves."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+from tabulate import tabulate
+from termcolor import colored
+
+from detectron2.utils.file_io import PathManager
+
+_DATE_FORMAT = "%m/%d %H:%M:%S"
+_counts: Counter = Counter()
+_last_times: dict[tuple, float] = {}
+
+
+class _ColorfulFormatter(logging.Formatter):
+    """Shortens the name of the root module, and marks warnings and errors in red."""
+
+    def __init__(self, root_name: str, abbrev_name: str) -> None:
+        super().__init__(
+            colored("[%(asctime)s %(name)s]: ", "green") + "%(message)s", datefmt=_DATE_FORMAT
+        )
+        self._root = root_name + "."
+        self._short = abbrev_name + "." if abbrev_name else ""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.name = record.name.replace(self._root, self._short)
+        line = super().formatMessage(record)
+        if record.levelno == logging.WARNING:
+            return colored("WARNING", "red", attrs=["blink"]) + " " + line
+        if record.levelno in (logging.ERROR, logging.CRITICAL):
+            return colored("ERROR", "red", attrs=["blink", "underline"]) + " " + line
+        return line
+
+
+@functools.lru_cache  # one set of handlers, however often somebody asks for it
+def setup_logger(
+    output: str | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = "detectron2",
+    abbrev_name: str | None = None,
+    enable_propagation: bool = False,
+    configure_stdout: bool = True,
+) -> logging.Logger:
+    """Send the messages of a logger to stdout (rank 0 only) and to a file (every rank).
+
+    Args:
+        output: File ending in ``.txt`` or ``.log``, or a folder that gets a ``log.txt``. Rank r > 0 appends ``.rank{r}``
+            to the file's name. None: no file.
+        distributed_rank: Rank of this process.
+        color: Color the terminal's lines.
+        name: Name of the logger, a root module.
+        abbrev_name: What the terminal shows instead of ``name``; ``d2`` for ``detectron2``.
+        enable_propagation: Pass messages on to the root logger.
+        configure_stdout: Write to stdout at all.
+
+    Returns:
+        The logger, which passes every message from DEBUG upwards.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = enable_propagation
+    if abbrev_name is None:
+        abbrev_name = "d2" if name == "detectron2" else name
+    plain = logging.Formatter(
+        "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt=_DATE_FORMAT
+    )
+    if configure_stdout and distributed_rank == 0:
+        formatter = _ColorfulFormatter(name, str(abbrev_name)) if color else plain
+        _add_handler(logger, sys.stdout, formatter)
+    if output is not None:
+        filename = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+        if distributed_rank > 0:
+            filename += f".rank{distributed_rank}"
+        PathManager.mkdirs(os.path.dirname(filename))
+        _add_handler(logger, _open_log(filename), plain)
+    return logger
+
+
+def _add_handler(logger: logging.Logger, stream: TextIO, formatter: logging.Formatter) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(logging.DEBUG)
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+
+
+@functools.lru_cache(maxsize=None)  # loggers that share a file share its stream
+def _open_log(filename: str) -> TextIO:
+    stream = PathManager.open(filename, "a", buffering=-1 if "://" not in filename else 1 << 20)
+    atexit.register(stream.close)
+    return stream
+
+
+def _find_caller() -> tuple[str, tuple]:
+    """Module of the first frame outside this file, and a key for the line it is at."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        frame = frame.f_back
+    code = frame.f_code
+    module = frame.f_globals.get("__name__", "__main__")
+    key = (code.co_filename, frame.f_lineno, code.co_name)
+    return ("detectron2" if module == "__main__" else module), key
+
+
+def log_first_n(
+    lvl: int,
+    msg: str,
+    n: int = 1,
+    *,
+    name: str | None = None,
+    key: str | Iterable[str] = "caller",
+) -> None:
+    """Log a message the first ``n`` times only.
+
+    Args:
+        lvl: Logging level.
+        msg: The message.
+        n: How often.
+        name: Logger; by default that of the caller's module.
+        key: What counts as the same: ``"caller"`` (the line of code), ``"message"``, or both.
+    """
+    kinds = (key,) if isinstance(key, str) else tuple(key)
+    module, line = _find_caller()
+    identity: tuple = ()
+    if "caller" in kinds:
+        identity += line
+    if "message" in kinds:
+        identity += (msg,)
+    _counts[identity] += 1
+    if _counts[identity] <= n:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log the first of every ``n`` calls from one line of code."""
+    module, line = _find_caller()
+    _counts[line] += 1
+    if n == 1 or _counts[line] % n == 1:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
+    """Log at most once in ``n`` seconds from one line of code."""
+    module, line = _find_caller()
+    now = time.time()
+    last = _last_times.get(line)
+    if last is None or now - last >= n:
+        logging.getLogger(name or module).log(lvl, msg)
+        _last_times[line] = now
+
+
+def create_small_table(small_dict: Mapping[str, Any]) -> str:
+    """A table of one row, with the keys as headers and numbers to three decimals."""
+    return tabulate(
+        [list(small_dict.values())],
+        headers=list(small_dict.keys()),
+        tablefmt="pipe",
+        floatfmt=".3f",
+        stralign="center",
+        numalign="center",
+    )

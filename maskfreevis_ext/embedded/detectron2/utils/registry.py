@@ -1,0 +1,5 @@
+"""``Registry``: names to classes (fvcore's)."""
+
+from fvcore.common.registry import Registry
+
+__all__ = ["Registry"]

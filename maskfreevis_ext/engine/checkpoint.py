@@ -1,0 +1,323 @@
+"""Checkpoints that are whole or absent, are read without running code, and say what they did not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from maskfreevis_ext.engine.safe_load import load_pkl, load_pth, verify_archive
+from maskfreevis_ext.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+#: A training goes on after this many failed attempts to save, less one.
+MAX_SAVE_FAILURES = 3
+_TMP = ".tmp"
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with four promises more.
+
+    * A file is written beside its place and moved there when it is on the disk: a killed process or a full disk
+      leaves the previous checkpoint as it was.
+    * Nothing in a weights file is run (``maskfreevis_ext.engine.safe_load``).
+    * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from scratch instead.
+    * What a file does not fit is logged by name: other sizes, missing keys, keys too many.
+    """
+
+    def __init__(self, model: torch.nn.Module, save_dir: str = "", **kwargs: Any) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self._failures = 0
+        #: The file that the last ``load`` or ``resume_or_load`` read; "" for none.
+        self.loaded_file = ""
+        #: True when the last ``resume_or_load`` went on from a checkpoint of ``save_dir``.
+        self.resumed = False
+
+    # ---------------------------------------------------------------- saving
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``{save_dir}/{name}.pth`` and then ``last_checkpoint``.
+
+        Args:
+            name: File name without its ending.
+            kwargs: Plain values to store beside model and training state.
+
+        Raises:
+            CheckpointError: The disk refused for the third time in a row, or refused the final checkpoint. Before
+                that, a failure is a line in the log, and the previous checkpoint stays.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        data.update(kwargs)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        try:
+            with atomic_write(path) as f:
+                torch.save(data, f)
+            self.tag_last_checkpoint(f"{name}.pth")
+        except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError
+            self._failures += 1
+            message = (
+                f"Checkpoint {path} could not be written ({e}); earlier checkpoints are untouched."
+            )
+            if self._failures >= MAX_SAVE_FAILURES or name.endswith("_final"):
+                raise CheckpointError(
+                    f"{message} Make room in OUTPUT_DIR and go on with --resume."
+                ) from e
+            logger.error(
+                "%s Training goes on, and stops at failure %d.", message, MAX_SAVE_FAILURES
+            )
+        else:
+            self._failures = 0
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the newest checkpoint in the file ``last_checkpoint``.
+
+        Args:
+            last_filename_basename: A file name inside ``save_dir``.
+        """
+        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as f:
+            f.write(last_filename_basename.encode())
+
+    # ---------------------------------------------------------------- loading
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights, and the named further states, from a file.
+
+        Args:
+            path: A file or an address; "" loads nothing.
+            checkpointables: Names of the further states; None for all that the file has.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or would run code.
+        """
+        plain = path.split("?", 1)[0]
+        if plain and "://" not in plain and not os.path.isfile(plain):
+            raise CheckpointError(
+                f"Weights file {plain} does not exist (looked from {os.getcwd()}). Check MODEL.WEIGHTS."
+            )
+        try:
+            extra = super().load(path, checkpointables)
+        except (OSError, AssertionError) as e:  # a download that failed
+            raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it set after an error
+        self.loaded_file = path
+        return extra
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on from the newest whole checkpoint of ``save_dir``, or load weights.
+
+        Args:
+            path: Weights to load where there is nothing to go on from; "" for none.
+            resume: Look for a checkpoint first.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            CheckpointError: There are checkpoints to go on from, but none of them is whole.
+        """
+        self.resumed = False
+        if not resume:
+            return self.load(path, checkpointables=[])
+        candidates = self.resume_candidates()
+        if not candidates:
+            logger.info("--resume: no checkpoint in %s yet.", self.save_dir)
+            return self.load(path, checkpointables=[])
+        problems = []
+        for candidate in candidates:
+            try:
+                verify_archive(candidate)
+                extra = self.load(candidate)
+            except CheckpointError as e:
+                problems.append(str(e))
+                logger.warning("--resume: passing over a checkpoint. %s", e)
+                continue
+            self.resumed = True
+            logger.info("--resume: going on from %s", candidate)
+            return extra
+        raise CheckpointError(
+            f"--resume: none of the {len(candidates)} checkpoints in {self.save_dir} can be used. Remove them to "
+            "start again, or give a whole one as MODEL.WEIGHTS without --resume. "
+            + " ".join(problems)
+        )
+
+    def resume_candidates(self) -> list[str]:
+        """The checkpoints of ``save_dir``, the one named by ``last_checkpoint`` first, then the newest."""
+        if not os.path.isdir(self.save_dir):
+            return []
+        names = [
+            n for n in os.listdir(self.save_dir) if n.startswith("model_") and n.endswith(".pth")
+        ]
+        paths = [os.path.join(self.save_dir, n) for n in names]
+        paths.sort(key=os.path.getmtime, reverse=True)
+        last = self.get_checkpoint_file()
+        if last and os.path.isfile(last):
+            paths = [last, *[p for p in paths if p != last]]
+        return paths
+
+    def has_checkpoint(self) -> bool:
+        """Whether ``save_dir`` holds something to go on from."""
+        return bool(self.resume_candidates())
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        # The options of an address ("?matching_heuristics=True") are kept by Detectron2's load().
+        url = getattr(self, "_parsed_url_during_load", None)
+        heuristics = url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]
+        if filename.endswith(".pkl"):
+            loaded = _as_model_zoo(load_pkl(filename), filename)
+        else:
+            loaded = _as_checkpoint(load_pth(filename), filename)
+        if heuristics:
+            loaded["matching_heuristics"] = True
+        return loaded
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        logger.info(describe_incompatible(incompatible, len(self.model.state_dict())))
+
+
+def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
+    """Bring the three layouts of ``.pkl`` files into one (Detectron2's, ImageNet's and Detectron 1's)."""
+    if not isinstance(data, dict):
+        raise CheckpointError(
+            f"Weights file {filename}: expected a dict, got {type(data).__name__}."
+        )
+    if isinstance(data.get("model"), dict):
+        loaded = data
+    else:
+        blobs = data.get("blobs", data)
+        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+        loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+    _check_weights(loaded["model"], filename)
+    return loaded
+
+
+def _as_checkpoint(data: object, filename: str) -> dict[str, Any]:
+    """Bring a bare state dict, pycls's layout and Detectron2's layout into the last."""
+    if not isinstance(data, dict):
+        raise CheckpointError(
+            f"Weights file {filename}: expected a dict of tensors, got {type(data).__name__}."
+        )
+    if "model" in data:
+        loaded = data
+    elif "model_state" in data:
+        weights = {
+            k: v for k, v in data["model_state"].items() if not k.endswith("num_batches_tracked")
+        }
+        loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+    else:
+        loaded = {"model": data}
+    _check_weights(loaded["model"], filename)
+    return loaded
+
+
+def _check_weights(weights: object, filename: str) -> None:
+    if not isinstance(weights, dict):
+        raise CheckpointError(
+            f"Weights file {filename}: expected a dict under 'model', got {type(weights).__name__}."
+        )
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise CheckpointError(
+                f"Weights file {filename}: expected tensors by name, got {type(value).__name__} under {key!r}."
+            )
+
+
+def describe_incompatible(incompatible: Any, num_keys: int) -> str:
+    """Say what of a weights file did and did not fit a model.
+
+    Args:
+        incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and ``incorrect_shapes``.
+        num_keys: Number of keys of the model.
+
+    Returns:
+        One line if all fits, else one line for each kind of difference, and one for each key of another size.
+    """
+    shapes = incompatible.incorrect_shapes
+    other_size = {key for key, _, _ in shapes}
+    missing = [key for key in incompatible.missing_keys if key not in other_size]
+    unexpected = list(incompatible.unexpected_keys)
+    lines = [f"Loaded {num_keys - len(missing) - len(shapes)} of the model's {num_keys} weights."]
+    lines += [
+        f"  skipped {key}: size {tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        for key, in_file, in_model in shapes
+    ]
+    if missing:
+        lines.append(f"  not in the file, keep their initial values: {_group(missing)}")
+    if unexpected:
+        lines.append(f"  in the file, not used by the model: {_group(unexpected)}")
+    return "\n".join(lines)
+
+
+def _group(keys: list[str], limit: int = 30) -> str:
+    """Names by common prefix: ``a.{b, c}``."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        head, _, tail = key.rpartition(".")
+        groups.setdefault(head, []).append(tail)
+    texts = []
+    for head, tails in groups.items():
+        inside = tails[0] if len(tails) == 1 else "{" + ", ".join(tails) + "}"
+        texts.append(f"{head}.{inside}" if head else inside)
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more groups"
+
+
+@contextlib.contextmanager
+def atomic_write(path: str) -> Iterator[Any]:
+    """Open a binary file that takes the place of ``path`` only when it is complete and on the disk.
+
+    Args:
+        path: The file to write. Its folder is made if need be.
+
+    Yields:
+        The open file. After an error inside the block, ``path`` is as it was before.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    tmp = path + _TMP
+    try:
+        with open(tmp, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(tmp)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    # Without this, a power cut can undo the renaming. Some file systems do not offer it.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Delete the unfinished files that a killed process left in a folder.
+
+    Args:
+        folder: OUTPUT_DIR.
+    """
+    if os.path.isdir(folder):
+        for name in os.listdir(folder):
+            if name.endswith((".pth" + _TMP, "last_checkpoint" + _TMP)):
+                os.remove(os.path.join(folder, name))

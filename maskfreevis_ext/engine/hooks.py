@@ -1,0 +1,102 @@
+"""What happens beside the training steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from maskfreevis_ext.engine.random_state import get_random_state
+from maskfreevis_ext.inference.visualize import Item, draw_items, make_label
+
+#: Tracks with a lower score are not drawn.
+MIN_SCORE = 0.3
+
+
+class GatherRandomState(HookBase):
+    """Brings the random states of all processes to the main one just before it writes a checkpoint.
+
+    Args:
+        period: SOLVER.CHECKPOINT_PERIOD.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+
+    def after_step(self) -> None:
+        """Runs on every process, at the iterations at which the main one saves."""
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done >= self.trainer.max_iter:
+            self.trainer.random_states = comm.gather(get_random_state())
+
+
+class DrawPredictions(HookBase):
+    """Writes frames of a test video with the predicted masks drawn on them to TensorBoard.
+
+    Args:
+        cfg: The config; the first of DATASETS.TEST is drawn every VIS_PERIOD iterations.
+        max_frames: Frames of the video that are predicted and drawn.
+    """
+
+    def __init__(self, cfg: CfgNode, max_frames: int = 4) -> None:
+        self._cfg = cfg
+        self._max_frames = max_frames
+        self._sample: dict | None = None
+
+    def after_step(self) -> None:
+        """Predict and draw, where it is time to."""
+        if (self.trainer.iter + 1) % self._cfg.VIS_PERIOD == 0:
+            for t, picture in enumerate(self._draw()):
+                name = f"predictions/{self._cfg.DATASETS.TEST[0]}/frame_{t}"
+                self.trainer.storage.put_image(name, picture.transpose(2, 0, 1))
+
+    def _draw(self) -> list[np.ndarray]:
+        if self._sample is None:
+            self._sample = self._load_sample()
+        model = self.trainer.model
+        model = getattr(model, "module", model)
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                tracks = model([self._sample])[0]
+        finally:
+            model.train(training)
+        names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
+        frames = self._frames(tracks["image_size"])
+        return [draw_items(frame, _items(tracks, t, names)) for t, frame in enumerate(frames)]
+
+    def _load_sample(self) -> dict:
+        loader = self.trainer.build_test_loader(self._cfg, self._cfg.DATASETS.TEST[0])
+        sample = dict(next(iter(loader))[0])
+        for key in ("image", "file_names", "frame_indices"):
+            if key in sample:
+                sample[key] = sample[key][: self._max_frames]
+        sample["length"] = len(sample["image"])
+        return sample
+
+    def _frames(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """The frames as RGB pictures of the original size."""
+        frames = torch.stack(self._sample["image"]).float()
+        frames = torch.nn.functional.interpolate(
+            frames, size=size, mode="bilinear", align_corners=False
+        )
+        frames = frames.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        if self._cfg.INPUT.FORMAT == "BGR":
+            frames = frames[..., ::-1]
+        return [np.ascontiguousarray(frame) for frame in frames]
+
+
+def _items(tracks: dict, frame: int, names: list[str]) -> list[Item]:
+    """The tracks that are in a frame and score enough to be looked at; the best one lies on top."""
+    items = []
+    for i, (score, label) in enumerate(
+        zip(tracks["pred_scores"], tracks["pred_labels"], strict=True)
+    ):
+        mask = tracks["pred_masks"][i][frame].numpy()
+        if score >= MIN_SCORE and mask.any():
+            items.append(Item(i, make_label(names[label], i, score), mask))
+    return items[::-1]

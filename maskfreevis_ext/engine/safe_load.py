@@ -1,0 +1,242 @@
+"""Reading weights files without running what is inside.
+
+``.pth`` files pass through ``torch.load(weights_only=True)``. ``.pkl`` files of the Detectron2 model zoo pass through
+an unpickler that knows a handful of names, all replaced by the stand-ins below: no code of NumPy or of anyone else
+is reached from the file. There is no switch to load a file in another way.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from maskfreevis_ext.errors import CheckpointError
+
+_REMEDY = "Such files are never loaded. Convert it to a plain dict of tensors with torch.save, on a machine where you trust it."
+
+
+def load_pth(path: str) -> object:
+    """Load a file of ``torch.save`` that holds tensors and plain Python values.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        Its content, tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds something else than tensors and plain values; names it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"Weights file {path} does not exist.") from None
+    except pickle.UnpicklingError as e:
+        raise CheckpointError(_refusal(path, str(e))) from None
+    except Exception as e:  # the readers inside torch.load raise many kinds for a damaged file
+        raise CheckpointError(
+            f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
+        ) from None
+
+
+def verify_archive(path: str) -> None:
+    """Compare the stored checksums of a ``.pth`` archive with its data (``torch.load`` does not).
+
+    Args:
+        path: A local file. One that is not a zip archive is not checked.
+
+    Raises:
+        CheckpointError: A record does not fit its checksum, or the archive is cut off.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+        raise CheckpointError(f"Weights file {path} is damaged: {_first_line(e)}") from None
+    if bad is not None:
+        raise CheckpointError(
+            f"Weights file {path} is damaged: the checksum of its part {bad} does not fit."
+        )
+
+
+def load_pkl(path: str) -> object:
+    """Load a pickle of the model zoo: dicts, lists, strings, numbers and NumPy arrays of numbers.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        Its content, arrays in native byte order.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds anything else; names it.
+    """
+    try:
+        with open(path, "rb") as f:
+            return _resolve(_AllowListUnpickler(f, encoding="latin1").load(), {})
+    except CheckpointError as e:
+        raise CheckpointError(f"Weights file {path}: {e} {_REMEDY}") from None
+    except FileNotFoundError:
+        raise CheckpointError(f"Weights file {path} does not exist.") from None
+    except Exception as e:  # damaged pickles raise nearly everything
+        raise CheckpointError(
+            f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
+        ) from None
+
+
+def _refusal(path: str, message: str) -> str:
+    found = re.search(
+        r"(?:GLOBAL|Trying to (?:load|call|instantiate)[^`']*[`']?)\s*([\w.]+)", message
+    )
+    if found is None and "nsupported" not in message and "weights_only" not in message.lower():
+        return f"Weights file {path} cannot be read, it looks damaged: {_first_line(message)}"
+    name = found.group(1) if found else _first_line(message)
+    return f"Weights file {path}: expected tensors and plain values, got {name}. {_REMEDY}"
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: numbers and booleans only."""
+
+    def __init__(self, spec: object, *_: object) -> None:
+        if isinstance(spec, bytes):
+            spec = spec.decode("latin1")
+        if not isinstance(spec, str) or not re.fullmatch(r"[<>|=]?[biufc]\d{0,2}|bool", spec):
+            raise CheckpointError(f"expected arrays of numbers, got the type {spec!r}.")
+        self.value = np.dtype(spec)
+
+    def __setstate__(self, state: tuple) -> None:
+        order = state[1]
+        if isinstance(order, bytes):
+            order = order.decode("latin1")
+        if order in ("<", ">"):
+            self.value = self.value.newbyteorder(order)
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``, filled by the state that NumPy's own pickles hold."""
+
+    value: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, raw = state
+        if isinstance(raw, str):  # a pickle of Python 2
+            raw = raw.encode("latin1")
+        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _array(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if (
+        not isinstance(dtype, _Dtype)
+        or not isinstance(raw, (bytes, bytearray))
+        or order not in ("C", "F")
+    ):
+        raise CheckpointError("expected an array of numbers, got something else in its place.")
+    values = np.frombuffer(bytes(raw), dtype.value).reshape(shape, order=order)
+    return values.astype(dtype.value.newbyteorder("="), order="C")
+
+
+def _reconstruct(kind: object, *_: object) -> _Array:
+    if kind is not _Array:
+        raise CheckpointError(f"expected an array, got {kind!r}.")
+    return _Array()
+
+
+def _from_buffer(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+    array = _Array()
+    array.value = _array(raw, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: _Dtype, raw: bytes | str) -> _Array:
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    return _from_buffer(raw, dtype, (), "C")
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise CheckpointError(f"expected text in latin1, got the encoding {encoding!r}.")
+    return text.encode(encoding)
+
+
+class _Function:
+    """A function that a pickle may call, and not change."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable) -> None:
+        self._call = call
+
+    def __call__(self, *args: object) -> object:
+        return self._call(*args)
+
+    def __setstate__(self, state: object) -> None:
+        raise CheckpointError("expected arrays and plain values, got a change of a function.")
+
+
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _Function(_encode),
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Function(_reconstruct),
+    ("numpy._core.multiarray", "_reconstruct"): _Function(_reconstruct),
+    ("numpy.core.multiarray", "scalar"): _Function(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Function(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Function(_from_buffer),
+    ("numpy._core.numeric", "_frombuffer"): _Function(_from_buffer),
+}
+
+
+class _AllowListUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise CheckpointError(
+                f"expected arrays and plain values, got {module}.{name}."
+            ) from None
+
+
+_OPEN = object()
+
+
+def _resolve(node: object, done: dict[int, object]) -> object:
+    """Replace the stand-ins by arrays.
+
+    Args:
+        node: What the unpickler gave.
+        done: id of a container -> its replacement, so that shared ones are visited once; empty at first.
+    """
+    if isinstance(node, _Array):
+        if node.value is None:
+            raise CheckpointError("expected an array, got one without content.")
+        return node.value if node.value.ndim else node.value[()]
+    if isinstance(node, (dict, list, tuple)):
+        if id(node) not in done:
+            done[id(node)] = _OPEN
+            if isinstance(node, dict):
+                done[id(node)] = {k: _resolve(v, done) for k, v in node.items()}
+            else:
+                done[id(node)] = type(node)(_resolve(v, done) for v in node)
+        if done[id(node)] is _OPEN:
+            raise CheckpointError(
+                "expected arrays and plain values, got a container inside itself."
+            )
+        return done[id(node)]
+    if node is None or isinstance(node, (str, bytes, bytearray, bool, int, float, complex)):
+        return node
+    raise CheckpointError(f"expected arrays and plain values, got {type(node).__name__}.")

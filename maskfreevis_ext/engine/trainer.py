@@ -1,0 +1,215 @@
+"""The trainer: Detectron2's, with this project's data, optimizer, checkpoints and checks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
+from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
+from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState
+from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
+from maskfreevis_ext.engine.random_state import set_random_state
+from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.errors import ConfigError, MaskFreeError
+from maskfreevis_ext.evaluation import YTVISEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """Trains, evaluates and saves a video model as a config says.
+
+    Args:
+        cfg: A config of ``setup_config``.
+
+    Raises:
+        ConfigError: The number of classes does not fit the data set.
+        DataError: The training set cannot be used.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super(
+            DefaultTrainer, self
+        ).__init__()  # DefaultTrainer's own would build another step and checkpointer
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        data_loader = self.build_train_loader(cfg)
+        check_label_space(cfg)
+        check_test_files(cfg)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+        model = create_ddp_model(
+            model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
+        )
+        self._trainer = TrainStep(
+            model, data_loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED and on_gpu
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.random_states: list[dict] = []
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from OUTPUT_DIR's newest checkpoint, or start with MODEL.WEIGHTS.
+
+        Args:
+            resume: Look for a checkpoint in OUTPUT_DIR first. Without one, training starts with MODEL.WEIGHTS.
+
+        Raises:
+            CheckpointError: The file cannot be used, or all checkpoints of OUTPUT_DIR are damaged.
+        """
+        if comm.is_main_process():
+            remove_unfinished(self.cfg.OUTPUT_DIR)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.checkpointer.resumed:
+            self.start_iter = self.iter + 1
+        elif not self.cfg.MODEL.WEIGHTS:
+            logger.info("MODEL.WEIGHTS is empty: training from random weights.")
+        reset_iteration_counter(self.model, self.start_iter)
+
+    def train(self) -> Any:
+        """Train from ``start_iter`` to SOLVER.MAX_ITER.
+
+        Returns:
+            Detectron2's results where TEST.EXPECTED_RESULTS asks for them, else None.
+        """
+        quiet = _WithoutUserErrors()
+        loop_logger = logging.getLogger("detectron2.engine.train_loop")
+        loop_logger.addFilter(quiet)
+        try:
+            return super().train()
+        finally:
+            loop_logger.removeFilter(quiet)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, the random states before the checkpoint, and pictures for TensorBoard."""
+        cfg = self.cfg
+        ret = super().build_hooks()
+        saving = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.PeriodicCheckpointer)]
+        ret.insert(saving[0] if saving else 2, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
+            ret.insert(len(ret) - 1, DrawPredictions(cfg))
+        return ret
+
+    def state_dict(self) -> dict:
+        """State of the training, with the random state of every process."""
+        state = super().state_dict()
+        state["random_states"] = self.random_states
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take over the state of a checkpoint."""
+        super().load_state_dict(state_dict)
+        states = state_dict.get("random_states") or []
+        if len(states) == comm.get_world_size():
+            set_random_state(states[comm.get_rank()])
+        else:
+            logger.warning(
+                "The checkpoint has random states of %d processes, this run has %d: random numbers start anew.",
+                len(states),
+                comm.get_world_size(),
+            )
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of ``maskfreevis_ext.engine.optimizer``."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of ``maskfreevis_ext.engine.optimizer``."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
+        """Batches of clips without end."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
+        """The whole videos of a data set, one by one."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """YouTube-VIS AP; ``results.json`` lies under OUTPUT_DIR/inference (one folder per set, if there are more)."""
+        folder = f"{cfg.OUTPUT_DIR}/inference"
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = f"{folder}/{dataset_name}"
+        return YTVISEvaluator(dataset_name, output_dir=folder)
+
+
+def check_label_space(cfg: CfgNode) -> None:
+    """Compare the model's classes with those of the data set it trains on.
+
+    Args:
+        cfg: The config. The data sets have been loaded, so that their metadata are there. With more than one training
+            set, the last is the one whose classes the model predicts.
+
+    Raises:
+        ConfigError: The numbers differ; names both.
+    """
+    name = cfg.DATASETS.TRAIN[-1]
+    classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
+    wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if classes is not None and len(classes) != wanted:
+        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of the training set "
+            f"{name} ({shown}), got {wanted}."
+        )
+
+
+def check_test_files(cfg: CfgNode) -> None:
+    """Make sure before the training that there will be something to evaluate on after it.
+
+    Args:
+        cfg: The config; DATASETS.TEST.
+
+    Raises:
+        ConfigError: The annotation file of a test set does not exist.
+    """
+    for name in cfg.DATASETS.TEST:
+        path = MetadataCatalog.get(name).get("json_file")
+        if path and not os.path.isfile(path):
+            raise ConfigError(
+                f"DATASETS.TEST: the annotation file of {name} does not exist: {os.path.abspath(path)}. "
+                'Put it there, or train without evaluation: DATASETS.TEST "()".'
+            )
+
+
+def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
+    """Set the warm-up counter of the criterion, which is part of the weights, to the iteration of this training.
+
+    Args:
+        model: The model, wrapped for several processes or not.
+        iteration: The first iteration to come.
+    """
+    model = getattr(model, "module", model)
+    counter = getattr(getattr(model, "criterion", None), "_iter", None)
+    if isinstance(counter, torch.Tensor):
+        counter.fill_(iteration)
+
+
+class _WithoutUserErrors(logging.Filter):
+    """Drops the traceback that Detectron2's loop logs for errors which the command line reports in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], MaskFreeError))

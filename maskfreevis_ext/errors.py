@@ -1,0 +1,21 @@
+"""Errors that a user can cause and mend: each message says what was expected, what came, where, and the remedy."""
+
+
+class MaskFreeError(Exception):
+    """Base class of the errors that this project raises on purpose."""
+
+
+class ConfigError(MaskFreeError, ValueError):
+    """A config key has a value that cannot work, alone or together with another key."""
+
+
+class DataError(MaskFreeError, ValueError):
+    """An annotation file, an image or a video cannot be used; names the file, the id and the field."""
+
+
+class CheckpointError(MaskFreeError, RuntimeError):
+    """A weights file cannot be read, or is not allowed to be read (it would run code)."""
+
+
+class NumericError(MaskFreeError, FloatingPointError):
+    """NaN or Inf where a finite number is needed; names the tensor and the place."""

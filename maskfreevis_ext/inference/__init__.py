@@ -1,0 +1,1 @@
+"""Inference: whole clips, and what is made of their outputs."""

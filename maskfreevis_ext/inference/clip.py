@@ -1,0 +1,86 @@
+"""From the outputs of one clip to tracks: the best (query, class) pairs and their masks in full size.
+
+T frames, Q queries, C classes, K kept tracks, (h, w) logits, (H, W) frame as the user gave it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def select_tracks(class_logits: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (query, class) pairs of a clip; a query may stand under several classes.
+
+    Args:
+        class_logits: (Q, C + 1), the last column "no object".
+        num_tracks: Pairs to keep, at most Q * C.
+
+    Returns:
+        Scores in [0, 1], falling, (K,) float32; classes (K,) int64; queries (K,) int64.
+    """
+    probs = class_logits.float().softmax(-1)[:, :-1]
+    scores, index = probs.flatten().topk(min(num_tracks, probs.numel()))
+    return scores, index % probs.shape[1], index // probs.shape[1]
+
+
+def resize_masks(
+    mask_logits: Tensor,
+    padded_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """Masks at the size of the video, made frame by frame, so that only one frame is large at a time.
+
+    Args:
+        mask_logits: (K, T, h, w), of the padded frames.
+        padded_size: Height and width of the network's input.
+        frame_size: Height and width of the frame in it (top left); the rest is padding.
+        output_size: Height and width of the result.
+
+    Returns:
+        (K, T, *output_size) bool, on the CPU: logit > 0.
+    """
+    num_masks, num_frames = mask_logits.shape[:2]
+    masks = torch.empty((num_masks, num_frames, *output_size), dtype=torch.bool)
+    for t in range(num_frames):
+        logits = mask_logits[None, :, t].float()
+        logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
+        logits = logits[..., : frame_size[0], : frame_size[1]]
+        logits = F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
+        masks[:, t] = logits[0].gt(0).cpu()
+    return masks
+
+
+def clip_result(
+    outputs: dict[str, Tensor],
+    *,
+    num_tracks: int,
+    padded_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> dict[str, object]:
+    """What the model gives for one video.
+
+    Args:
+        outputs: ``pred_logits`` (Q, C + 1) and ``pred_masks`` (Q, T, h, w).
+        num_tracks: Tracks to keep.
+        padded_size: Height and width of the network's input.
+        frame_size: Height and width of the frames in it.
+        output_size: Height and width of the video.
+
+    Returns:
+        ``image_size`` (height, width), ``pred_scores`` list of K floats, falling, ``pred_labels``
+        list of K contiguous classes, ``pred_masks`` list of K bool tensors (T, height, width) on
+        the CPU. Tracks of the same query share the memory of their masks.
+    """
+    scores, labels, queries = select_tracks(outputs["pred_logits"], num_tracks)
+    kept, place = queries.unique(return_inverse=True)
+    masks = resize_masks(outputs["pred_masks"][kept], padded_size, frame_size, output_size)
+    return {
+        "image_size": output_size,
+        "pred_scores": scores.tolist(),
+        "pred_labels": labels.tolist(),
+        "pred_masks": [masks[i] for i in place.tolist()],
+    }

@@ -1,0 +1,311 @@
+"""Drawing of tracks on frames, and contact sheets of videos.
+
+Frames are RGB uint8 [H,W,3]; on BGR frames everything works alike, with red and blue of the colours exchanged.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_GOLDEN_RATIO = 0.61803398875  # steps of this much round the colour circle never come close to an earlier one soon
+_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+_MARGIN = 6  # pixels between the cells of a sheet
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object in one frame.
+
+    Attributes:
+        track_id: Decides the colour; the same object has the same id in all frames.
+        label: Text beside the object; "" for none.
+        mask: Bool [H,W], or None.
+        box: (x0, y0, x1, y1) in pixels, drawn as a rectangle, or None.
+    """
+
+    track_id: int
+    label: str = ""
+    mask: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One row of a contact sheet.
+
+    Attributes:
+        title: Line above the row.
+        cells: Pictures, RGB uint8, of any size.
+        captions: Text below each cell; may be empty.
+    """
+
+    title: str
+    cells: Sequence[np.ndarray]
+    captions: Sequence[str] = ()
+
+
+def color_of(track_id: int) -> tuple[int, int, int]:
+    """Give the colour of a track, the same for the same id everywhere: (red, green, blue) in 0..255."""
+    hue = (0.02 + _GOLDEN_RATIO * track_id) % 1.0
+    value = 1.0 if track_id % 2 == 0 else 0.85
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def make_label(name: str, track_id: int, score: float | None = None) -> str:
+    """Text of a track: class, id and, where there is one, score."""
+    return f"{name} #{track_id}" + ("" if score is None else f" {score:.2f}")
+
+
+def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) -> np.ndarray:
+    """Draw objects: mask blended in the track's colour, its contour, box, and label on top of all.
+
+    Masks and contours change pixels inside the masks only. Later items lie over earlier ones.
+
+    Args:
+        frame: RGB uint8 [H,W,3]; stays as it is.
+        items: Objects; one without mask and box draws nothing.
+        alpha: Weight of the colour inside masks, 0..1.
+
+    Returns:
+        A new picture of the same shape.
+
+    Raises:
+        ValueError: The frame is no uint8 [H,W,3], or a mask has another size.
+    """
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"expected a frame uint8 [H,W,3], got {frame.dtype} {list(frame.shape)}.")
+    picture = np.ascontiguousarray(frame).copy()
+    line = _line_width(picture)
+    labels: list[tuple[Item, _Anchor]] = []
+    for item in items:
+        color = color_of(item.track_id)
+        anchor = None
+        if item.box is not None:
+            x0, y0, x1, y1 = (round(float(value)) for value in item.box)
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, line)
+            anchor = _Anchor(y0, y1, (x0 + x1) // 2, (x0 + x1) // 2)
+        if item.mask is not None:
+            anchor = _draw_mask(picture, np.asarray(item.mask, dtype=bool), color, alpha, line) or anchor
+        if anchor is not None and item.label:
+            labels.append((item, anchor))
+
+    taken: list[tuple[int, int, int, int]] = []
+    for item, anchor in labels:
+        taken.append(_draw_label(picture, item.label, color_of(item.track_id), anchor, taken))
+    return picture
+
+
+def track_items(
+    prediction: Mapping[str, Any],
+    frame: int,
+    class_names: Sequence[str] | None = None,
+    min_score: float = 0.0,
+) -> list[Item]:
+    """Objects of one frame of a model's prediction, the surest last (so that it lies on top).
+
+    Args:
+        prediction: What the model gives for a video in eval mode: ``pred_scores``, ``pred_labels``, ``pred_masks``.
+        frame: Index of the frame.
+        class_names: Name of each label; None writes "class 3".
+        min_score: Tracks with a lower score are left out.
+
+    Returns:
+        The objects. Their track ids are 1, 2, ... in the order of the prediction.
+    """
+    items = []
+    for index, score in enumerate(prediction["pred_scores"]):
+        if score < min_score:
+            continue
+        label = int(prediction["pred_labels"][index])
+        is_named = class_names is not None and 0 <= label < len(class_names)
+        name = class_names[label] if is_named else f"class {label}"
+        mask = np.asarray(prediction["pred_masks"][index][frame])
+        items.append((float(score), Item(index + 1, make_label(name, index + 1, float(score)), mask)))
+    return [item for _, item in sorted(items, key=lambda pair: pair[0])]
+
+
+def draw_tracks(
+    frames: Sequence[np.ndarray],
+    prediction: Mapping[str, Any],
+    class_names: Sequence[str] | None = None,
+    min_score: float = 0.0,
+) -> list[np.ndarray]:
+    """Draw a model's prediction for a video.
+
+    Args:
+        frames: T pictures, RGB uint8 [H,W,3], of the size of the predicted masks.
+        prediction: As in ``track_items``.
+        class_names: As in ``track_items``.
+        min_score: As in ``track_items``.
+
+    Returns:
+        T new pictures.
+    """
+    return [
+        draw_items(frame, track_items(prediction, index, class_names, min_score))
+        for index, frame in enumerate(frames)
+    ]
+
+
+def resize_frame(frame: np.ndarray, items: Sequence[Item], factor: float) -> tuple[np.ndarray, list[Item]]:
+    """Scale a frame and its objects, so that labels drawn afterwards keep their size.
+
+    Args:
+        frame: RGB uint8 [H,W,3].
+        items: Its objects.
+        factor: Size of the new frame over that of the old one, > 0.
+
+    Returns:
+        The new frame and objects.
+    """
+    height, width = (max(1, round(side * factor)) for side in frame.shape[:2])
+    mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled = []
+    for item in items:
+        mask = item.mask
+        if mask is not None:
+            # Linear, then cut in the middle: smooth edges where a mask grows.
+            mask = cv2.resize(np.asarray(mask, dtype=np.float32), (width, height), interpolation=mode) > 0.5
+        box = None if item.box is None else tuple(value * factor for value in item.box)
+        scaled.append(Item(item.track_id, item.label, mask, box))
+    return cv2.resize(frame, (width, height), interpolation=mode), scaled
+
+
+def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180) -> np.ndarray:
+    """Lay pictures out in rows on white, each row with a title and captions.
+
+    Args:
+        rows: The rows; they may differ in the number and size of their cells.
+        cell_height: Height of every cell in pixels; widths keep the pictures' proportions.
+
+    Returns:
+        RGB uint8 picture.
+
+    Raises:
+        ValueError: There is no cell at all.
+    """
+    if not any(row.cells for row in rows):
+        raise ValueError("expected at least one cell for the contact sheet, got none.")
+    scaled = [[_to_height(cell, cell_height) for cell in row.cells] for row in rows]
+    columns = max(len(cells) for cells in scaled)
+    cell_width = max(cell.shape[1] for cells in scaled for cell in cells)
+    row_height = 24 + cell_height + (20 if any(row.captions for row in rows) else 0) + _MARGIN
+    sheet = np.empty((_MARGIN + row_height * len(rows), _MARGIN + (cell_width + _MARGIN) * columns, 3), np.uint8)
+    sheet[:] = _PAPER
+    for index, (row, cells) in enumerate(zip(rows, scaled, strict=True)):
+        top = _MARGIN + index * row_height
+        _put_text(sheet, row.title, (_MARGIN, top + 16), 0.5, _INK)
+        for column, cell in enumerate(cells):
+            left = _MARGIN + column * (cell_width + _MARGIN)
+            sheet[top + 24 : top + 24 + cell_height, left : left + cell.shape[1]] = cell
+            if column < len(row.captions):
+                _put_text(sheet, row.captions[column], (left, top + 24 + cell_height + 14), 0.4, _INK)
+    return sheet
+
+
+def spread_indices(length: int, count: int) -> list[int]:
+    """Indices of up to ``count`` frames spread evenly over a video of ``length`` frames, first and last included."""
+    if count <= 1 or length <= 1:
+        return [0] if length and count else []
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
+
+
+class _Anchor(NamedTuple):
+    """Where a label can hang, in pixels: rows above and below the object, and the columns of its ends there."""
+
+    top: int
+    bottom: int
+    top_x: int
+    bottom_x: int
+
+
+def _draw_mask(
+    picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], alpha: float, line: int
+) -> _Anchor | None:
+    """Blend a mask into the picture, in place; gives the place for its label, None where it is empty."""
+    if mask.shape != picture.shape[:2]:
+        raise ValueError(f"expected a mask of size {list(picture.shape[:2])}, got {list(mask.shape)}.")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    part, inside = picture[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    blended = (1.0 - alpha) * part[inside] + alpha * np.array(color, dtype=np.float32)
+    part[inside] = blended.round().astype(np.uint8)
+    kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+    padded = cv2.copyMakeBorder(inside.astype(np.uint8), line, line, line, line, cv2.BORDER_CONSTANT, value=0)
+    core = cv2.erode(padded, kernel)[line:-line, line:-line].astype(bool)
+    part[inside & ~core] = color
+    top_x, bottom_x = (x0 + int(np.median(np.flatnonzero(inside[row]))) for row in (0, -1))
+    return _Anchor(y0, y1, top_x, bottom_x)
+
+
+def _draw_label(
+    picture: np.ndarray,
+    text: str,
+    color: tuple[int, int, int],
+    anchor: _Anchor,
+    taken: list[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:
+    """Write a label where it covers no other: above, below or at the top of the object. Gives its rectangle."""
+    height, width = picture.shape[:2]
+    scale = float(np.clip(min(height, width) / 900, 0.38, 1.2))
+    thickness = 1 if scale < 0.8 else 2
+    (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
+    box_width, box_height = text_width + 4, text_height + baseline + 3
+    top, bottom = anchor.top, anchor.bottom
+    wanted = [(anchor.top_x, y) for y in (top - box_height, top - 2 * box_height)]
+    wanted += [(anchor.bottom_x, y) for y in (bottom, bottom + box_height)]
+    rows = sorted(range(0, height, box_height), key=lambda y: abs(y - top))  # crowded: the nearest free row
+    wanted += [(anchor.top_x, y) for y in (top, *rows)]
+    places = [
+        (int(np.clip(x - box_width // 2, 0, max(0, width - box_width))), y, box_width, box_height)
+        for x, y in wanted
+        if 0 <= y <= height - box_height
+    ] or [(0, 0, box_width, box_height)]
+    place = next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+    cv2.rectangle(picture, place[:2], (place[0] + box_width - 1, place[1] + box_height - 1), color, -1)
+    is_bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
+    ink = (0, 0, 0) if is_bright else (255, 255, 255)
+    _put_text(picture, text, (place[0] + 2, place[1] + text_height + 2), scale, ink, thickness)
+    return place
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    return (
+        one[0] < other[0] + other[2]
+        and other[0] < one[0] + one[2]
+        and one[1] < other[1] + other[3]
+        and other[1] < one[1] + one[3]
+    )
+
+
+def _put_text(
+    picture: np.ndarray,
+    text: str,
+    origin: tuple[int, int],
+    scale: float,
+    color: tuple[int, int, int],
+    thickness: int = 1,
+) -> None:
+    cv2.putText(picture, text, origin, _FONT, scale, color, thickness, cv2.LINE_AA)
+
+
+def _line_width(picture: np.ndarray) -> int:
+    return max(1, round(min(picture.shape[:2]) / 360))
+
+
+def _to_height(picture: np.ndarray, height: int) -> np.ndarray:
+    if picture.shape[0] == height:
+        return picture
+    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+    mode = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=mode)

@@ -1,0 +1,24 @@
+"""The network, its targets, its matching and its criterion. Importing this registers them with Detectron2."""
+
+from maskfreevis_ext.modeling.backbone.swin import D2SwinTransformer, SwinTransformer
+from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
+from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
+from maskfreevis_ext.modeling.pixel_decoder import (
+    PIXEL_DECODER_REGISTRY,
+    MSDeformAttnPixelDecoder,
+)
+from maskfreevis_ext.modeling.transformer_decoder import (
+    TRANSFORMER_DECODER_REGISTRY,
+    VideoMultiScaleMaskedTransformerDecoder,
+)
+
+__all__ = [
+    "PIXEL_DECODER_REGISTRY",
+    "TRANSFORMER_DECODER_REGISTRY",
+    "D2SwinTransformer",
+    "MSDeformAttnPixelDecoder",
+    "MaskFormerHead",
+    "SwinTransformer",
+    "VideoMaskFormer",
+    "VideoMultiScaleMaskedTransformerDecoder",
+]

@@ -1,0 +1,237 @@
+"""The losses of objects that have boxes and no masks, for all decoder outputs together.
+
+Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904).
+Shape letters: K decoder outputs, N objects of all box-supervised clips, E frame pairs, (h, w) map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.losses.pairwise import spatial_pairwise_sums, temporal_pairwise_sums
+from maskfreevis_ext.losses.projection import projection_loss
+from maskfreevis_ext.ops.boxes import box_profiles, mask_projections
+from maskfreevis_ext.ops.neighbors import grid_offsets, half_offsets
+from maskfreevis_ext.ops.similarity import (
+    frame_pairs,
+    lab_map,
+    nearest_matches,
+    outside_edges,
+    patch_distances,
+    spatial_edges,
+    valid_cells,
+)
+
+from .reduce import mean_over_ranks
+
+
+@dataclass(frozen=True)
+class BoxLossSettings:
+    """The keys of ``MODEL.MASKFREE`` that the box losses read; see config.py for their meaning."""
+
+    lab_bgr: bool = False
+    lab_quantize: bool = False
+    match_outside: bool = False
+    empty_frame_weight: float = 1.0
+    pairwise_dilation: int = 2
+    pairwise_threshold: float = 0.3
+    pairwise_warmup: int = 0
+    temporal_pairs: str = "all"
+    temporal_scale: float = 0.1
+    temporal_norm_pairs: int = 3
+    patch_size: int = 3
+    search_radius: int = 1
+    search_dilation: int = 3
+    top_k: int = 5
+    temporal_threshold: float = 0.05
+    temporal_warmup: int = 200
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> BoxLossSettings:
+        """Read the config.
+
+        Raises:
+            ConfigError: A value is outside its range; names the key.
+        """
+        node = cfg.MODEL.MASKFREE
+        if node.LAB_CHANNEL_ORDER not in ("correct", "reversed"):
+            raise ConfigError(
+                "MODEL.MASKFREE.LAB_CHANNEL_ORDER is 'correct' or 'reversed', "
+                f"got {node.LAB_CHANNEL_ORDER!r}"
+            )
+        if node.TEMPORAL.PAIRS not in ("cycle", "all", "chain"):
+            raise ConfigError(
+                "MODEL.MASKFREE.TEMPORAL.PAIRS is 'cycle', 'all' or 'chain', "
+                f"got {node.TEMPORAL.PAIRS!r}"
+            )
+        for key, value in (("PAIRWISE", node.PAIRWISE), ("TEMPORAL", node.TEMPORAL)):
+            if not 0 < value.THRESHOLD <= 1:
+                raise ConfigError(
+                    f"MODEL.MASKFREE.{key}.THRESHOLD lies in (0, 1], got {value.THRESHOLD}"
+                )
+        if node.TEMPORAL.PATCH_SIZE % 2 == 0 or node.TEMPORAL.TOP_K < 1:
+            raise ConfigError(
+                "MODEL.MASKFREE.TEMPORAL.PATCH_SIZE is odd and TOP_K at least 1, "
+                f"got {node.TEMPORAL.PATCH_SIZE} and {node.TEMPORAL.TOP_K}"
+            )
+        return cls(
+            lab_bgr=(cfg.INPUT.FORMAT == "BGR") != (node.LAB_CHANNEL_ORDER == "reversed"),
+            lab_quantize=node.LAB_QUANTIZE,
+            match_outside=node.MATCH_OUTSIDE,
+            empty_frame_weight=node.PROJECTION.EMPTY_FRAME_WEIGHT,
+            pairwise_dilation=node.PAIRWISE.DILATION,
+            pairwise_threshold=node.PAIRWISE.THRESHOLD,
+            pairwise_warmup=node.PAIRWISE.WARMUP_ITERS,
+            temporal_pairs=node.TEMPORAL.PAIRS,
+            temporal_scale=node.TEMPORAL.SCALE,
+            temporal_norm_pairs=node.TEMPORAL.NORM_PAIRS,
+            patch_size=node.TEMPORAL.PATCH_SIZE,
+            search_radius=node.TEMPORAL.SEARCH_RADIUS,
+            search_dilation=node.TEMPORAL.SEARCH_DILATION,
+            top_k=node.TEMPORAL.TOP_K,
+            temporal_threshold=node.TEMPORAL.THRESHOLD,
+            temporal_warmup=node.TEMPORAL.WARMUP_ITERS,
+        )
+
+
+@dataclass(frozen=True)
+class Affinities:
+    """What looks alike in a batch; made once a step, independent of layers, objects and predictions.
+
+    ``edges``: for each half offset (B, T, h', w') bool. ``outside``: (B, T, h, w) or None.
+    ``matches``: (B, E, R, h, w) bool. ``pairs``: E frame pairs.
+    """
+
+    edges: list[Tensor]
+    outside: Tensor | None
+    matches: Tensor
+    pairs: list[tuple[int, int]]
+
+
+@torch.no_grad()
+def compute_affinities(
+    frames: Tensor, frame_sizes: Sequence[tuple[int, int]], stride: int, settings: BoxLossSettings
+) -> Affinities:
+    """Colour edges of every frame and patch matches of every frame pair.
+
+    Args:
+        frames: Pixel values in [0, 255] with zeros as padding, (B, T, 3, H, W), float32.
+        frame_sizes: (height, width) of each clip without its padding.
+        stride: Pixels per cell of the masks.
+        settings: Thresholds and windows.
+    """
+    lab = lab_map(frames, stride, bgr=settings.lab_bgr, quantize=settings.lab_quantize)
+    valid = None
+    if not settings.match_outside:
+        valid = valid_cells(frame_sizes, lab.shape[-2:], stride, lab.device)
+    dilation, threshold = settings.pairwise_dilation, settings.pairwise_threshold
+    edges = spatial_edges(lab, half_offsets(1, dilation), threshold, valid)
+    outside = None
+    if settings.match_outside:
+        outside = outside_edges(lab, grid_offsets(1, dilation, with_center=False), threshold)
+    pairs = frame_pairs(settings.temporal_pairs, frames.shape[1])
+    offsets = grid_offsets(settings.search_radius, settings.search_dilation, with_center=True)
+    if pairs:
+        distances = patch_distances(lab, pairs, offsets, settings.patch_size, valid)
+        matches = nearest_matches(distances, settings.top_k, settings.temporal_threshold)
+    else:
+        shape = (lab.shape[0], 0, len(offsets), *lab.shape[-2:])
+        matches = torch.zeros(shape, dtype=torch.bool, device=lab.device)
+    return Affinities(edges, outside, matches, pairs)
+
+
+def warmup_factor(iteration: Tensor, warmup_iters: int) -> Tensor | float:
+    """Linear from 0 to 1 over ``warmup_iters`` steps; ``iteration`` counts from 1."""
+    return 1.0 if warmup_iters <= 0 else (iteration / warmup_iters).clamp(max=1.0)
+
+
+def no_box_losses(mask_logits: Tensor, settings: BoxLossSettings) -> dict[str, Tensor]:
+    """What ``box_losses`` gives without objects: zeros with a gradient path.
+
+    Args:
+        mask_logits: (K, 0, T, h, w).
+        settings: Those of ``box_losses``.
+    """
+    num_pairs = len(frame_pairs(settings.temporal_pairs, mask_logits.shape[2]))
+    # ranks that have objects wait for this one
+    mean_over_ranks(mask_logits.new_zeros(len(mask_logits), 2 + num_pairs))
+    zero = mask_logits.flatten(1).sum(1)
+    return {"loss_mask_proj": zero, "loss_bound": zero, "loss_bound_neighbor": zero}
+
+
+def box_losses(
+    mask_logits: Tensor,
+    is_matched: Tensor,
+    boxes: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    stride: int,
+    iteration: Tensor,
+    settings: BoxLossSettings,
+) -> dict[str, Tensor]:
+    """Projection, spatial and temporal loss of every decoder output.
+
+    Args:
+        mask_logits: Logits of the query matched with each object, (K, N, T, h, w).
+        is_matched: Whether there is one, (K, N), float.
+        boxes: (N, T, 4), xyxy pixels, zeros where the object is absent.
+        clips: Index of each object's clip in ``affinities``, (N,), int64.
+        affinities: Edges and matches.
+        stride: Pixels per cell.
+        iteration: Steps done, this one included, for the warm-up; (1,).
+        settings: Weights and windows.
+
+    Returns:
+        ``loss_mask_proj``, ``loss_bound``, ``loss_bound_neighbor``, each (K,), not weighted.
+    """
+    rows, cols = box_profiles(boxes, mask_logits.shape[-2:], stride)
+    per_frame = projection_loss(
+        *mask_projections(mask_logits), rows, cols, settings.empty_frame_weight
+    )
+    projection = (per_frame.sum(-1) * is_matched).sum(-1)
+    num_frames = is_matched.sum(-1) * mask_logits.shape[2]
+
+    box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
+    offsets = half_offsets(1, settings.pairwise_dilation)
+    edges = [edge[clips] for edge in affinities.edges]
+    spatial, spatial_weight = spatial_pairwise_sums(mask_logits, edges, offsets, box_maps)
+    if affinities.outside is not None:
+        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum((1, 2, 3))
+
+    offsets = grid_offsets(settings.search_radius, settings.search_dilation, with_center=True)
+    regions = (box_maps.sum(1) >= 1).to(box_maps.dtype)  # union of the clip's boxes
+    temporal, temporal_weight = temporal_pairwise_sums(
+        mask_logits, affinities.matches[clips], affinities.pairs, offsets, regions
+    )
+    num_pairs = len(affinities.pairs)
+
+    def total(values: Tensor) -> Tensor:
+        """Sum over the objects that are matched: (N, ...) or (K, N, ...) -> (K, ...)."""
+        weight = is_matched.reshape(*is_matched.shape, *[1] * (values.ndim - is_matched.ndim))
+        return (values * weight).sum(1)
+
+    normalizers = torch.cat(
+        [
+            num_frames[:, None],
+            total(spatial_weight.expand_as(is_matched))[:, None],
+            total(temporal_weight.expand(len(is_matched), -1, -1)),
+        ],
+        dim=1,
+    )
+    normalizers = mean_over_ranks(normalizers).clamp(min=1)  # (K, 2 + E)
+    by_pair = (total(temporal) / normalizers[:, 2:]).sum(-1) * settings.temporal_scale
+    if settings.temporal_norm_pairs and num_pairs:
+        by_pair = by_pair * (settings.temporal_norm_pairs / num_pairs)
+    return {
+        "loss_mask_proj": projection / normalizers[:, 0],
+        "loss_bound": total(spatial)
+        / normalizers[:, 1]
+        * warmup_factor(iteration, settings.pairwise_warmup),
+        "loss_bound_neighbor": by_pair * warmup_factor(iteration, settings.temporal_warmup),
+    }

@@ -1,0 +1,210 @@
+"""Which query predicts which object, for all decoder outputs and all clips of a batch at once."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.losses.point_mask import pairwise_bce, pairwise_dice
+from maskfreevis_ext.ops.boxes import box_dice_cost, boxes_from_projections, mask_projections
+from maskfreevis_ext.ops.points import sample_points
+
+Match = tuple[Tensor, Tensor]
+
+_REPLACEMENT = (
+    1e6  # cost of a pair whose own cost is not finite: taken only if nothing else is left
+)
+
+
+def mask_cost(
+    mask_logits: Tensor,
+    target_masks: Tensor,
+    points: Tensor,
+    mask_weight: float,
+    dice_weight: float,
+) -> Tensor:
+    """BCE and Dice cost of masks at points that all share (Mask2Former sec. 3.3).
+
+    Args:
+        mask_logits: (Q, T, h, w).
+        target_masks: (N, T, H, W), in [0, 1].
+        points: (P, 2), (x, y) in [0, 1].
+        mask_weight: Weight of BCE.
+        dice_weight: Weight of Dice.
+
+    Returns:
+        (Q, N), float32.
+    """
+    logits = sample_points(mask_logits.float(), points[None].expand(len(mask_logits), -1, -1))
+    labels = sample_points(target_masks.float(), points[None].expand(len(target_masks), -1, -1))
+    logits, labels = logits.flatten(1), labels.flatten(1)
+    bce = pairwise_bce(logits, labels)
+    return mask_weight * bce + dice_weight * pairwise_dice(logits.sigmoid(), labels)
+
+
+class VideoHungarianMatcher(nn.Module):
+    """Minimum-cost assignment of queries to object tracks.
+
+    In a clip with masks an object costs class + BCE + Dice (Mask2Former), in one with boxes class + the Dice of
+    the box tubes (MaskFreeVIS), in closed form.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: float,
+        mask_weight: float,
+        dice_weight: float,
+        num_points: int,
+        nonfinite_cost: str = "error",
+    ) -> None:
+        """Take the weights of the costs.
+
+        Args:
+            class_weight: Weight of the negative class probability.
+            mask_weight: Weight of BCE (objects with masks).
+            dice_weight: Weight of Dice.
+            num_points: Points for masks; for boxes it sets the smoothing only.
+            nonfinite_cost: "error": NumericError; "replace": such pairs are matched last and counted
+                in ``num_replaced``.
+
+        Raises:
+            ConfigError: ``nonfinite_cost`` is neither.
+        """
+        super().__init__()
+        if nonfinite_cost not in ("error", "replace"):
+            raise ConfigError(
+                "MODEL.MASKFREE.MATCHER.NONFINITE_COST is 'error' or 'replace', "
+                f"got {nonfinite_cost!r}"
+            )
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.num_points = num_points
+        self.nonfinite_cost = nonfinite_cost
+        self.num_replaced = 0
+
+    def extra_repr(self) -> str:
+        """Weights, for ``print(model)``."""
+        return (
+            f"class={self.class_weight}, mask={self.mask_weight}, dice={self.dice_weight}, "
+            f"points={self.num_points}"
+        )
+
+    @torch.no_grad()
+    @torch.autocast("cuda", enabled=False)
+    def forward(
+        self,
+        layers: list[dict[str, Tensor]],
+        targets: list[dict[str, Tensor]],
+        image_size: tuple[int, int],
+    ) -> list[list[Match]]:
+        """Match every decoder output with the objects of its clip.
+
+        Args:
+            layers: K decoder outputs with ``pred_logits`` (B, Q, C+1) and ``pred_masks`` (B, Q, T, h, w).
+            targets: B dicts (``targets.build_targets``).
+            image_size: (H, W) of the padded input.
+
+        Returns:
+            For each output and clip, indices of the queries and of their objects, int64 on the CPU, both
+            of length min(Q, N).
+
+        Raises:
+            NumericError: A cost is NaN or Inf; names the output, the clip and the tensor.
+        """
+        sizes = [len(target["labels"]) for target in targets]
+        if sum(sizes) == 0:
+            empty = torch.zeros(0, dtype=torch.int64)
+            return [[(empty, empty)] * len(targets) for _ in layers]
+        costs = [
+            self._costs(layers, target, clip, image_size)
+            for clip, target in enumerate(targets)
+            if sizes[clip]
+        ]
+        # (K, Q, sum of N): the one device-to-host copy
+        table = torch.cat(costs, dim=-1).cpu().numpy()
+        self._check(table, layers, sizes)
+        starts = np.cumsum([0, *sizes])
+        matches = []
+        for cost in table:
+            of_layer = []
+            for clip in range(len(targets)):
+                rows, cols = linear_sum_assignment(cost[:, starts[clip] : starts[clip + 1]])
+                of_layer.append((torch.from_numpy(rows), torch.from_numpy(cols)))
+            matches.append(of_layer)
+        return matches
+
+    def _costs(
+        self,
+        layers: list[dict[str, Tensor]],
+        target: dict[str, Tensor],
+        clip: int,
+        image_size: tuple[int, int],
+    ) -> Tensor:
+        """Costs of one clip for all outputs, (K, Q, N)."""
+        logits = torch.stack([layer["pred_logits"][clip] for layer in layers]).float()
+        cost = -self.class_weight * logits.softmax(-1)[..., target["labels"]]
+        if "masks" not in target:
+            return cost + self.dice_weight * self._box_cost(
+                layers, target["boxes"], clip, image_size
+            )
+        points = torch.rand(self.num_points, 2, device=cost.device)
+        weights = self.mask_weight, self.dice_weight
+        of_masks = [
+            mask_cost(layer["pred_masks"][clip], target["masks"], points, *weights)
+            for layer in layers
+        ]
+        return cost + torch.stack(of_masks)
+
+    def _box_cost(
+        self,
+        layers: list[dict[str, Tensor]],
+        boxes: Tensor,
+        clip: int,
+        image_size: tuple[int, int],
+    ) -> Tensor:
+        """Dice cost of box tubes for all outputs, (K, Q, N)."""
+        predicted = torch.stack(
+            [
+                boxes_from_projections(*mask_projections(layer["pred_masks"][clip]))
+                for layer in layers
+            ]
+        )
+        stride = image_size[0] // layers[0]["pred_masks"].shape[-2]
+        return box_dice_cost(predicted, boxes, image_size, stride, self.num_points)
+
+    def _check(self, table: np.ndarray, layers: list[dict[str, Any]], sizes: list[int]) -> None:
+        """Refuse or replace costs that are not finite; ``table`` is changed in place."""
+        is_bad = ~np.isfinite(table)
+        if not is_bad.any():
+            return
+        if self.nonfinite_cost == "replace":
+            count = int(is_bad.sum())
+            self.num_replaced += count
+            logging.getLogger(__name__).warning(
+                "%d matching costs are not finite and were replaced (%d so far).",
+                count,
+                self.num_replaced,
+            )
+            table[is_bad] = _REPLACEMENT
+            return
+        layer, _, column = (int(index[0]) for index in np.nonzero(is_bad))
+        clip = int(np.searchsorted(np.cumsum(sizes), column, side="right"))
+        names = [
+            name
+            for name in ("pred_logits", "pred_masks")
+            if not bool(torch.isfinite(layers[layer][name][clip]).all())
+        ]
+        output = "the last decoder output" if layer == 0 else f"aux_outputs[{layer - 1}]"
+        raise NumericError(
+            f"Matching cost of {output}, clip {clip} of the batch, is not finite; expected finite "
+            f"predictions, got NaN or Inf in {' and '.join(names) or 'the targets'}. Lower "
+            "SOLVER.BASE_LR, or switch SOLVER.AMP.ENABLED off."
+        )

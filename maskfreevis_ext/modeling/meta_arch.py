@@ -1,0 +1,175 @@
+"""The whole network: clips in, losses (training) or tracks with masks (evaluation) out.
+
+B clips, T frames, (Hp, Wp) the padded size.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from torch import Tensor, nn
+
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.inference.clip import clip_result
+from maskfreevis_ext.modeling.criterion import VideoSetCriterion
+from maskfreevis_ext.modeling.targets import build_targets
+
+
+@META_ARCH_REGISTRY.register()
+class VideoMaskFormer(nn.Module):
+    """Mask2Former for video (arXiv 2112.10764), trained from boxes or masks."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: nn.Module,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        size_divisibility: int,
+        num_tracks: int,
+        frames_per_chunk: int,
+        deep_supervision: bool,
+    ) -> None:
+        """Make the model.
+
+        Args:
+            backbone: Frames (N, 3, Hp, Wp) → name → map.
+            sem_seg_head: See ``MaskFormerHead``.
+            criterion: Outputs and targets → weighted losses; see ``VideoSetCriterion``.
+            pixel_mean: Mean of each channel, in the order of ``INPUT.FORMAT``, 0..255.
+            pixel_std: Standard deviation of each channel.
+            size_divisibility: Frames are padded to a multiple of this; < 1: what the backbone needs.
+            num_tracks: Tracks kept per video.
+            frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
+            deep_supervision: Train the predictions of all decoder layers.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.size_divisibility = (
+            size_divisibility if size_divisibility > 0 else max(backbone.size_divisibility, 1)
+        )
+        self.num_tracks = num_tracks
+        self.frames_per_chunk = max(frames_per_chunk, 1)
+        self.deep_supervision = deep_supervision
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, object]:
+        """Build the parts and read the other arguments of ``__init__``."""
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": VideoSetCriterion.from_config(cfg),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "num_tracks": cfg.MODEL.MASKFREE.TEST.NUM_TRACKS,
+            "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
+            "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, object]]:
+        """Losses of a batch of clips, or the tracks of each video.
+
+        Args:
+            batched_inputs: B dicts of the data mappers. In training all clips have the same T; their
+                sizes may differ. In evaluation each dict is a whole video, and stands alone.
+
+        Returns:
+            In training: name → weighted scalar. In evaluation: one dict per video, see ``clip_result``.
+
+        Raises:
+            DataError: A clip has no frames, or frames of different sizes; or, in training, the clips
+                differ in T.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return [self._tracks(video) for video in batched_inputs]
+
+    def _losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        clips = [_stack_frames(clip).to(self.device) for clip in batched_inputs]
+        lengths = [clip.shape[0] for clip in clips]
+        if len(set(lengths)) > 1:
+            raise DataError(
+                f"The clips of a training batch must have the same number of frames, got {lengths} for "
+                f"videos {[clip.get('video_id') for clip in batched_inputs]}. Set the same frame count "
+                "(INPUT.SAMPLING_FRAME_NUM, INPUT.PSEUDO.SAMPLING_FRAME_NUM) for all data sets, or "
+                "let each batch come from one of them."
+            )
+        sizes = [(clip.shape[2], clip.shape[3]) for clip in clips]
+        height, width = self._padded_size(sizes)
+        raw = self.pixel_mean.new_zeros(len(clips), lengths[0], 3, height, width)
+        images = torch.zeros_like(raw)
+        for b, (clip, (h, w)) in enumerate(zip(clips, sizes, strict=True)):
+            raw[b, ..., :h, :w] = clip
+            images[b, ..., :h, :w] = self._normalize(clip)
+        features = self.backbone(images.flatten(0, 1))
+        outputs = self.sem_seg_head(features, lengths[0], return_aux=self.deep_supervision)
+        targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
+        return self.criterion(outputs, targets, frames=raw, frame_sizes=sizes)
+
+    @torch.no_grad()
+    def _tracks(self, video: dict) -> dict[str, object]:
+        frames = _stack_frames(video)
+        num_frames, frame_size = frames.shape[0], (frames.shape[2], frames.shape[3])
+        padded_size = self._padded_size([frame_size])
+        # Backbone and pixel decoder know single frames only, so that they may see a few at a time.
+        decoded = [
+            self._decode_pixels(chunk.to(self.device), padded_size)
+            for chunk in frames.split(self.frames_per_chunk)
+        ]
+        mask_features = torch.cat([features for features, _ in decoded])
+        maps = [torch.cat(level) for level in zip(*(levels for _, levels in decoded), strict=True)]
+        outputs = self.sem_seg_head.predictor(maps, mask_features, num_frames)
+        return clip_result(
+            {name: outputs[name][0] for name in ("pred_logits", "pred_masks")},
+            num_tracks=self.num_tracks,
+            padded_size=padded_size,
+            frame_size=frame_size,
+            output_size=(video.get("height", frame_size[0]), video.get("width", frame_size[1])),
+        )
+
+    def _decode_pixels(
+        self, frames: Tensor, padded_size: tuple[int, int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Mask features and encoded maps of a few frames of a video, (N, 3, H, W) uint8."""
+        height, width = frames.shape[-2:]
+        images = self.pixel_mean.new_zeros(*frames.shape[:2], *padded_size)
+        images[..., :height, :width] = self._normalize(frames)
+        return self.sem_seg_head.pixel_decoder(self.backbone(images))
+
+    def _normalize(self, frames: Tensor) -> Tensor:
+        return (frames - self.pixel_mean) / self.pixel_std
+
+    def _padded_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        """The least size that holds all frames and is a multiple of ``size_divisibility``."""
+        step = self.size_divisibility
+        height = max(h for h, _ in sizes)
+        width = max(w for _, w in sizes)
+        return -(-height // step) * step, -(-width // step) * step
+
+
+def _stack_frames(clip: dict) -> Tensor:
+    """The frames of a clip as one tensor, (T, 3, H, W) uint8."""
+    frames = list(clip["image"])
+    sizes = sorted({tuple(frame.shape[-2:]) for frame in frames})
+    if len(sizes) != 1:
+        found = f"sizes {sizes}" if sizes else "no frames"
+        raise DataError(
+            f"Video {clip.get('video_id')}: the frames of a video must have one size, got {found} "
+            f"({clip.get('file_names')}). Resize all frames of a video alike."
+        )
+    return torch.stack(frames)

@@ -1,0 +1,373 @@
+"""Pixel decoder: a deformable encoder over the coarse maps and one map at stride 4 for the masks.
+
+The frames are independent of each other here. N: frames (B * T), S: tokens of all levels of a frame, D: channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.utils.registry import Registry
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling.position_encoding import sine_position_2d
+from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
+
+PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
+PIXEL_DECODER_REGISTRY.__doc__ = "Pixel decoders, by the name in MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."
+
+
+def build_norm(name: str, channels: int) -> nn.Module | None:
+    """Detectron2's normalisation layer; "GN" takes as many of its 32 groups as divide the channels."""
+    if name == "GN":
+        return nn.GroupNorm(math.gcd(32, channels), channels)
+    return get_norm(name, channels)
+
+
+class MSDeformAttn(nn.Module):
+    """Multi-scale deformable self-attention (Deformable DETR, arXiv 2010.04159, section 4.1)."""
+
+    def __init__(self, dim: int, num_levels: int, num_heads: int, num_points: int = 4) -> None:
+        """Make the layer.
+
+        Args:
+            dim: D, channels; a multiple of ``num_heads``.
+            num_levels: K, maps that are sampled.
+            num_heads: Attention heads.
+            num_points: P, samples per query, head and level.
+        """
+        super().__init__()
+        self.num_levels = num_levels
+        self.num_heads = num_heads
+        self.num_points = num_points
+        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start with equal weights on points 1..P cells away, each head in its own direction."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=1)
+        direction = direction / direction.abs().amax(dim=1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        offsets = direction[:, None, None] * steps[:, None]  # (heads, 1, P, 2)
+        self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        tokens: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Attend from each query to points around its own place, on every level.
+
+        Args:
+            query: (N, L, D).
+            reference_points: (x, y) in [0, 1] of each query, (L, 2).
+            tokens: What is sampled, (N, S, D).
+            spatial_shapes: (height, width) of each level; they make up S.
+
+        Returns:
+            (N, L, D).
+        """
+        batch, length, _ = query.shape
+        shape = (batch, length, self.num_heads, self.num_levels, self.num_points)
+        value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
+        offsets = self.sampling_offsets(query).view(*shape, 2)
+        weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
+        # Offsets are in cells of the sampled level; places keep the precision of the reference points.
+        cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
+        locations = reference_points[:, None, None, None] + offsets / cells[:, None]
+        return self.output_proj(
+            multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+        )
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward block, each followed by LayerNorm."""
+
+    def __init__(
+        self, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, dropout: float
+    ) -> None:
+        """Make the layer; the arguments are those of ``DeformableEncoder``."""
+        super().__init__()
+        self.self_attn = MSDeformAttn(dim, num_levels, num_heads)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
+        attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
+        tokens = self.norm1(tokens + self.dropout(attended))
+        hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens))))
+        return self.norm2(tokens + self.dropout(hidden))
+
+
+class DeformableEncoder(nn.Module):
+    """A stack of ``DeformableEncoderLayer``."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_feedforward: int,
+        num_levels: int,
+        num_heads: int,
+        num_layers: int,
+        dropout: float,
+    ) -> None:
+        """Make the stack.
+
+        Args:
+            dim: D, channels.
+            dim_feedforward: Width of the feed-forward blocks.
+            num_levels: K, maps.
+            num_heads: Attention heads.
+            num_layers: Layers of the stack.
+            dropout: Probability of dropping a channel in training.
+        """
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(dim, dim_feedforward, num_levels, num_heads, dropout)
+            for _ in range(num_layers)
+        )
+
+    def forward(
+        self, tokens: Tensor, position: Tensor, spatial_shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Pass the tokens, (N, S, D), through all layers; ``position`` is (S, D)."""
+        centres = [_cell_centres(height, width, tokens.device) for height, width in spatial_shapes]
+        reference_points = torch.cat(centres)
+        reference_points = reference_points.to(torch.promote_types(tokens.dtype, torch.float32))
+        for layer in self.layers:
+            tokens = layer(tokens, position, reference_points, spatial_shapes)
+        return tokens
+
+
+class MSDeformAttnTransformer(nn.Module):
+    """The deformable encoder with the learned encoding of the levels."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_feedforward: int,
+        num_levels: int,
+        num_heads: int,
+        num_layers: int,
+        dropout: float,
+    ) -> None:
+        """Make the encoder; the arguments are those of ``DeformableEncoder``."""
+        super().__init__()
+        self.level_embed = nn.Parameter(torch.empty(num_levels, dim))
+        self.encoder = DeformableEncoder(
+            dim, dim_feedforward, num_levels, num_heads, num_layers, dropout
+        )
+        nn.init.normal_(self.level_embed)
+        for layer in self.encoder.layers:
+            for linear in (layer.linear1, layer.linear2):
+                nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Exchange information within and between the maps of a frame.
+
+        Args:
+            maps: K maps, (N, D, h_k, w_k).
+
+        Returns:
+            K maps of the same shapes; views of one (N, S, D) tensor, so channels are last in memory.
+        """
+        spatial_shapes = [(m.shape[2], m.shape[3]) for m in maps]
+        tokens = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2).contiguous()
+        dim = tokens.shape[2]
+        position = torch.cat(
+            [
+                sine_position_2d(height, width, dim, tokens.device).to(tokens.dtype) + level
+                for (height, width), level in zip(spatial_shapes, self.level_embed, strict=True)
+            ]
+        )
+        tokens = self.encoder(tokens, position, spatial_shapes)
+        parts = tokens.split([height * width for height, width in spatial_shapes], dim=1)
+        return [
+            part.transpose(1, 2).unflatten(2, shape)
+            for part, shape in zip(parts, spatial_shapes, strict=True)
+        ]
+
+
+def _cell_centres(height: int, width: int, device: torch.device) -> Tensor:
+    """(x, y) of the cell centres of a map, in [0, 1], (height * width, 2)."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([grid_x, grid_y], dim=2).flatten(0, 1)
+
+
+@PIXEL_DECODER_REGISTRY.register()
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Backbone maps → mask features and the encoded coarse maps (Mask2Former, arXiv 2112.01527).
+
+    Runs in the precision of its own parameters, under autocast too: sampling positions in half
+    precision are off by whole cells.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        transformer_in_features: Sequence[str],
+        num_heads: int,
+        num_layers: int,
+        dropout: float,
+        conv_dim: int,
+        mask_dim: int,
+        norm: str,
+        common_stride: int,
+        dim_feedforward: int,
+    ) -> None:
+        """Make the decoder.
+
+        Args:
+            input_shape: Name → channels and stride of the backbone maps that are used.
+            transformer_in_features: Names of those that the deformable encoder takes.
+            num_heads: Heads of the encoder.
+            num_layers: Layers of the encoder.
+            dropout: Dropout of the encoder.
+            conv_dim: D, channels inside.
+            mask_dim: Channels of the mask features.
+            norm: Normalisation of the convolutions: "GN", another name of Detectron2, or "".
+            common_stride: Stride of the mask features.
+            dim_feedforward: Width of the encoder's feed-forward blocks.
+
+        Raises:
+            ConfigError: A name of ``transformer_in_features`` is no input, or D does not suit the heads.
+        """
+        super().__init__()
+        missing = sorted(set(transformer_in_features) - set(input_shape))
+        if missing or not transformer_in_features:
+            raise ConfigError(
+                "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES must name some of "
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES {sorted(input_shape)}, got "
+                f"{list(transformer_in_features)}."
+            )
+        if conv_dim % num_heads or conv_dim % 2:
+            raise ConfigError(
+                "MODEL.SEM_SEG_HEAD.CONVS_DIM must be even and a multiple of MODEL.MASK_FORMER.NHEADS "
+                f"({num_heads}), got {conv_dim}."
+            )
+        by_stride = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        # Coarse maps first, as the video decoder wants them.
+        self.in_features = [n for n in reversed(by_stride) if n in transformer_in_features]
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(input_shape[name].channels, conv_dim, 1),
+                nn.GroupNorm(math.gcd(32, conv_dim), conv_dim),
+            )
+            for name in self.in_features
+        )
+        for projection in self.input_proj:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+        self.transformer = MSDeformAttnTransformer(
+            conv_dim, dim_feedforward, len(self.in_features), num_heads, num_layers, dropout
+        )
+        self.mask_features = nn.Conv2d(conv_dim, mask_dim, 1)
+        weight_init.c2_xavier_fill(self.mask_features)
+
+        # Fine maps, from coarse to fine; their layers are numbered from fine to coarse.
+        finest = min(input_shape[name].stride for name in self.in_features)
+        self.fine_features = [
+            name for name in by_stride if common_stride <= input_shape[name].stride < finest
+        ]
+        self.fine_features.reverse()
+        for number in range(1, len(self.fine_features) + 1):
+            name = self.fine_features[-number]
+            bias = norm == ""
+            lateral = Conv2d(
+                input_shape[name].channels,
+                conv_dim,
+                kernel_size=1,
+                bias=bias,
+                norm=build_norm(norm, conv_dim),
+            )
+            output = Conv2d(
+                conv_dim,
+                conv_dim,
+                kernel_size=3,
+                padding=1,
+                bias=bias,
+                norm=build_norm(norm, conv_dim),
+                activation=F.relu,
+            )
+            for conv in (lateral, output):
+                weight_init.c2_xavier_fill(conv)
+            self.add_module(f"adapter_{number}", lateral)
+            self.add_module(f"layer_{number}", output)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
+        """Read the arguments of ``__init__`` from the config."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
+            "num_heads": cfg.MODEL.MASK_FORMER.NHEADS,
+            "num_layers": head.TRANSFORMER_ENC_LAYERS,
+            "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
+            "conv_dim": head.CONVS_DIM,
+            "mask_dim": head.MASK_DIM,
+            "norm": head.NORM,
+            "common_stride": head.COMMON_STRIDE,
+            "dim_feedforward": head.TRANSFORMER_ENC_DIM_FEEDFORWARD,
+        }
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Decode the backbone maps of N frames.
+
+        Args:
+            features: Name → map, (N, channels, h, w).
+
+        Returns:
+            The mask features (N, mask_dim, H/4, W/4), and the encoded maps (N, D, h_k, w_k), coarse
+            first.
+        """
+        dtype = self.mask_features.weight.dtype
+        with torch.autocast(self.mask_features.weight.device.type, enabled=False):
+            projected = [
+                projection(features[name].to(dtype))
+                for projection, name in zip(self.input_proj, self.in_features, strict=True)
+            ]
+            encoded = self.transformer(projected)
+            fine = encoded[-1]
+            for index, name in enumerate(self.fine_features):
+                number = len(self.fine_features) - index
+                lateral = getattr(self, f"adapter_{number}")(features[name].to(dtype))
+                upsampled = F.interpolate(
+                    fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False
+                )
+                fine = getattr(self, f"layer_{number}")(lateral + upsampled)
+            return self.mask_features(fine), encoded

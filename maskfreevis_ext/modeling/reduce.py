@@ -1,0 +1,23 @@
+"""Normalisers that all ranks share."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor over the processes of the default group; the tensor itself with one process.
+
+    DDP averages gradients over ranks, so a sum that is divided by the mean of the normalisers gives the
+    gradient of one process on the union of the ranks' batches. The result carries no gradient.
+
+    Args:
+        value: Same shape on every rank.
+    """
+    value = value.detach()
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

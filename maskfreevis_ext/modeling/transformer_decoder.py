@@ -1,0 +1,375 @@
+"""Video decoder: object queries that attend to all frames of a clip and give classes and masks.
+
+B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.utils.registry import Registry
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling.position_encoding import sine_position_3d
+
+TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
+TRANSFORMER_DECODER_REGISTRY.__doc__ = (
+    "Video decoders, by the name in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME."
+)
+
+
+class MultiheadAttention(nn.Module):
+    """``nn.MultiheadAttention`` (its parameters, their names and its values), for several inputs at once.
+
+    It always runs the fused attention, and takes a mask that is not repeated over the heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        """Make the layer.
+
+        Args:
+            dim: D, channels; a multiple of ``num_heads``.
+            num_heads: Attention heads.
+        """
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the keys.
+
+        Args:
+            query: (B, Q, D).
+            key: (B, S, D).
+            value: (B, S, D).
+            allowed: Where a query may look, bool (B, Q, S); everywhere when absent.
+
+        Returns:
+            (B, Q, D).
+        """
+        inputs = zip(
+            (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
+        )
+        # (B, length, D) -> (B, heads, length, D / heads)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in inputs
+        )
+        mask = None if allowed is None else allowed[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class _ResidualBlock(nn.Module):
+    """What the three blocks of a layer share: a residual with LayerNorm before or after the block."""
+
+    norm: nn.LayerNorm
+    pre_norm: bool
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return self.norm(x) if self.pre_norm else x
+
+    def _leave(self, x: Tensor, update: Tensor) -> Tensor:
+        return x + update if self.pre_norm else self.norm(x + update)
+
+
+class SelfAttentionLayer(_ResidualBlock):
+    """Queries attend to each other."""
+
+    def __init__(self, dim: int, num_heads: int, pre_norm: bool) -> None:
+        """Make the block; the arguments are those of the decoder."""
+        super().__init__()
+        self.self_attn = MultiheadAttention(dim, num_heads)
+        self.norm = nn.LayerNorm(dim)
+        self.pre_norm = pre_norm
+
+    def forward(self, queries: Tensor, query_position: Tensor) -> Tensor:
+        """Update the queries, (B, Q, D)."""
+        x = self._enter(queries)
+        placed = x + query_position
+        return self._leave(queries, self.self_attn(placed, placed, x))
+
+
+class CrossAttentionLayer(_ResidualBlock):
+    """Queries attend to the places of the clip that their own mask covers."""
+
+    def __init__(self, dim: int, num_heads: int, pre_norm: bool) -> None:
+        """Make the block; the arguments are those of the decoder."""
+        super().__init__()
+        self.multihead_attn = MultiheadAttention(dim, num_heads)
+        self.norm = nn.LayerNorm(dim)
+        self.pre_norm = pre_norm
+
+    def forward(
+        self, queries: Tensor, query_position: Tensor, key: Tensor, value: Tensor, allowed: Tensor
+    ) -> Tensor:
+        """Update the queries, (B, Q, D), from keys and values (B, S, D) where allowed, (B, Q, S)."""
+        placed = self._enter(queries) + query_position
+        return self._leave(queries, self.multihead_attn(placed, key, value, allowed))
+
+
+class FFNLayer(_ResidualBlock):
+    """Feed-forward block."""
+
+    def __init__(self, dim: int, dim_feedforward: int, pre_norm: bool) -> None:
+        """Make the block; the arguments are those of the decoder."""
+        super().__init__()
+        self.linear1 = nn.Linear(dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.pre_norm = pre_norm
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Update the queries, (B, Q, D)."""
+        return self._leave(queries, self.linear2(F.relu(self.linear1(self._enter(queries)))))
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
+        """Make the layers.
+
+        Args:
+            in_dim: Channels of the input.
+            hidden_dim: Channels between the layers.
+            out_dim: Channels of the output.
+            num_layers: Linear layers.
+        """
+        super().__init__()
+        dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_dim) to (..., out_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
+    """Masked-attention decoder over clips (Cheng et al., "Mask2Former for Video", arXiv 2112.10764).
+
+    Owns the queries. Each layer attends to one level, coarse to fine and around again, only where the
+    mask that the queries predict so far is on.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        mask_dim: int,
+        num_queries: int,
+        num_heads: int,
+        dim_feedforward: int,
+        num_layers: int,
+        pre_norm: bool,
+        enforce_input_proj: bool,
+        num_levels: int = 3,
+    ) -> None:
+        """Make the decoder.
+
+        Args:
+            in_channels: Channels of the maps of the pixel decoder.
+            num_classes: C, without "no object".
+            hidden_dim: D, channels of the queries.
+            mask_dim: Channels of the mask features.
+            num_queries: Q.
+            num_heads: Attention heads.
+            dim_feedforward: Width of the feed-forward blocks.
+            num_layers: Decoder layers.
+            pre_norm: LayerNorm before each block instead of after it.
+            enforce_input_proj: Project the maps even where ``in_channels`` equals D.
+            num_levels: Levels that the pixel decoder gives.
+
+        Raises:
+            ConfigError: D is odd or not a multiple of the heads.
+        """
+        super().__init__()
+        if hidden_dim % num_heads or hidden_dim % 2:
+            raise ConfigError(
+                "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of MODEL.MASK_FORMER.NHEADS "
+                f"({num_heads}), got {hidden_dim}."
+            )
+        self.num_levels = num_levels
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, num_heads, pre_norm) for _ in range(num_layers)
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, num_heads, pre_norm) for _ in range(num_layers)
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in range(num_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(num_levels, hidden_dim)
+        self.input_proj = nn.ModuleList()
+        for _ in range(num_levels):
+            if in_channels != hidden_dim or enforce_input_proj:
+                self.input_proj.append(nn.Conv2d(in_channels, hidden_dim, 1))
+                weight_init.c2_xavier_fill(self.input_proj[-1])
+            else:
+                self.input_proj.append(nn.Identity())
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, object]:
+        """Read the arguments of ``__init__`` from the config."""
+        mask_former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD
+        if mask_former.DEC_LAYERS < 1:
+            raise ConfigError(
+                "MODEL.MASK_FORMER.DEC_LAYERS counts the prediction from the learned queries too, so it "
+                f"must be at least 1, got {mask_former.DEC_LAYERS}."
+            )
+        return {
+            "in_channels": in_channels,
+            "num_classes": head.NUM_CLASSES,
+            "hidden_dim": mask_former.HIDDEN_DIM,
+            "mask_dim": head.MASK_DIM,
+            "num_queries": mask_former.NUM_OBJECT_QUERIES,
+            "num_heads": mask_former.NHEADS,
+            "dim_feedforward": mask_former.DIM_FEEDFORWARD,
+            "num_layers": mask_former.DEC_LAYERS - 1,
+            "pre_norm": mask_former.PRE_NORM,
+            "enforce_input_proj": mask_former.ENFORCE_INPUT_PROJ,
+            "num_levels": len(head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
+        }
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Accept the name that old Mask2Former checkpoints have for the queries."""
+        old, new = prefix + "static_query.weight", prefix + "query_feat.weight"
+        if old in state_dict:
+            state_dict.setdefault(new, state_dict.pop(old))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def forward(
+        self,
+        maps: Sequence[Tensor],
+        mask_features: Tensor,
+        num_frames: int,
+        return_aux: bool = False,
+    ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """Predict the objects of B clips.
+
+        Args:
+            maps: Encoded maps, coarse first, (B * T, channels, h_k, w_k).
+            mask_features: (B * T, mask_dim, h, w).
+            num_frames: T, frames of each clip.
+            return_aux: Also give the predictions of the learned queries and of every layer but the last.
+
+        Returns:
+            ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
+            ``return_aux`` also ``aux_outputs``, a list of dicts of the same.
+        """
+        batch = mask_features.shape[0] // num_frames
+        values, keys = self._memory(maps, num_frames)
+        # (B * T, channels, h, w) -> (B, channels, T, h, w): one product gives the masks of all frames.
+        mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
+        resized = self._resized_mask_features(mask_features, maps)
+
+        query_position = self.query_embed.weight
+        queries = self.query_feat.weight.expand(batch, -1, -1)
+        predictions = [self._predict(queries)]
+        layers = zip(
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+            strict=True,
+        )
+        for i, (cross_attention, self_attention, ffn) in enumerate(layers):
+            level = i % self.num_levels
+            allowed = self._allowed(predictions[-1][1], resized[level])
+            queries = cross_attention(queries, query_position, keys[level], values[level], allowed)
+            queries = self_attention(queries, query_position)
+            queries = ffn(queries)
+            predictions.append(self._predict(queries))
+
+        outputs = self._masks(predictions if return_aux else predictions[-1:], mask_features)
+        final = outputs.pop()
+        if return_aux:
+            final["aux_outputs"] = outputs
+        return final
+
+    def _memory(
+        self, maps: Sequence[Tensor], num_frames: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Values and keys (values with position) of each level, (B, T * h * w, D)."""
+        values, keys = [], []
+        for projection, level, level_map in zip(
+            self.input_proj, self.level_embed.weight, maps, strict=True
+        ):
+            height, width = level_map.shape[-2:]
+            tokens = projection(level_map).flatten(2).transpose(1, 2) + level
+            tokens = tokens.reshape(-1, num_frames * height * width, tokens.shape[2])
+            position = sine_position_3d(num_frames, height, width, tokens.shape[2], tokens.device)
+            values.append(tokens)
+            keys.append(tokens + position.to(tokens.dtype))
+        return values, keys
+
+    def _predict(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (B, Q, C + 1) and mask embeddings (B, Q, mask_dim) of the queries."""
+        normed = self.decoder_norm(queries)
+        return self.class_embed(normed), self.mask_embed(normed)
+
+    @staticmethod
+    @torch.no_grad()
+    def _resized_mask_features(mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Mask features at the size of each level, (B, mask_dim, T * h_k * w_k).
+
+        Masks are linear in the features, and so is the resizing: to resize the features once per level
+        gives the same as to resize the masks once per layer.
+        """
+        flat = mask_features.flatten(1, 2)
+        return [
+            F.interpolate(flat, size=m.shape[-2:], mode="bilinear", align_corners=False)
+            .unflatten(1, mask_features.shape[1:3])
+            .flatten(2)
+            for m in maps
+        ]
+
+    @staticmethod
+    @torch.no_grad()
+    def _allowed(mask_embedding: Tensor, resized_features: Tensor) -> Tensor:
+        """Where a query may look: on its own mask (probability >= 0.5), and anywhere if that is empty.
+
+        Returns:
+            Bool (B, Q, T * h_k * w_k).
+        """
+        allowed = torch.bmm(mask_embedding, resized_features) >= 0
+        return allowed | ~allowed.any(dim=2, keepdim=True)
+
+    @staticmethod
+    def _masks(
+        predictions: Sequence[tuple[Tensor, Tensor]], mask_features: Tensor
+    ) -> list[dict[str, Tensor | list[dict[str, Tensor]]]]:
+        """Class and mask logits of L predictions; one product for the masks of all of them."""
+        embeddings = torch.cat([embedding for _, embedding in predictions], dim=1)
+        masks = torch.bmm(embeddings, mask_features.flatten(2))
+        masks = masks.unflatten(2, mask_features.shape[2:]).chunk(len(predictions), dim=1)
+        return [
+            {"pred_logits": logits, "pred_masks": mask}
+            for (logits, _), mask in zip(predictions, masks, strict=True)
+        ]

@@ -1,0 +1,85 @@
+"""Sampling of maps at points, and the choice of uncertain points (PointRend, arXiv 1912.08193).
+
+N: maps, C: channels, P: points. Point coordinates are (x, y) in [0, 1] x [0, 1], where (0, 0) is the outer corner of the
+first pixel and (1, 1) that of the last one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_points(maps: Tensor, coords: Tensor) -> Tensor:
+    """Bilinear values of maps at points; outside a map it is zero.
+
+    Args:
+        maps: (N, C, H, W), floating point.
+        coords: (x, y) in [0, 1], (N, P, 2).
+
+    Returns:
+        (N, C, P), dtype of ``maps``; half precision is sampled in float32.
+    """
+    dtype = torch.promote_types(maps.dtype, torch.float32)
+    grid = (2 * coords - 1).to(dtype).unsqueeze(2)
+    return F.grid_sample(maps.to(dtype), grid, align_corners=False).squeeze(3).to(maps.dtype)
+
+
+@torch.no_grad()
+def uncertain_point_coords(
+    logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_ratio: float,
+    *,
+    candidates: Tensor | None = None,
+    extra: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Points near the decision boundary of each map, and some anywhere (PointRend, section 3.1).
+
+    Of ``num_points * oversample_ratio`` uniform points those whose sampled logit is closest to 0 are
+    kept, as many as ``importance_ratio`` says; the rest is uniform.
+
+    Args:
+        logits: Mask logits, (N, 1, H, W).
+        num_points: P, points per map.
+        oversample_ratio: Candidates per point; at least 1.
+        importance_ratio: Share of uncertain points, in [0, 1].
+        candidates: The uniform candidates, (N, int(P * oversample_ratio), 2); drawn when absent.
+        extra: The uniform rest, (N, P - int(P * importance_ratio), 2); drawn when absent.
+        generator: Source of what is drawn; the default generator when absent.
+
+    Returns:
+        (x, y) in [0, 1], (N, P, 2): the uncertain points first, without a gradient.
+
+    Raises:
+        ValueError: A ratio is outside its range, or a given tensor has another shape.
+    """
+    if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
+        raise ValueError(
+            "uncertain_point_coords: oversample_ratio must be >= 1 and importance_ratio in [0, 1], "
+            f"got {oversample_ratio} and {importance_ratio}."
+        )
+    num_maps = logits.shape[0]
+    num_candidates = int(num_points * oversample_ratio)
+    num_uncertain = int(num_points * importance_ratio)
+
+    def uniform(given: Tensor | None, count: int, name: str) -> Tensor:
+        shape = (num_maps, count, 2)
+        if given is None:
+            return torch.rand(shape, generator=generator, device=logits.device)
+        if given.shape != shape:
+            raise ValueError(
+                f"uncertain_point_coords: {name} must be {shape}, got {tuple(given.shape)}."
+            )
+        return given
+
+    candidates = uniform(candidates, num_candidates, "candidates")
+    # The logit is sampled first and judged then: the uncertainty of a point between a certain 0 and a
+    # certain 1 is high, while the mean of their uncertainties is low.
+    uncertainty = -sample_points(logits, candidates).squeeze(1).abs()
+    chosen = uncertainty.topk(num_uncertain, dim=1).indices
+    coords = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))
+    return torch.cat([coords, uniform(extra, num_points - num_uncertain, "extra")], dim=1)

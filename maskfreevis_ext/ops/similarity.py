@@ -1,0 +1,239 @@
+"""Which cells look alike: edges in a frame and matches between frames, from Lab colours.
+
+Both are independent of predictions, so they are computed once a step for all frames of the batch.
+Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2; the colour edges
+are those of BoxInst (arXiv:2012.02310). A similarity s = exp(-d / 2) of a distance d is compared with a
+threshold, which is the comparison d^2 <= (2 ln s)^2; neither exp nor square root is taken.
+
+Shape letters: E frame pairs, R search positions, (h, w) map at the stride of the masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .color import rgb_to_lab
+from .neighbors import Offset, pair_slices
+
+
+def lab_map(frames: Tensor, stride: int = 4, bgr: bool = False, quantize: bool = False) -> Tensor:
+    """Lab colours of frames, averaged over stride x stride pixels.
+
+    Args:
+        frames: Pixel values in [0, 255], (..., 3, H, W), floating point.
+        stride: Pixels per cell; H and W are multiples of it.
+        bgr: The channels are blue, green, red.
+        quantize: Cut the averaged colour to whole numbers, as the reference does.
+
+    Returns:
+        (..., 3, H / stride, W / stride), dtype of the input.
+
+    Raises:
+        ValueError: H or W is not a multiple of ``stride``.
+    """
+    height, width = frames.shape[-2:]
+    if height % stride or width % stride:
+        raise ValueError(f"({height}, {width}) is not a multiple of the stride {stride}")
+    color = F.avg_pool2d(frames.flatten(0, -4), stride).unflatten(0, frames.shape[:-3])
+    if quantize:
+        color = color.floor()
+    return rgb_to_lab(color.flip(-3) if bgr else color)
+
+
+def valid_cells(
+    frame_sizes: Sequence[tuple[int, int]],
+    map_size: tuple[int, int],
+    stride: int,
+    device: torch.device,
+) -> Tensor:
+    """Cells of which every pixel belongs to the frame and none to its padding.
+
+    Args:
+        frame_sizes: (height, width) in pixels of the frames of each of B videos.
+        map_size: (h, w).
+        stride: Pixels per cell.
+        device: Where the result is made.
+
+    Returns:
+        (B, h, w), bool.
+    """
+    ends = torch.tensor(frame_sizes, device=device).div(stride, rounding_mode="floor")
+    rows = torch.arange(map_size[0], device=device) < ends[:, :1]
+    cols = torch.arange(map_size[1], device=device) < ends[:, 1:]
+    return rows[:, :, None] & cols[:, None, :]
+
+
+def max_squared_distance(threshold: float) -> float:
+    """The d^2 at which exp(-d / 2) equals a similarity threshold in (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"a similarity threshold lies in (0, 1], got {threshold}")
+    return (2 * math.log(threshold)) ** 2
+
+
+def spatial_edges(
+    lab: Tensor, offsets: Sequence[Offset], threshold: float, valid: Tensor | None = None
+) -> list[Tensor]:
+    """Pairs of cells of one frame with similar colour.
+
+    Args:
+        lab: (B, T, 3, h, w).
+        offsets: O offsets (dy, dx).
+        threshold: Least similarity exp(-0.5 * ||Lab(p) - Lab(q)||) of an edge, in (0, 1].
+        valid: Cells that may have edges, (B, h, w), bool; None: all.
+
+    Returns:
+        For each offset a bool tensor (B, T, h', w') over the window in which both cells exist
+        (``neighbors.pair_slices``), True where the pair is an edge.
+    """
+    height, width = lab.shape[-2:]
+    limit = max_squared_distance(threshold)
+    edges = []
+    for offset in offsets:
+        here, there = pair_slices(offset, height, width)
+        difference = lab[(..., *here)] - lab[(..., *there)]
+        edge = difference.square_().sum(2) <= limit
+        if valid is not None:
+            edge &= (valid[(..., *here)] & valid[(..., *there)])[:, None]
+        edges.append(edge)
+    return edges
+
+
+def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> Tensor:
+    """Number of neighbours outside the map that a zero-padded comparison calls similar.
+
+    The reference pads Lab with zeros (black), so that a dark cell at the border has similar "neighbours"
+    outside. They add nothing to its loss, yet they count in the normaliser.
+
+    Args:
+        lab: (B, T, 3, h, w).
+        offsets: All offsets of the neighbourhood (both signs).
+        threshold: As in ``spatial_edges``.
+
+    Returns:
+        (B, T, h, w), dtype of ``lab``, values 0 ... O.
+    """
+    height, width = lab.shape[-2:]
+    outside = lab.new_full((height, width), len(offsets))
+    for offset in offsets:
+        outside[pair_slices(offset, height, width)[0]] -= 1
+    return outside * (lab.square().sum(2) <= max_squared_distance(threshold))
+
+
+def _box_sum(x: Tensor, size: int) -> Tensor:
+    """Sum over size x size windows, (..., h + size - 1, w + size - 1) -> (..., h, w)."""
+    height, width = x.shape[-2] - size + 1, x.shape[-1] - size + 1
+    rows = sum(x[..., i : i + height, :] for i in range(size))
+    return sum(rows[..., i : i + width] for i in range(size))
+
+
+def patch_distances(
+    lab: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    offsets: Sequence[Offset],
+    patch_size: int = 3,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Squared distances of the Lab patches of one frame to shifted patches of another.
+
+    For the pair (a, b) and the offset o, the patch of frame b at p is compared with that of frame a at
+    p + o. It is a windowed sum of squared colour differences, so no patch is ever laid out in memory.
+
+    Args:
+        lab: (B, T, 3, h, w).
+        pairs: E pairs (a, b) of frame indices.
+        offsets: R offsets (dy, dx).
+        patch_size: Side of the patch in cells, odd.
+        valid: Cells that may match, (B, h, w), bool. Those that may not, and candidates outside the map,
+            get an infinite distance. None: all may, and a candidate outside the map is a patch of zeros,
+            as in the reference.
+
+    Returns:
+        (B, E, R, h, w), dtype of ``lab``. Colours outside the map are zeros.
+
+    Raises:
+        ValueError: ``patch_size`` is even.
+    """
+    if patch_size % 2 == 0:
+        raise ValueError(f"the patch size is odd, got {patch_size}")
+    height, width = lab.shape[-2:]
+    margin = patch_size // 2
+    reach_y = max(abs(dy) for dy, _ in offsets) + margin
+    reach_x = max(abs(dx) for _, dx in offsets) + margin
+    first, second = zip(*pairs, strict=True)
+    anchor = F.pad(lab[:, list(second)], (margin,) * 4)
+    searched = F.pad(lab[:, list(first)], (reach_x, reach_x, reach_y, reach_y))
+    distances = lab.new_empty(lab.shape[0], len(pairs), len(offsets), height, width)
+    blank = None if valid is not None else _box_sum(anchor.square().sum(2), patch_size)
+    for index, (dy, dx) in enumerate(offsets):
+        top, left = reach_y - margin + dy, reach_x - margin + dx
+        shifted = searched[..., top : top + anchor.shape[-2], left : left + anchor.shape[-1]]
+        distance = _box_sum((anchor - shifted).square_().sum(2), patch_size)
+        here, there = pair_slices((dy, dx), height, width)
+        if blank is None:
+            allowed = torch.zeros_like(valid)
+            allowed[(..., *here)] = valid[(..., *here)] & valid[(..., *there)]
+            distance = distance.masked_fill(~allowed[:, None], float("inf"))
+        else:
+            inside = torch.zeros(height, width, dtype=torch.bool, device=lab.device)
+            inside[here] = True
+            distance = torch.where(inside, distance, blank)
+        distances[:, :, index] = distance
+    return distances
+
+
+def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
+    """The K nearest candidates of each cell that are near enough (paper sec. 3.2, "KNN matching").
+
+    Args:
+        distances: Squared patch distances, (B, E, R, h, w).
+        top_k: K; 1 <= K. Of equal distances the one with the lower index is nearer.
+        threshold: Least similarity exp(-d / 2), in (0, 1].
+
+    Returns:
+        (B, E, R, h, w), bool.
+
+    Raises:
+        ValueError: ``top_k`` is below 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k is at least 1, got {top_k}")
+    keep = distances <= max_squared_distance(threshold)
+    num_candidates = distances.shape[2]
+    if top_k >= num_candidates:
+        return keep
+    candidates = distances.unbind(2)
+    rank = torch.zeros_like(distances, dtype=torch.uint8 if num_candidates < 256 else torch.int16)
+    for i in range(num_candidates):
+        for j in range(i + 1, num_candidates):
+            second_nearer = candidates[j] < candidates[i]
+            rank[:, :, i] += second_nearer
+            rank[:, :, j] += ~second_nearer
+    return keep & (rank < top_k)
+
+
+def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
+    """Ordered frame pairs (a, b) of a clip whose masks are compared.
+
+    Args:
+        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every a < b.
+        num_frames: T.
+
+    Returns:
+        List of pairs, empty for T = 1. With two frames "cycle" is "chain".
+
+    Raises:
+        ValueError: ``kind`` is none of the three.
+    """
+    chain = [(t, t + 1) for t in range(num_frames - 1)]
+    if kind == "chain":
+        return chain
+    if kind == "cycle":
+        return chain + ([(num_frames - 1, 0)] if num_frames > 2 else [])
+    if kind == "all":
+        return [(a, b) for a in range(num_frames) for b in range(a + 1, num_frames)]
+    raise ValueError(f"frame pairs are one of 'cycle', 'all', 'chain'; got {kind!r}")

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Train and evaluate a video model. The command line is Detectron2's, plus ``--device``.
+
+Train:      tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml
+Go on:      the same with --resume
+Evaluate:   the same with --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
+
+# isort: split
+from detectron2.engine import default_argument_parser, launch
+
+from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
+from maskfreevis_ext.engine.user_errors import exit_on_user_error
+from maskfreevis_ext.errors import ConfigError
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = default_argument_parser()
+    parser.description = __doc__
+    parser.add_argument("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
+    return parser.parse_args(argv)
+
+
+def evaluate(cfg, resume: bool) -> dict:
+    """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if there is one."""
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise ConfigError(
+            "MODEL.WEIGHTS: expected a weights file for --eval-only, got none. Add MODEL.WEIGHTS FILE to the command, "
+            "or --resume to take the newest checkpoint of OUTPUT_DIR."
+        )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    logging.getLogger("maskfreevis_ext").info(
+        "--eval-only: evaluating %s", checkpointer.loaded_file
+    )
+    return Trainer.test(cfg, model)
+
+
+def run(args: argparse.Namespace) -> object:
+    """What one process does."""
+    cfg = setup_config(args)
+    if args.eval_only:
+        return evaluate(cfg, args.resume)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Start one process for each GPU."""
+    args = parse_args(argv)
+    exit_on_user_error(
+        launch,
+        exit_on_user_error_in_process,
+        max(args.num_gpus, 1),
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
+    """``run`` with user errors as one line, in whatever process it is."""
+    exit_on_user_error(run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
