@@ -1,7 +1,7 @@
 """Box-supervised video instance segmentation for Detectron2.
 
-Importing this package picks the Detectron2 provider (see ``maskfreevis_ext._provider``) and registers the project's
-models and data sets. Import it before ``detectron2``.
+Importing this package picks the Detectron2 provider (see ``maskfreevis_ext._provider``) and
+registers the project's models and data sets. Import it before ``detectron2``.
 """
 
 from __future__ import annotations

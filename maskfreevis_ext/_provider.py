@@ -1,7 +1,8 @@
 """Chooses which ``detectron2`` this process uses: the real package, or the stand-in in ``maskfreevis_ext/embedded``.
 
-``MASKFREEVIS_DETECTRON2`` is ``auto`` (default: real where it works, else embedded), ``real`` or ``embedded``. A
-``detectron2`` that was imported before this module always stays. Nothing outside this module asks which one runs.
+``MASKFREEVIS_DETECTRON2`` is ``auto`` (default: real where it works, else embedded), ``real`` or
+``embedded``. A ``detectron2`` that was imported before this module always stays. Nothing outside
+this module asks which one runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ CHOICES = ("auto", "real", "embedded")
 EMBEDDED_ROOT = Path(__file__).resolve().parent / "embedded"
 
 #: What the project needs of the real package. A broken torchvision shows only in these, not in ``import detectron2``.
-_PROBED = ("config", "structures", "layers", "modeling", "data", "solver", "checkpoint", "engine", "evaluation")
+_PROBED = (
+    "config",
+    "structures",
+    "layers",
+    "modeling",
+    "data",
+    "solver",
+    "checkpoint",
+    "engine",
+    "evaluation",
+)
 
 _logger = logging.getLogger("maskfreevis_ext")
 
@@ -53,8 +64,8 @@ def select_provider() -> ProviderInfo:
         The provider of this process.
 
     Raises:
-        ConfigError: ``MASKFREEVIS_DETECTRON2`` has an unknown value, or it is ``real`` and the real package cannot be
-            imported.
+        ConfigError: ``MASKFREEVIS_DETECTRON2`` has an unknown value, or it is ``real`` and the real
+            package cannot be imported.
     """
     global _info
     if _info is None:
@@ -105,7 +116,9 @@ def _select(choice: str) -> ProviderInfo:
         return _describe(_import_real(), reason)
     except _RealAbsentError as error:
         problem, cause = str(error), error
-    except Exception as error:  # a broken torchvision raises RuntimeError, a broken build OSError, ...
+    except (
+        Exception
+    ) as error:  # a broken torchvision raises RuntimeError, a broken build OSError, ...
         _forget("detectron2")
         problem, cause = f"the real package is broken: {type(error).__name__}: {error}", error
         if choice == "auto":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,3 +16,11 @@ torch.set_num_threads(2)
 def _seed() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small generated data set, see ``tests.helpers.training``."""
+    from tests.helpers.training import write_videos
+
+    return write_videos(tmp_path_factory.mktemp("videos"))

@@ -3,8 +3,8 @@
 
     python tools/evaluate.py --gt valid.json --results results.json --json scores.json
 
-Prints AP and AR in percent as the official evaluator computes them, and AP per class. A file that cannot be used gives
-one line that says why, and exit code 2.
+Prints AP and AR in percent as the official evaluator computes them, and AP per class. A file that
+cannot be used gives one line that says why, and exit code 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gt", required=True, metavar="GT.json", help="YTVIS annotation file with masks")
+    parser.add_argument(
+        "--gt", required=True, metavar="GT.json", help="YTVIS annotation file with masks"
+    )
     parser.add_argument("--results", required=True, metavar="results.json", help="the submission")
     parser.add_argument(
         "--json",

@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--objects",
         type=_pair("-", "MIN-MAX, for example 1-3"),
         default=(_DEFAULTS.min_objects, _DEFAULTS.max_objects),
-        help=f"MIN-MAX objects of a video (default {_DEFAULTS.min_objects}-{_DEFAULTS.max_objects})",
+        help="MIN-MAX objects of a video "
+        f"(default {_DEFAULTS.min_objects}-{_DEFAULTS.max_objects})",
     )
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed)
     parser.add_argument("--format", choices=("jpg", "png"), default=_DEFAULTS.image_format)

@@ -31,13 +31,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def evaluate(cfg, resume: bool) -> dict:
-    """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if there is one."""
+    """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if any."""
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ConfigError(
-            "MODEL.WEIGHTS: expected a weights file for --eval-only, got none. Add MODEL.WEIGHTS FILE to the command, "
-            "or --resume to take the newest checkpoint of OUTPUT_DIR."
+            "MODEL.WEIGHTS: expected a weights file for --eval-only, got none. Add MODEL.WEIGHTS "
+            "FILE to the command, or --resume to take the newest checkpoint of OUTPUT_DIR."
         )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     logging.getLogger("maskfreevis_ext").info(

@@ -101,6 +101,26 @@ class ClipAugmentation:
         return [first, *(both.apply_image(frame) for frame in frames[1:])], both
 
 
+def _crop(cfg: CfgNode) -> list[T.Augmentation]:
+    if not cfg.INPUT.CROP.ENABLED:
+        return []
+    kind, size = cfg.INPUT.CROP.TYPE, list(cfg.INPUT.CROP.SIZE)
+    is_good = len(size) == 2 and all(number > 0 for number in size)
+    if kind in ("relative", "relative_range"):
+        is_good = is_good and max(size) <= 1
+    elif kind == "absolute_range":
+        is_good = is_good and size[0] <= size[1]
+    elif kind != "absolute":
+        is_good = False
+    if not is_good:
+        raise ConfigError(
+            "INPUT.CROP.TYPE must be relative or relative_range with a SIZE of two numbers in"
+            " (0, 1], absolute with (height, width), or absolute_range with (least, most) pixels;"
+            f" got {kind!r} with {size}."
+        )
+    return [T.RandomCrop(kind, size)]
+
+
 def _resize(cfg: CfgNode, is_train: bool) -> T.Augmentation:
     if not is_train:
         return T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST, "choice")
@@ -109,15 +129,13 @@ def _resize(cfg: CfgNode, is_train: bool) -> T.Augmentation:
     if style not in ("range", "choice"):
         raise ConfigError(
             "INPUT.MIN_SIZE_TRAIN_SAMPLING must be range, choice, range_by_clip or choice_by_clip"
-            " (all are by clip"
-            f" here), got {cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING!r}."
+            f" (all are by clip here), got {cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING!r}."
         )
     sizes = [sizes] if isinstance(sizes, int) else list(sizes)
     if not sizes or (style == "range" and len(sizes) != 2):
         raise ConfigError(
             f"INPUT.MIN_SIZE_TRAIN must hold {'two sizes' if style == 'range' else 'sizes'} for"
-            f" sampling"
-            f" {style!r}, got {sizes}."
+            f" sampling {style!r}, got {sizes}."
         )
     return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
 
@@ -128,7 +146,7 @@ def _flip(cfg: CfgNode) -> list[T.Augmentation]:
         return []
     if kind not in ("horizontal", "vertical", "flip_by_clip"):
         raise ConfigError(
-            f"INPUT.RANDOM_FLIP must be none, horizontal, vertical or flip_by_clip (horizontal),"
+            "INPUT.RANDOM_FLIP must be none, horizontal, vertical or flip_by_clip (horizontal),"
             f" got {kind!r}."
         )
     return [T.RandomFlip(horizontal=kind != "vertical", vertical=kind == "vertical")]
@@ -147,8 +165,7 @@ def _photometric_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmenta
         elif cfg.INPUT.SUPERVISION == "box":
             raise ConfigError(
                 "INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is box: a rotated box is"
-                " larger than its"
-                " object. Remove rotation, or train with masks."
+                " larger than its object. Remove rotation, or train with masks."
             )
         elif supervision == "mask":
             out.append(T.RandomRotation([-10, 10], expand=False, center=[[0.4, 0.4], [0.6, 0.6]]))
@@ -171,8 +188,7 @@ def build_clip_augmentation(
     if not is_train:
         return ClipAugmentation([_resize(cfg, is_train)])
     augmentations: list[T.Augmentation] = []
-    if cfg.INPUT.CROP.ENABLED:
-        augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    augmentations.extend(_crop(cfg))
     augmentations.append(_resize(cfg, is_train))
     augmentations.extend(_flip(cfg))
     augmentations.extend(_photometric_and_rotation(cfg, supervision))

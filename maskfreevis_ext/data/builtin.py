@@ -18,17 +18,15 @@ from maskfreevis_ext.errors import ConfigError
 #: Class names in the order of the category ids 1..40.
 YTVIS_2019_CLASSES: tuple[str, ...] = tuple(
     "person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat"
-    " cow fish train horse"
-    " turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger"
-    " elephant snowboard boat"
+    " cow fish train horse turtle bear motorbike giraffe leopard fox deer owl surfboard airplane"
+    " truck zebra tiger elephant snowboard boat"
     " shark mouse frog eagle earless_seal tennis_racket".split()
 )
 #: Class names in the order of the category ids 1..40.
 YTVIS_2021_CLASSES: tuple[str, ...] = tuple(
     "airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox"
-    " frog giant_panda"
-    " giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit shark skateboard"
-    " snake snowboard squirrel"
+    " frog giant_panda giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit"
+    " shark skateboard snake snowboard squirrel"
     " surfboard tennis_racket tiger train truck turtle whale zebra".split()
 )
 #: Class names in the order of the category ids 1..25, spelt as in the official files.

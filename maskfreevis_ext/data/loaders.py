@@ -90,18 +90,15 @@ def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetD
             mine = [n for n in known if MetadataCatalog.get(n).get("evaluator_type") == "ytvis"]
             raise ConfigError(
                 f"{key}: the data set {name!r} is not registered. Known video data sets:"
-                f" {', '.join(sorted(mine))}."
-                " Register your own by INPUT.DATASETS \"[['name', 'annotations.json',"
-                " 'image/root']]\" or"
+                f" {', '.join(sorted(mine))}. Register your own by INPUT.DATASETS \"[['name',"
+                " 'annotations.json', 'image/root']]\" or"
                 " maskfreevis_ext.data.register_ytvis_instances. Training on image data sets"
-                " beside videos is not"
-                " part of this version: remove the name."
+                " beside videos is not part of this version: remove the name."
             )
         if MetadataCatalog.get(name).get("evaluator_type") != "ytvis":
             raise ConfigError(
                 f"{key}: the data set {name!r} is not one of videos in YouTube-VIS form. Remove"
-                f" it, or register its"
-                " video version by INPUT.DATASETS."
+                " it, or register its video version by INPUT.DATASETS."
             )
         videos.extend(DatasetCatalog.get(name))
         classes = MetadataCatalog.get(name).get("thing_classes")
@@ -109,8 +106,7 @@ def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetD
         if list(classes) != list(first):
             raise ConfigError(
                 f"{key}: {names[0]!r} and {name!r} have different classes. Data sets that are"
-                f" trained or tested"
-                " together need the same list of categories."
+                " trained or tested together need the same list of categories."
             )
     return videos
 
@@ -152,8 +148,7 @@ def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
         shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
         raise DataError(
             f"INPUT.SUPERVISION is mask, but {len(missing)} boxes have no mask: {shown}. Set"
-            f" INPUT.SUPERVISION to box"
-            " (train from boxes) or data (masks where there are any)."
+            " INPUT.SUPERVISION to box (train from boxes) or data (masks where there are any)."
         )
 
 
@@ -183,8 +178,7 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
     if not with_objects:
         raise DataError(
             f"DATASETS.TRAIN {names}: none of the {len(videos)} videos has an object. Train on a"
-            f" JSON with"
-            " 'annotations'."
+            " JSON with 'annotations'."
         )
     num_empty = len(videos) - len(with_objects)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
@@ -226,7 +220,7 @@ def build_train_loader(cfg: CfgNode) -> VisibleErrors:
     register_from_config(cfg)
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ConfigError(
-            f"DATALOADER.SAMPLER_TRAIN must be TrainingSampler for videos, got"
+            "DATALOADER.SAMPLER_TRAIN must be TrainingSampler for videos, got"
             f" {cfg.DATALOADER.SAMPLER_TRAIN!r}."
         )
     mapper = YTVISDatasetMapper(cfg, is_train=True)

@@ -1,4 +1,4 @@
-"""From a dataset dict of ``ytvis.py`` to one sample of the batch: a clip in training, a whole video at test time.
+"""From a dataset dict to one sample of the batch: a clip in training, a whole video in tests.
 
 Shape letters: T frames of the clip, n tracks seen in it, (H, W) size after augmentation.
 """
@@ -191,17 +191,14 @@ def read_frame(video: dict[str, Any], index: int, image_format: str) -> np.ndarr
     except Exception as error:  # Pillow raises whatever its decoders meet
         raise DataError(
             f"{where}: expected an image, but it cannot be decoded ({type(error).__name__}:"
-            f" {error})."
-            " Replace the file, or remove the frame from the JSON."
+            f" {error}). Replace the file, or remove the frame from the JSON."
         ) from error
     expected = (video["height"], video["width"])
     if image.shape[:2] != expected:
         raise DataError(
             f"{where}: expected {expected[1]} x {expected[0]} pixels (width x height) as the JSON"
-            f" says, got"
-            f" {image.shape[1]} x {image.shape[0]}. Correct 'height' and 'width' of the video, or"
-            f" the file (also its"
-            " EXIF orientation)."
+            f" says, got {image.shape[1]} x {image.shape[0]}. Correct 'height' and 'width' of the"
+            " video, or the file (also its EXIF orientation)."
         )
     return image
 
@@ -264,7 +261,7 @@ def build_instances(
 def _transform_box(
     item: dict[str, Any], transforms: T.TransformList, height: int, width: int
 ) -> np.ndarray | None:
-    """Box (4,) xyxy after the transforms, clipped to the frame; None where nothing is left of it."""
+    """Box (4,) xyxy after the transforms, clipped to the frame; None where nothing is left."""
     box = BoxMode.convert(item["bbox"], item["bbox_mode"], BoxMode.XYXY_ABS)
     box = transforms.apply_box(np.asarray([box], dtype=np.float64))[0]
     box = np.clip(box, 0, [width, height, width, height])
@@ -280,7 +277,7 @@ def _transform_mask(
     if "segmentation" not in item:
         raise DataError(
             f"{where}: INPUT.SUPERVISION is mask, but the object has only a box. Use box or data"
-            f" instead."
+            " instead."
         )
     mask = decode_rle(item["segmentation"], where)
     return transforms.apply_segmentation(mask.astype(np.uint8)).astype(bool)

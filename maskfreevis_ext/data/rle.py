@@ -56,7 +56,7 @@ def _short(value: Any) -> str:
 
 
 def _decode_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarray:
-    """Runs (int64) of a compressed RLE, each 5-bit group of which is complete; signs are not checked here."""
+    """Runs (int64) of a compressed RLE of complete numbers; their signs are not checked here."""
     remedy = "Make RLEs with pycocotools.mask.encode."
     if isinstance(counts, str):
         try:
@@ -89,7 +89,7 @@ def _decode_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarr
 
 
 def _list_counts(counts: Sequence[Any], num_pixels: int, where: str) -> np.ndarray:
-    """Runs (int64) of an uncompressed RLE; raises DataError unless all are integers of a sane size."""
+    """Runs (int64) of an uncompressed RLE, each an integer in [0, num_pixels]."""
     remedy = "Uncompressed counts are a list of integers >= 0."
     if len(counts) == 0 or len(counts) > 2 * num_pixels + 2:
         raise _fail(
@@ -150,7 +150,7 @@ def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE")
 
 
 def _compress(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of checked runs; runs of length 0 inside are merged away, which pycocotools' boxes need."""
+    """Compressed RLE of checked runs; empty runs inside are merged away, as toBbox needs."""
     inner_zeros = runs[1:] == 0
     if inner_zeros.any():
         labels = np.arange(runs.size) % 2

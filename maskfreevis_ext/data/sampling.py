@@ -41,8 +41,8 @@ def sample_clip(
     """
     if length < 1 or num_frames < 1 or frame_range < 0:
         raise ValueError(
-            "Expected length >= 1, num_frames >= 1 and frame_range >= 0, got"
-            f" {length}, {num_frames} and {frame_range}."
+            f"Expected length >= 1, num_frames >= 1 and frame_range >= 0, got {length},"
+            f" {num_frames} and {frame_range}."
         )
     if object_frames is not None and len(object_frames) > 0:
         reference = int(object_frames[int(rng.randint(len(object_frames)))])

@@ -1,4 +1,4 @@
-"""A small generated YouTube-VIS data set: textured shapes that move, turn, overlap and leave the picture.
+"""A small generated YouTube-VIS data set: textured shapes that move, turn, overlap and leave.
 
 Everything follows from one seed; video ``i`` of a split does not depend on how many videos there
 are. Masks are those of the visible part, boxes are tight around it, and the training split has
@@ -320,7 +320,7 @@ def _encode(mask: np.ndarray) -> dict:
 
 
 def _track(masks: np.ndarray, with_masks: bool) -> dict:
-    """The per-frame lists of one annotation, from masks (T, H, W); ``areas`` are those of what is given."""
+    """The per-frame lists of one annotation, from masks (T, H, W)."""
     boxes = [_tight_box(mask) for mask in masks]
     fields: dict = {"bboxes": boxes}
     if with_masks:
@@ -390,7 +390,7 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
 def _make_split(
     config: SyntheticConfig, split_index: int, count: int, image_root: str, wants_masks: bool
 ) -> tuple[dict, dict]:
-    """Write the frames of a split; its annotations without masks, and with them (boxes only unless wanted)."""
+    """Write the frames of a split; its content without masks, and with them where wanted."""
     videos: list[dict] = []
     plain: list[dict] = []
     masked: list[dict] = []

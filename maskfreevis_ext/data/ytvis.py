@@ -81,8 +81,8 @@ def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]
     except FileNotFoundError:
         raise DataError(
             f"{json_file}: there is no such annotation file. Check the path; built-in data sets"
-            f" lie under the folder"
-            " named by the environment variable DETECTRON2_DATASETS (default 'datasets')."
+            " lie under the folder named by the environment variable DETECTRON2_DATASETS (default"
+            " 'datasets')."
         ) from None
     except OSError as error:
         raise DataError(f"{json_file}: cannot be read ({error.strerror or error}).") from error
@@ -97,8 +97,7 @@ def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]
     if not isinstance(content, dict):
         raise DataError(
             f"{json_file}: expected one JSON object with 'videos', 'categories' and 'annotations',"
-            f" got"
-            f" {type(content).__name__}. See datasets/README.md."
+            f" got {type(content).__name__}. See datasets/README.md."
         )
     return content
 
@@ -114,7 +113,7 @@ class _Entry:
     def name(self, field: str) -> str:
         """File, place and field, as a message starts."""
         entry_id = self.content.get("id")
-        known = f" (id {entry_id})" if type(entry_id) is int else ""
+        known = f" (id {_short(entry_id)})" if type(entry_id) is int else ""
         return f"{self.json_file}: {self.place}{known}.{field}"
 
     def fail(self, field: str, expected: str, remedy: str = "") -> DataError:
@@ -331,8 +330,8 @@ class _TrackReader:
             raise entry.fail(
                 field,
                 f"a box inside the frame of {size} pixels",
-                "Boxes are [x, y, width, height], not corners; use null where the object is out of"
-                " view.",
+                "Boxes are [x, y, width, height], not corners; use null where the object is out"
+                " of view.",
             )
         if max(x1 - x, y1 - y, x + w - x2, y + h - y2) > 1e-3:
             self.counts["boxes clipped to the frame"] += 1
@@ -415,9 +414,8 @@ def _set_metadata(
     if not same_names or (known_map is not None and dict(known_map) != id_map):
         raise DataError(
             f"{json_file}: 'categories' {_short(names)} differ from those of the data set"
-            f" {dataset_name!r}:"
-            f" {_short(known_names)}. Register the file under a name of its own (INPUT.DATASETS or"
-            " maskfreevis_ext.data.register_ytvis_instances)."
+            f" {dataset_name!r}: {_short(known_names)}. Register the file under a name of its own"
+            " (INPUT.DATASETS or maskfreevis_ext.data.register_ytvis_instances)."
         )
     if known_names is None:
         metadata.thing_classes = names
@@ -452,8 +450,7 @@ def register_ytvis_instances(
             return
         raise ConfigError(
             f"The data set name {name!r} is taken by {taken[0]} with images in {taken[1]}; got"
-            f" {json_file} with"
-            f" images in {image_root}. Choose another name."
+            f" {json_file} with images in {image_root}. Choose another name."
         )
     DatasetCatalog.register(name, functools.partial(load_ytvis_json, json_file, image_root, name))
     known.set(json_file=json_file, image_root=image_root, evaluator_type="ytvis", **metadata)
@@ -487,9 +484,8 @@ def check_images(dataset_dicts: list[DatasetDict]) -> None:
         shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
         raise DataError(
             f"{len(missing)} of {total} frames do not exist: {shown}. Check the image root (and"
-            f" the environment"
-            " variable DETECTRON2_DATASETS for built-in data sets) and the 'file_names' of the"
-            " JSON."
+            " the environment variable DETECTRON2_DATASETS for built-in data sets) and the"
+            " 'file_names' of the JSON."
         )
 
 
@@ -510,6 +506,5 @@ def _check_inside(path: str, video: DatasetDict) -> None:
     if os.path.commonpath([real, real_root]) != real_root:
         raise DataError(
             f"{path} (video {video['video_id']}) is a link that leads out of the image root"
-            f" {root}, to {real}."
-            " Put the frames there, or make the image root itself the link."
+            f" {root}, to {real}. Put the frames there, or make the image root itself the link."
         )

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, are read without running code, and say what they did not fit."""
+"""Checkpoints: whole or absent, read without running code, with a report of what did not fit."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _TMP = ".tmp"
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with four promises more.
 
-    * A file is written beside its place and moved there when it is on the disk: a killed process or a full disk
-      leaves the previous checkpoint as it was.
+    * A file is written beside its place and moved there when it is on the disk: a killed process or
+      a full disk leaves the previous checkpoint as it was.
     * Nothing in a weights file is run (``maskfreevis_ext.engine.safe_load``).
-    * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from scratch instead.
+    * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from
+      scratch instead.
     * What a file does not fit is logged by name: other sizes, missing keys, keys too many.
     """
 
@@ -50,8 +51,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             kwargs: Plain values to store beside model and training state.
 
         Raises:
-            CheckpointError: The disk refused for the third time in a row, or refused the final checkpoint. Before
-                that, a failure is a line in the log, and the previous checkpoint stays.
+            CheckpointError: The disk refused for the third time in a row, or refused the final
+                checkpoint. Before that, a failure is a line in the log, and the previous checkpoint
+                stays.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -105,7 +107,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         plain = path.split("?", 1)[0]
         if plain and "://" not in plain and not os.path.isfile(plain):
             raise CheckpointError(
-                f"Weights file {plain} does not exist (looked from {os.getcwd()}). Check MODEL.WEIGHTS."
+                f"Weights file {plain} does not exist (looked from {os.getcwd()}). "
+                "Check MODEL.WEIGHTS."
             )
         try:
             extra = super().load(path, checkpointables)
@@ -149,13 +152,13 @@ class SafeCheckpointer(DetectionCheckpointer):
             logger.info("--resume: going on from %s", candidate)
             return extra
         raise CheckpointError(
-            f"--resume: none of the {len(candidates)} checkpoints in {self.save_dir} can be used. Remove them to "
-            "start again, or give a whole one as MODEL.WEIGHTS without --resume. "
+            f"--resume: none of the {len(candidates)} checkpoints in {self.save_dir} can be used. "
+            "Remove them to start again, or give a whole one as MODEL.WEIGHTS without --resume. "
             + " ".join(problems)
         )
 
     def resume_candidates(self) -> list[str]:
-        """The checkpoints of ``save_dir``, the one named by ``last_checkpoint`` first, then the newest."""
+        """The checkpoints of ``save_dir``: that of ``last_checkpoint``, then from new to old."""
         if not os.path.isdir(self.save_dir):
             return []
         names = [
@@ -189,7 +192,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
-    """Bring the three layouts of ``.pkl`` files into one (Detectron2's, ImageNet's and Detectron 1's)."""
+    """Bring the layouts of ``.pkl`` files into one: Detectron2's, ImageNet's, Detectron 1's."""
     if not isinstance(data, dict):
         raise CheckpointError(
             f"Weights file {filename}: expected a dict, got {type(data).__name__}."
@@ -231,7 +234,8 @@ def _check_weights(weights: object, filename: str) -> None:
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
             raise CheckpointError(
-                f"Weights file {filename}: expected tensors by name, got {type(value).__name__} under {key!r}."
+                f"Weights file {filename}: expected tensors by name, got {type(value).__name__} "
+                f"under {key!r}."
             )
 
 
@@ -239,11 +243,13 @@ def describe_incompatible(incompatible: Any, num_keys: int) -> str:
     """Say what of a weights file did and did not fit a model.
 
     Args:
-        incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and ``incorrect_shapes``.
+        incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and
+            ``incorrect_shapes``.
         num_keys: Number of keys of the model.
 
     Returns:
-        One line if all fits, else one line for each kind of difference, and one for each key of another size.
+        One line if all fits, else one line for each kind of difference, and one for each key of
+        another size.
     """
     shapes = incompatible.incorrect_shapes
     other_size = {key for key, _, _ in shapes}

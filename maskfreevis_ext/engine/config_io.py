@@ -74,7 +74,8 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     """The config of a command line, with loggers, output folder and seed set up.
 
     Args:
-        args: What ``default_argument_parser`` gives (``config_file``, ``opts``, ``eval_only``), and ``device``.
+        args: What ``default_argument_parser`` gives (``config_file``, ``opts``, ``eval_only``), and
+            ``device``.
 
     Returns:
         A frozen config.
@@ -249,7 +250,8 @@ def validate(cfg: CfgNode) -> None:
     """Check the keys of a config, alone and against each other.
 
     Raises:
-        ConfigError: Names the key, its value and what was expected. The first fault found is the one reported.
+        ConfigError: Names the key, its value and what was expected. The first fault found is the
+            one reported.
     """
     for key, (test, expected) in RULES.items():
         value = lookup(cfg, key)
@@ -271,15 +273,15 @@ def _validate_model(cfg: CfgNode) -> None:
     former = cfg.MODEL.MASK_FORMER
     if former.HIDDEN_DIM % former.NHEADS or former.HIDDEN_DIM % 4:
         raise ConfigError(
-            "MODEL.MASK_FORMER.HIDDEN_DIM: expected a multiple of 4 and of MODEL.MASK_FORMER.NHEADS "
-            f"({former.NHEADS}), got {former.HIDDEN_DIM}."
+            "MODEL.MASK_FORMER.HIDDEN_DIM: expected a multiple of 4 and of "
+            f"MODEL.MASK_FORMER.NHEADS ({former.NHEADS}), got {former.HIDDEN_DIM}."
         )
     temporal = cfg.MODEL.MASKFREE.TEMPORAL
     positions = (2 * temporal.SEARCH_RADIUS + 1) ** 2
     if temporal.TOP_K > positions:
         raise ConfigError(
-            f"MODEL.MASKFREE.TEMPORAL.TOP_K: expected at most the {positions} positions of SEARCH_RADIUS "
-            f"{temporal.SEARCH_RADIUS}, got {temporal.TOP_K}."
+            f"MODEL.MASKFREE.TEMPORAL.TOP_K: expected at most the {positions} positions of "
+            f"SEARCH_RADIUS {temporal.SEARCH_RADIUS}, got {temporal.TOP_K}."
         )
     resnets = cfg.MODEL.RESNETS
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":
@@ -291,8 +293,9 @@ def _validate_model(cfg: CfgNode) -> None:
         missing = [f for f in cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES if f not in resnets.OUT_FEATURES]
         if missing:
             raise ConfigError(
-                f"MODEL.RESNETS.OUT_FEATURES: expected all of MODEL.SEM_SEG_HEAD.IN_FEATURES "
-                f"{list(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)}, {missing} are not in {list(resnets.OUT_FEATURES)}."
+                "MODEL.RESNETS.OUT_FEATURES: expected all of MODEL.SEM_SEG_HEAD.IN_FEATURES "
+                f"{list(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)}, got {list(resnets.OUT_FEATURES)} "
+                f"without {missing}."
             )
 
 
@@ -334,6 +337,6 @@ def validate_datasets(cfg: CfgNode, training: bool) -> None:
             near = difflib.get_close_matches(name, sorted(known), n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(
-                f"{key}: there is no data set {name!r}.{hint} Your own is registered by INPUT.DATASETS, a list of "
-                "[name, json, image folder]."
+                f"{key}: there is no data set {name!r}.{hint} Your own is registered by "
+                "INPUT.DATASETS, a list of [name, annotation file, image root]."
             )

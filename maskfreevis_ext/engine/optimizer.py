@@ -28,16 +28,17 @@ _NEVER_DECAYED = ("relative_position_bias_table", "absolute_pos_embed")
 def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
     """Sort the trainable parameters by learning rate and weight decay.
 
-    A parameter under a module with "backbone" in its name learns at ``BACKBONE_MULTIPLIER`` x ``BASE_LR``. Norms take
-    ``WEIGHT_DECAY_NORM``, embeddings ``WEIGHT_DECAY_EMBED``, Swin's position tables none, all others (biases too)
-    ``WEIGHT_DECAY``.
+    A parameter under a module with "backbone" in its name learns at ``BACKBONE_MULTIPLIER`` x
+    ``BASE_LR``. Norms take ``WEIGHT_DECAY_NORM``, embeddings ``WEIGHT_DECAY_EMBED``, Swin's
+    position tables none, all others (biases too) ``WEIGHT_DECAY``.
 
     Args:
         model: The model.
         cfg: The config; keys of SOLVER.
 
     Returns:
-        Groups for a torch optimizer, each with ``params``, ``lr`` and ``weight_decay``; every parameter in one group.
+        Groups for a torch optimizer, each with ``params``, ``lr`` and ``weight_decay``; every
+        parameter in one group.
     """
     solver = cfg.SOLVER
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -105,8 +106,9 @@ def with_full_model_clipping(
         norm_type: p of the p-norm.
 
     Returns:
-        A subclass of ``kind``. Its ``grad_norm`` is the norm before clipping, a scalar tensor, None before the first
-        step. Its ``step`` raises NumericError on a norm that is not finite, with the parameters unchanged.
+        A subclass of ``kind``. Its ``grad_norm`` is the norm before clipping, a scalar tensor, None
+        before the first step. Its ``step`` raises NumericError on a norm that is not finite, with
+        the parameters unchanged.
     """
 
     class FullModelClip(kind):

@@ -9,7 +9,7 @@ import torch
 
 
 def get_random_state() -> dict:
-    """The states of Python's, NumPy's and PyTorch's generators (CPU, and the current GPU if there is one).
+    """The states of Python's, NumPy's and PyTorch's generators, and of the current GPU's if any.
 
     Returns:
         A dict of plain values and tensors, which ``torch.load(weights_only=True)`` reads.
@@ -26,7 +26,7 @@ def get_random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
-    """Put the generators into a state of ``get_random_state``. A GPU state without a GPU is left out."""
+    """Put the generators into a state of ``get_random_state``, as far as this machine has them."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

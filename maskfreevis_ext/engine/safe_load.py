@@ -1,8 +1,9 @@
 """Reading weights files without running what is inside.
 
-``.pth`` files pass through ``torch.load(weights_only=True)``. ``.pkl`` files of the Detectron2 model zoo pass through
-an unpickler that knows a handful of names, all replaced by the stand-ins below: no code of NumPy or of anyone else
-is reached from the file. There is no switch to load a file in another way.
+``.pth`` files pass through ``torch.load(weights_only=True)``. ``.pkl`` files of the Detectron2
+model zoo pass through an unpickler that knows a handful of names, all replaced by the stand-ins
+below: no code of NumPy or of anyone else is reached from the file. There is no switch to load a
+file in another way.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import torch
 
 from maskfreevis_ext.errors import CheckpointError
 
-_REMEDY = "Such files are never loaded. Convert it to a plain dict of tensors with torch.save, on a machine where you trust it."
+_REMEDY = (
+    "Such files are never loaded. Convert it to a plain dict of tensors with torch.save, on a "
+    "machine where you trust it."
+)
 
 
 def load_pth(path: str) -> object:
@@ -31,7 +35,8 @@ def load_pth(path: str) -> object:
         Its content, tensors on the CPU.
 
     Raises:
-        CheckpointError: The file is damaged, or holds something else than tensors and plain values; names it.
+        CheckpointError: The file is damaged, or holds something else than tensors and plain values;
+            names it.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -219,7 +224,8 @@ def _resolve(node: object, done: dict[int, object]) -> object:
 
     Args:
         node: What the unpickler gave.
-        done: id of a container -> its replacement, so that shared ones are visited once; empty at first.
+        done: id of a container -> its replacement, so that shared ones are visited once; empty at
+            first.
     """
     if isinstance(node, _Array):
         if node.value is None:

@@ -15,13 +15,14 @@ from maskfreevis_ext.errors import NumericError
 
 
 class TrainStep(SimpleTrainer):
-    """Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` in one, which never updates the weights with NaN or Inf.
+    """Detectron2's training step, in float32 or mixed precision, that never learns NaN or Inf.
 
     Args:
         model: Takes a batch, returns a dict of scalar losses.
         data_loader: Gives batches without end.
         optimizer: Steps once per iteration.
-        amp: float16 on the GPU with a gradient scaler, which skips and counts steps whose gradients overflow.
+        amp: float16 on the GPU with a gradient scaler, which skips and counts steps whose gradients
+            overflow.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class TrainStep(SimpleTrainer):
         """Take one batch and update the weights once.
 
         Raises:
-            NumericError: A loss or the gradient is NaN or infinite; names the iteration, the losses and the videos
-                of the batch. The weights are as they were before the step.
+            NumericError: A loss or the gradient is NaN or infinite; names the iteration, the losses
+                and the videos of the batch. The weights are as they were before the step.
         """
         start = time.perf_counter()
         data = next(self._data_loader_iter)
@@ -85,9 +86,10 @@ class TrainStep(SimpleTrainer):
                 self.optimizer.step()
         except NumericError as e:
             names = [n for n, p in self.model.named_parameters() if not _has_finite_gradient(p)]
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise NumericError(
-                f"{self._where(data)}: {e}; not finite: {', '.join(names[:5])}"
-                f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}. Losses: {_table(values, list(values)[:6])}."
+                f"{self._where(data)}: {e}; not finite: {', '.join(names[:5])}{more}. "
+                f"Losses: {_table(values, list(values)[:6])}."
             ) from None
         norm = getattr(self.optimizer, "grad_norm", None)
         if norm is not None:

@@ -68,7 +68,8 @@ class Trainer(DefaultTrainer):
         """Go on from OUTPUT_DIR's newest checkpoint, or start with MODEL.WEIGHTS.
 
         Args:
-            resume: Look for a checkpoint in OUTPUT_DIR first. Without one, training starts with MODEL.WEIGHTS.
+            resume: Look for a checkpoint in OUTPUT_DIR first. Without one, training starts with
+                MODEL.WEIGHTS.
 
         Raises:
             CheckpointError: The file cannot be used, or all checkpoints of OUTPUT_DIR are damaged.
@@ -97,7 +98,7 @@ class Trainer(DefaultTrainer):
             loop_logger.removeFilter(quiet)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, the random states before the checkpoint, and pictures for TensorBoard."""
+        """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard."""
         cfg = self.cfg
         ret = super().build_hooks()
         saving = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.PeriodicCheckpointer)]
@@ -120,7 +121,8 @@ class Trainer(DefaultTrainer):
             set_random_state(states[comm.get_rank()])
         else:
             logger.warning(
-                "The checkpoint has random states of %d processes, this run has %d: random numbers start anew.",
+                "The checkpoint has random states of %d processes, this run has %d: "
+                "random numbers start anew.",
                 len(states),
                 comm.get_world_size(),
             )
@@ -149,7 +151,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """YouTube-VIS AP; ``results.json`` lies under OUTPUT_DIR/inference (one folder per set, if there are more)."""
+        """YouTube-VIS AP; ``results.json`` goes to OUTPUT_DIR/inference, by name if more sets."""
         folder = f"{cfg.OUTPUT_DIR}/inference"
         if len(cfg.DATASETS.TEST) > 1:
             folder = f"{folder}/{dataset_name}"
@@ -160,8 +162,8 @@ def check_label_space(cfg: CfgNode) -> None:
     """Compare the model's classes with those of the data set it trains on.
 
     Args:
-        cfg: The config. The data sets have been loaded, so that their metadata are there. With more than one training
-            set, the last is the one whose classes the model predicts.
+        cfg: The config. The data sets have been loaded, so that their metadata are there. With more
+            than one training set, the last is the one whose classes the model predicts.
 
     Raises:
         ConfigError: The numbers differ; names both.
@@ -172,8 +174,8 @@ def check_label_space(cfg: CfgNode) -> None:
     if classes is not None and len(classes) != wanted:
         shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of the training set "
-            f"{name} ({shown}), got {wanted}."
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
+            f"the training set {name} ({shown}), got {wanted}."
         )
 
 
@@ -190,13 +192,14 @@ def check_test_files(cfg: CfgNode) -> None:
         path = MetadataCatalog.get(name).get("json_file")
         if path and not os.path.isfile(path):
             raise ConfigError(
-                f"DATASETS.TEST: the annotation file of {name} does not exist: {os.path.abspath(path)}. "
-                'Put it there, or train without evaluation: DATASETS.TEST "()".'
+                f"DATASETS.TEST: the annotation file of {name} does not exist: "
+                f"{os.path.abspath(path)}. Put it there, or train without evaluation: "
+                'DATASETS.TEST "()".'
             )
 
 
 def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
-    """Set the warm-up counter of the criterion, which is part of the weights, to the iteration of this training.
+    """Set the criterion's warm-up counter, which comes with the weights, to this training's.
 
     Args:
         model: The model, wrapped for several processes or not.
@@ -209,7 +212,7 @@ def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
 
 
 class _WithoutUserErrors(logging.Filter):
-    """Drops the traceback that Detectron2's loop logs for errors which the command line reports in one line."""
+    """Drops the traceback that Detectron2 logs for an error that the command line reports."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], MaskFreeError))

@@ -1,6 +1,7 @@
-"""Reading of YAML config files from anywhere: plain data only, and a chain of ``_BASE_`` files that ends.
+"""YAML config files from anywhere: plain data only, and a chain of ``_BASE_`` files that ends.
 
-Detectron2's ``merge_from_file`` runs Python tags by default. Every file of a chain passes through here first.
+Detectron2's ``merge_from_file`` runs Python tags by default. Every file of a chain passes through
+here first.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def check_yaml_file(path: str) -> list[str]:
         The real paths of the files, the given one first.
 
     Raises:
-        ConfigError: A file is missing, too large, not YAML, not a mapping, holds a Python tag, or names itself
-            (directly or not) as its base.
+        ConfigError: A file is missing, too large, not YAML, not a mapping, holds a Python tag, or
+            names itself (directly or not) as its base.
     """
     seen: list[str] = []
     _check_chain(path, (), seen)
@@ -66,8 +67,9 @@ def _read(path: str, chain: tuple[str, ...]) -> dict:
             content = yaml.safe_load(f)
     except yaml.constructor.ConstructorError as e:
         raise ConfigError(
-            f"Config file {path}{where}, {_position(e)}: expected plain data, got a tag that would run code or "
-            f"build an object ({e.problem}). Such files are never loaded; write the value itself."
+            f"Config file {path}{where}, {_position(e)}: expected plain data, got a tag that would "
+            f"run code or build an object ({e.problem}). Such files are never loaded; write the "
+            "value itself."
         ) from None
     except yaml.YAMLError as e:
         raise ConfigError(f"Config file {path}{where} is not valid YAML: {e}") from None
@@ -99,7 +101,8 @@ def _bases(content: dict, path: str) -> Iterator[str]:
             )
         if "://" in name:
             raise ConfigError(
-                f"{path}: _BASE_: expected a file on this machine, got the address {name}. Download it first."
+                f"{path}: _BASE_: expected a file on this machine, got the address {name}. "
+                "Download it first."
             )
         yield os.path.join(os.path.dirname(path), os.path.expanduser(name))
 
@@ -113,7 +116,8 @@ def _limit_size(content: object, path: str) -> None:
         count += 1
         if count > MAX_NODES or depth > MAX_DEPTH:
             raise ConfigError(
-                f"Config file {path}: expected at most {MAX_NODES} values, {MAX_DEPTH} levels deep, got more."
+                f"Config file {path}: expected at most {MAX_NODES} values, {MAX_DEPTH} levels "
+                "deep, got more."
             )
         if isinstance(node, dict):
             stack.extend((value, depth + 1) for value in node.values())

@@ -1,12 +1,13 @@
 """COCO run-length masks of whole tracks, handled as arrays of run lengths; no bitmap is made.
 
-A COCO mask is a list of run lengths over the image's pixels in column-major order, beginning with background (that
-first run may be 0). Its compressed form writes each number as signed LEB128 with 5 bits per character (48..111) and,
-from the fourth on, as the difference to the number two places before. Column-major order makes a track simple: the runs
-of its frames one after the other are the runs of the image H x (T*W) that has the frames side by side.
+A COCO mask is a list of run lengths over the image's pixels in column-major order, beginning with
+background (that first run may be 0). Its compressed form writes each number as signed LEB128 with 5
+bits per character (48..111) and, from the fourth on, as the difference to the number two places
+before. Column-major order makes a track simple: the runs of its frames one after the other are the
+runs of the image H x (T*W) that has the frames side by side.
 
-pycocotools' C code trusts its input and dies on malformed runs, so ``decode_track`` accepts only what
-``maskfreevis_ext.data.rle`` accepts.
+pycocotools' C code trusts its input and dies on malformed runs, so ``decode_track`` accepts only
+what ``maskfreevis_ext.data.rle`` accepts.
 Shape letters: K numbers of a track's frames together, J runs of the joined track.
 """
 
@@ -27,7 +28,8 @@ class Track:
     """One object over the T frames of a video.
 
     Attributes:
-        runs: Run lengths of the frames side by side, int64 [J]: background first (may be 0), all others positive.
+        runs: Run lengths of the frames side by side, int64 [J]: background first (may be 0), all
+            others positive.
         areas: Pixels of the object in each frame, int64 [T].
     """
 
@@ -45,8 +47,9 @@ def decode_track(segmentations: Sequence[object], height: int, width: int, where
     """Read the masks of a track and join them, checking each.
 
     Args:
-        segmentations: One entry per frame, at least one: None (empty mask), an RLE dict ``{"size": [h, w], "counts":
-            ...}`` with compressed (str, bytes) or plain (list of int) counts, or a list of polygons.
+        segmentations: One entry per frame, at least one: None (empty mask), an RLE dict ``{"size":
+            [h, w], "counts": ...}`` with compressed (str, bytes) or plain (list of int) counts, or
+            a list of polygons.
         height: Height of every frame in pixels.
         width: Width of every frame in pixels.
         where: What the masks belong to, for messages: "results.json: results[3]".
@@ -94,7 +97,7 @@ def encode_track(track: Track, num_frames: int, height: int, width: int) -> dict
 
 
 def track_iou(detections: Sequence[Track], objects: Sequence[Track]) -> np.ndarray:
-    """IoU of tracks, counted in 64 bits on the run lengths, for videos that are too long for pycocotools.
+    """IoU of tracks, counted on run lengths in 64 bits: for videos too long for pycocotools.
 
     Args:
         detections: D tracks.
@@ -147,12 +150,15 @@ def _decode_all(blobs: list[bytes], num_pixels: int) -> tuple[np.ndarray, np.nda
         Run lengths int64 [K], which of them are object bool [K], and the frame of each int64 [K].
 
     Raises:
-        _MalformedError: Not all are masks of that size. The rules are those of ``data.rle.check_rle``.
+        _MalformedError: Not all are masks of that size. The rules are those of
+            ``data.rle.check_rle``.
     """
     lengths = np.array([len(blob) for blob in blobs], dtype=np.int64)
     if not lengths.all():
         raise _MalformedError
-    data = np.frombuffer(b"".join(blobs), dtype=np.uint8) - np.uint8(48)  # below 48 wraps round to > 63
+    data = np.frombuffer(b"".join(blobs), dtype=np.uint8) - np.uint8(
+        48
+    )  # below 48 wraps round to > 63
     frame_ends = np.cumsum(lengths)
     if data.max() > 63 or (data[frame_ends - 1] & 0x20).any():
         raise _MalformedError
@@ -178,20 +184,27 @@ def _decode_all(blobs: list[bytes], num_pixels: int) -> tuple[np.ndarray, np.nda
 
 
 def _undo_differences(numbers: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths from the numbers of frames of ``sizes`` numbers each, and which of them are object: [K] each."""
+    """Run lengths from differences, and which of them are object: [K] each.
+
+    Args:
+        numbers: Numbers of the compressed counts, frame after frame, int64 [K].
+        sizes: How many of them each frame has, int64 [T].
+    """
     firsts = np.cumsum(sizes) - sizes  # index of each frame's first number
     position = np.arange(len(numbers)) - np.repeat(firsts, sizes)
     is_object = position % 2 == 1
     # Two chains of sums per frame: positions 1, 3, 5, ... and 2, 4, 6, ...
     odd = np.cumsum(np.where(is_object, numbers, 0))
     even = np.cumsum(np.where(is_object | (position == 0), 0, numbers))
-    runs = np.where(is_object, odd - np.repeat(odd[firsts], sizes), even - np.repeat(even[firsts], sizes))
+    runs = np.where(
+        is_object, odd - np.repeat(odd[firsts], sizes), even - np.repeat(even[firsts], sizes)
+    )
     runs[firsts] = numbers[firsts]
     return runs, is_object
 
 
 def _join_runs(runs: np.ndarray, is_object: np.ndarray) -> np.ndarray:
-    """Merge neighbouring runs of equal value and drop the empty ones (pycocotools stops at a pair of empty runs)."""
+    """Merge neighbours of equal value, without empty runs (pycocotools stops at a pair of them)."""
     is_kept = runs > 0
     runs, is_object = runs[is_kept], is_object[is_kept]
     if not len(runs):

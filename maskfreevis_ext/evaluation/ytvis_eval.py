@@ -1,10 +1,11 @@
 """YouTube-VIS average precision of a submission: ground truth and results in, numbers out.
 
-The overlap of two tracks is the sum over frames of their intersections over the sum of their unions, which is the IoU
-of two images when the frames lie side by side. So a video is one image H x (T*W) for pycocotools, whose matching and
-accumulation are those of the official evaluator. What differs from COCO, and is done here as the official evaluator
-does it: area ranges are on the mean area per frame, and an iscrowd track is ignored with a plain IoU.
-Shape letters: D detections and G objects of one video and class.
+The overlap of two tracks is the sum over frames of their intersections over the sum of their
+unions, which is the IoU of two images when the frames lie side by side. So a video is one image H x
+(T*W) for pycocotools, whose matching and accumulation are those of the official evaluator. What
+differs from COCO, and is done here as the official evaluator does it: area ranges are on the mean
+area per frame, and an iscrowd track is ignored with a plain IoU. Shape letters: D detections and G
+objects of one video and class.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Scores:
 
     Attributes:
         metrics: Value of each name of ``METRICS``.
-        per_class: (class name, AP), one for each category of the ground truth, sorted by category id.
+        per_class: (class name, AP), one for each category of the ground truth, sorted by category
+            id.
     """
 
     metrics: dict[str, float]
@@ -74,7 +76,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Any]:
 
 
 def has_annotations(ground_truth: object) -> bool:
-    """Whether the ground truth has an ``annotations`` list (those of public validation and test sets are withheld)."""
+    """Whether the ground truth has ``annotations``, which public test sets withhold."""
     return isinstance(ground_truth, Mapping) and ground_truth.get("annotations") is not None
 
 
@@ -82,7 +84,8 @@ def is_box_only(ground_truth: Mapping[str, Any]) -> bool:
     """Whether the ground truth has tracks and none of them has a mask."""
     annotations = ground_truth.get("annotations") or []
     return bool(annotations) and not any(
-        isinstance(annotation, Mapping) and annotation.get("segmentations") for annotation in annotations
+        isinstance(annotation, Mapping) and annotation.get("segmentations")
+        for annotation in annotations
     )
 
 
@@ -95,14 +98,15 @@ def score(
 ) -> Scores:
     """Compare results with the ground truth as the official YouTube-VIS evaluator does.
 
-    Yang et al., "Video Instance Segmentation", ICCV 2019, section 3.2 (arXiv:1905.04804). IoU thresholds 0.50 to 0.95
-    in steps of 0.05; at most 100 results per video and class; small < 128^2 <= medium < 256^2 <= large, in pixels of
-    the mean area over the frames where the track has any.
+    Yang et al., "Video Instance Segmentation", ICCV 2019, section 3.2 (arXiv:1905.04804). IoU
+    thresholds 0.50 to 0.95 in steps of 0.05; at most 100 results per video and class; small < 128^2
+    <= medium < 256^2 <= large, in pixels of the mean area over the frames where the track has any.
 
     Args:
-        ground_truth: Content of a YTVIS annotation file with masks. ``areas`` and ``iscrowd`` may be absent.
-        results: Content of a ``results.json``: dicts with video_id, category_id, score and segmentations (one RLE or
-            null per frame). May be empty.
+        ground_truth: Content of a YTVIS annotation file with masks. ``areas`` and ``iscrowd`` may
+            be absent.
+        results: Content of a ``results.json``: dicts with video_id, category_id, score and
+            segmentations (one RLE or null per frame). May be empty.
         ground_truth_name: File name for messages.
         results_name: File name for messages.
 
@@ -117,7 +121,9 @@ def score(
     detections = _read_results(results, videos, categories, results_name)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _TrackEval(
-            _make_coco(videos, categories, objects), _make_coco(videos, categories, detections), videos
+            _make_coco(videos, categories, objects),
+            _make_coco(videos, categories, detections),
+            videos,
         )
         evaluation.evaluate()
         evaluation.accumulate()
@@ -128,14 +134,16 @@ class _TrackEval(COCOeval):
     """COCOeval on annotations that carry a ``track`` (Track) in place of a mask."""
 
     def __init__(self, objects: COCO, detections: COCO, videos: dict[int, _Video]) -> None:
-        super().__init__(objects, detections, iouType="bbox")  # "bbox" leaves the annotations as they are
+        super().__init__(
+            objects, detections, iouType="bbox"
+        )  # "bbox" leaves the annotations as they are
         self._videos = videos
         self.params.maxDets = list(_MAX_DETECTIONS)
         self.params.areaRngLbl = list(_AREA_NAMES)
         self.params.areaRng = [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
-        """IoU [D, G] of one video and class, results sorted by score; a name and signature of pycocotools."""
+        """IoU [D, G] of a video and class, D sorted by score; pycocotools calls it by this name."""
         objects = [annotation["track"] for annotation in self._gts[imgId, catId]]
         found = self._dts[imgId, catId]
         if not objects or not found:
@@ -149,7 +157,7 @@ def _iou(detections: list[Track], objects: list[Track], video: _Video) -> np.nda
     if video.height * video.width * video.length >= _COCO_PIXELS:
         return track_iou(detections, objects)
     size = (video.length, video.height, video.width)
-    # No crowd flags: COCO's IoU with a crowd is intersection / detection, the official evaluator's is not.
+    # No crowd flags: with them the IoU is intersection / detection, as COCO wants and YTVIS not.
     return coco_mask.iou(
         [encode_track(track, *size) for track in detections],
         [encode_track(track, *size) for track in objects],
@@ -157,7 +165,9 @@ def _iou(detections: list[Track], objects: list[Track], video: _Video) -> np.nda
     )
 
 
-def _make_coco(videos: dict[int, _Video], categories: dict[int, str], annotations: list[dict]) -> COCO:
+def _make_coco(
+    videos: dict[int, _Video], categories: dict[int, str], annotations: list[dict]
+) -> COCO:
     coco = COCO()
     coco.dataset = {
         "images": [{"id": video_id} for video_id in videos],
@@ -169,7 +179,9 @@ def _make_coco(videos: dict[int, _Video], categories: dict[int, str], annotation
 
 
 def _summarize(evaluation: COCOeval, categories: dict[int, str]) -> Scores:
-    precision = evaluation.eval["precision"]  # (10 thresholds, 101 recalls, classes, areas, max detections)
+    precision = evaluation.eval[
+        "precision"
+    ]  # (10 thresholds, 101 recalls, classes, areas, max detections)
     recall = evaluation.eval["recall"]  # (10 thresholds, classes, areas, max detections)
     values = [
         _mean(precision[:, :, :, 0, -1]),
@@ -195,11 +207,19 @@ def _mean(values: np.ndarray) -> float:
 
 def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], dict[int, str]]:
     if not isinstance(ground_truth, Mapping):
-        raise DataError(f"{name}: expected a YTVIS annotation file (an object), got {_kind(ground_truth)}.")
+        raise DataError(
+            f"{name}: expected a YTVIS annotation file (an object), got {_kind(ground_truth)}."
+        )
     for field in ("videos", "categories", "annotations"):
         if not isinstance(ground_truth.get(field), list):
-            hint = " It is withheld in public validation and test sets." if field == "annotations" else ""
-            raise DataError(f"{name}: expected a list {field!r}, got {_kind(ground_truth.get(field))}.{hint}")
+            hint = (
+                " It is withheld in public validation and test sets."
+                if field == "annotations"
+                else ""
+            )
+            raise DataError(
+                f"{name}: expected a list {field!r}, got {_kind(ground_truth.get(field))}.{hint}"
+            )
 
     videos: dict[int, _Video] = {}
     for index, video in enumerate(ground_truth["videos"]):
@@ -213,7 +233,10 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
             _read_number(video.get("height"), MAX_SIDE, "height", where),
             _read_number(video.get("width"), MAX_SIDE, "width", where),
             _read_number(
-                video.get("length", len(names) if isinstance(names, list) else None), 10**6, "length", where
+                video.get("length", len(names) if isinstance(names, list) else None),
+                10**6,
+                "length",
+                where,
             ),
         )
 
@@ -228,12 +251,17 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
 
 
 def _read_objects(
-    ground_truth: Mapping[str, Any], videos: dict[int, _Video], categories: dict[int, str], name: str
+    ground_truth: Mapping[str, Any],
+    videos: dict[int, _Video],
+    categories: dict[int, str],
+    name: str,
 ) -> list[dict]:
     if is_box_only(ground_truth):
         raise DataError(
-            f"{name}: the annotations have no segmentations (boxes only), and mask AP needs masks to compare with."
-            " Give a ground truth whose annotations have 'segmentations': one RLE, polygon list or null per frame."
+            f"{name}: the annotations have no segmentations (boxes only), and mask AP needs masks"
+            " to compare with."
+            " Give a ground truth whose annotations have 'segmentations': one RLE, polygon list or"
+            " null per frame."
         )
     objects = []
     for index, annotation in enumerate(ground_truth["annotations"]):
@@ -242,7 +270,10 @@ def _read_objects(
         category_id = _read_id(annotation, "category_id", where, categories)
         where += f" (id {annotation.get('id')})"
         if not annotation.get("segmentations"):
-            raise DataError(f"{where}: has no segmentations, while others have. Mask AP needs the masks of each track.")
+            raise DataError(
+                f"{where}: has no segmentations, while others have. Mask AP needs the masks of each"
+                " track."
+            )
         track = _read_track(annotation, video_id, videos[video_id], where)
         objects.append(
             {
@@ -291,21 +322,24 @@ def _read_track(entry: Mapping[str, Any], video_id: int, video: _Video, where: s
         raise DataError(f"{where}: expected a list 'segmentations', got {_kind(segmentations)}.")
     if len(segmentations) != video.length:
         raise DataError(
-            f"{where}: segmentations has {len(segmentations)} entries, but the video has {video.length} frames."
+            f"{where}: segmentations has {len(segmentations)} entries, but the video has"
+            f" {video.length} frames."
             " Give one per frame, null where the object is absent."
         )
     return decode_track(segmentations, video.height, video.width, where)
 
 
 def _read_area(annotation: Mapping[str, Any], track: Track, where: str) -> float:
-    """Mean of the file's non-zero areas, as the official evaluator takes it; of the masks where there are none."""
+    """Mean of the file's non-zero areas, as in the official evaluator; else that of the masks."""
     areas = annotation.get("areas")
     if areas is None:
         return track.mean_area
     if not isinstance(areas, list) or not all(
         area is None or (is_finite_number(area) and area >= 0) for area in areas
     ):
-        raise DataError(f"{where}: expected areas to be a list of numbers >= 0 or null, got {areas!r:.80}.")
+        raise DataError(
+            f"{where}: expected areas to be a list of numbers >= 0 or null, got {areas!r:.80}."
+        )
     visible = [area for area in areas if area]
     return float(np.mean(visible)) if visible else track.mean_area
 
@@ -319,7 +353,9 @@ def _read_flag(annotation: Mapping[str, Any], where: str) -> bool:
 
 def _read_number(value: object, largest: int, field: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-        raise DataError(f"{where}: expected {field} to be a whole number in 1..{largest}, got {value!r:.80}.")
+        raise DataError(
+            f"{where}: expected {field} to be a whole number in 1..{largest}, got {value!r:.80}."
+        )
     return value
 
 
@@ -333,7 +369,8 @@ def _read_id(entry: object, field: str, where: str, known: Mapping[int, object] 
         ids = sorted(known)
         shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
         raise DataError(
-            f"{where}: {field} {value} is not in the ground truth, which has {len(ids)} of them ({shown})."
+            f"{where}: {field} {value} is not in the ground truth, which has {len(ids)} of them"
+            f" ({shown})."
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Detectron2 evaluator for YouTube-VIS data sets: collects a model's tracks, writes ``results.json``, reports AP.
+"""Detectron2 evaluator for YouTube-VIS data sets: collects tracks, writes them, reports AP.
 
 Shape letters: T frames of a video, (h, w) its original size.
 """
@@ -22,7 +22,7 @@ from detectron2.evaluation import DatasetEvaluator
 from tabulate import tabulate
 
 from maskfreevis_ext.data.ytvis import read_json
-from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation.ytvis_eval import (
     Scores,
     has_annotations,
@@ -37,8 +37,8 @@ SHOWN_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
 class YTVISEvaluator(DatasetEvaluator):
     """Mask AP and AR of tracks, as the official YouTube-VIS evaluator measures them.
 
-    Masks are stored as compressed RLE as soon as they come, so that memory stays small. With several processes each
-    collects its share, and the first one scores all.
+    Masks are stored as compressed RLE as soon as they come, so that memory stays small. With
+    several processes each collects its share, and the first one scores all.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class YTVISEvaluator(DatasetEvaluator):
         """Prepare an evaluation.
 
         Args:
-            dataset_name: A registered data set whose metadata has ``json_file``, its YTVIS annotation file.
-            distributed: Gather the results of all processes. False: score those of this process only.
+            dataset_name: A registered data set whose metadata has ``json_file``, its YTVIS
+                annotation file.
+            distributed: Gather the results of all processes. False: score those of this process
+                only.
             output_dir: Folder for ``results.json`` (made when absent); None writes no file.
 
         Raises:
@@ -74,8 +76,8 @@ class YTVISEvaluator(DatasetEvaluator):
 
         Args:
             inputs: Batch dicts with ``video_id``.
-            outputs: For each, what the model gives in eval mode: ``pred_scores``, ``pred_labels`` (contiguous) and
-                ``pred_masks``, bool [T,h,w] each.
+            outputs: For each, what the model gives in eval mode: ``pred_scores``, ``pred_labels``
+                (contiguous) and ``pred_masks``, bool [T,h,w] each.
         """
         for video, output in zip(inputs, outputs, strict=True):
             self._predictions.extend(tracks_to_results(video["video_id"], output))
@@ -84,11 +86,13 @@ class YTVISEvaluator(DatasetEvaluator):
         """Write ``results.json`` and score it.
 
         Returns:
-            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}`` in percent, NaN where undefined.
-            Empty on all processes but the first, and where the annotation file has no masks to compare with.
+            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}`` in percent,
+            NaN where undefined. Empty on all processes but the first, and where the annotation file
+            has no masks to compare with.
 
         Raises:
-            DataError: The annotation file does not fit the predictions; ``results.json`` is written before.
+            DataError: The annotation file does not fit the predictions; ``results.json`` is written
+                before.
         """
         predictions = self._predictions
         if self._distributed:
@@ -111,14 +115,17 @@ class YTVISEvaluator(DatasetEvaluator):
             return OrderedDict()
         if is_box_only(ground_truth):
             self._logger.warning(
-                "%s has boxes but no masks: mask AP cannot be measured. Name a data set with 'segmentations' in"
+                "%s has boxes but no masks: mask AP cannot be measured. Name a data set with"
+                " 'segmentations' in"
                 " DATASETS.TEST to see it.",
                 path,
             )
             return OrderedDict()
         if not results:
             self._logger.warning("The model predicted no track: AP is 0.")
-        scores = score(ground_truth, results, ground_truth_name=str(path), results_name="predictions")
+        scores = score(
+            ground_truth, results, ground_truth_name=str(path), results_name="predictions"
+        )
         self._logger.info("Evaluation results for segm:\n%s", format_scores(scores, SHOWN_METRICS))
         return OrderedDict(segm=_to_detectron2(scores))
 
@@ -131,14 +138,18 @@ class YTVISEvaluator(DatasetEvaluator):
         else:
             ids = sorted(category["id"] for category in ground_truth.get("categories", []))
             to_dataset = dict(enumerate(ids))
-        unknown = {entry["category_id"] for entry in predictions} - to_dataset.keys()
-        if unknown:
-            raise DataError(
-                f"{self._metadata.json_file}: the model predicts class {max(unknown)} (counted from 0), but the data set"
-                f" has {len(to_dataset)} classes. Set MODEL.SEM_SEG_HEAD.NUM_CLASSES to that number, or evaluate on"
-                " the data set that the model was trained for."
+        known = [entry for entry in predictions if entry["category_id"] in to_dataset]
+        if len(known) < len(predictions):
+            self._logger.warning(
+                "%d of %d predicted tracks are of classes that %s does not have (it has %d): they"
+                " are left out. Does"
+                " MODEL.SEM_SEG_HEAD.NUM_CLASSES fit the data set?",
+                len(predictions) - len(known),
+                len(predictions),
+                self._metadata.json_file,
+                len(to_dataset),
             )
-        return [entry | {"category_id": to_dataset[entry["category_id"]]} for entry in predictions]
+        return [entry | {"category_id": to_dataset[entry["category_id"]]} for entry in known]
 
 
 def tracks_to_results(video_id: int, output: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -146,10 +157,12 @@ def tracks_to_results(video_id: int, output: Mapping[str, Any]) -> list[dict[str
 
     Args:
         video_id: Id of the video in the annotation file.
-        output: ``pred_scores`` (floats), ``pred_labels`` (ints) and ``pred_masks`` (bool [T,h,w] each).
+        output: ``pred_scores`` (floats), ``pred_labels`` (ints) and ``pred_masks`` (bool [T,h,w]
+            each).
 
     Returns:
-        One dict per track: video_id, score, category_id (the label as it is) and segmentations (T compressed RLEs).
+        One dict per track: video_id, score, category_id (the label as it is) and segmentations (T
+        compressed RLEs).
     """
     tracks = zip(output["pred_scores"], output["pred_labels"], output["pred_masks"], strict=True)
     return [
@@ -172,7 +185,9 @@ def encode_masks(masks: torch.Tensor | np.ndarray) -> list[dict[str, Any]]:
     Returns:
         T compressed RLEs with counts as str. Empty masks are encoded too.
     """
-    columns = torch.as_tensor(masks).to(device="cpu", dtype=torch.uint8).transpose(1, 2).contiguous()
+    columns = (
+        torch.as_tensor(masks).to(device="cpu", dtype=torch.uint8).transpose(1, 2).contiguous()
+    )
     encoded = coco_mask.encode(columns.numpy().transpose(2, 1, 0))  # (h, w, T), column-major
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in encoded]
 

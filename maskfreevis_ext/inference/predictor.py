@@ -18,14 +18,20 @@ class VideoPredictor:
     """Runs a model on the frames of a video, prepared as the test loader prepares them.
 
     Args:
-        model: A model in eval mode's contract: a list of one batch dict in, a list of one prediction out.
+        model: A model in eval mode's contract: a list of one batch dict in, a list of one
+            prediction out.
         min_size: Shorter side that frames are resized to, in pixels; 0 leaves them as they are.
         max_size: Largest longer side after resizing.
         image_format: Channel order that the model takes, "RGB" or "BGR".
     """
 
     def __init__(
-        self, model: nn.Module, *, min_size: int = 360, max_size: int = 1333, image_format: str = "RGB"
+        self,
+        model: nn.Module,
+        *,
+        min_size: int = 360,
+        max_size: int = 1333,
+        image_format: str = "RGB",
     ) -> None:
         self.model = model.eval()
         self._resize = transforms.ResizeShortestEdge([min_size, min_size], max_size)
@@ -50,13 +56,14 @@ class VideoPredictor:
         """Predict the tracks of a video.
 
         Args:
-            frames: T >= 1 pictures, RGB uint8 [H,W,3] of one size. Each is resized as it comes; only the small ones
-                stay in memory.
+            frames: T >= 1 pictures, RGB uint8 [H,W,3] of one size. Each is resized as it comes;
+                only the small ones stay in memory.
             video_id: Passed on to the model.
 
         Returns:
-            ``image_size`` (H, W), ``pred_scores`` list of float, ``pred_labels`` list of int (contiguous, from 0) and
-            ``pred_masks`` list of bool CPU tensors [T,H,W]. The surest track comes first.
+            ``image_size`` (H, W), ``pred_scores`` list of float, ``pred_labels`` list of int
+            (contiguous, from 0) and ``pred_masks`` list of bool CPU tensors [T,H,W]. The surest
+            track comes first.
 
         Raises:
             DataError: There is no frame.
@@ -79,10 +86,15 @@ class VideoPredictor:
         }
         with torch.no_grad():
             prediction = self.model([batch])[0]
-        order = sorted(range(len(prediction["pred_scores"])), key=lambda i: -prediction["pred_scores"][i])
+        order = sorted(
+            range(len(prediction["pred_scores"])), key=lambda i: -prediction["pred_scores"][i]
+        )
         return {
             "image_size": size,
-            **{key: [prediction[key][i] for i in order] for key in ("pred_scores", "pred_labels", "pred_masks")},
+            **{
+                key: [prediction[key][i] for i in order]
+                for key in ("pred_scores", "pred_labels", "pred_masks")
+            },
         }
 
     def _prepare(self, frame: np.ndarray) -> torch.Tensor:

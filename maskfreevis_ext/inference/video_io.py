@@ -1,4 +1,7 @@
-"""Frames in and out: video files and folders of pictures, one frame in memory at a time. Frames are RGB uint8 [H,W,3]."""
+"""Frames in and out: video files and folders of pictures, one frame in memory at a time.
+
+Frames are RGB uint8 [H,W,3].
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,10 @@ class FrameList:
             frame = read_frame(path)
             if shape is not None and frame.shape != shape:
                 raise DataError(
-                    f"{path}: expected a frame of {shape[1]} x {shape[0]} pixels like {self.paths[0]}, got"
-                    f" {frame.shape[1]} x {frame.shape[0]}. All frames of a video must have one size."
+                    f"{path}: expected a frame of {shape[1]} x {shape[0]} pixels like"
+                    f" {self.paths[0]}, got"
+                    f" {frame.shape[1]} x {frame.shape[0]}. All frames of a video must have one"
+                    " size."
                 )
             shape = frame.shape
             yield frame
@@ -95,7 +100,8 @@ class VideoFile:
         capture.release()
         if not is_readable:
             raise DataError(
-                f"{path}: no frame can be read from this video: it is damaged, incomplete, or of a kind that OpenCV"
+                f"{path}: no frame can be read from this video: it is damaged, incomplete, or of a"
+                " kind that OpenCV"
                 " does not know. Convert it (ffmpeg -i IN OUT.mp4), or give a folder of frames."
             )
 
@@ -119,7 +125,12 @@ class VideoFile:
         if count == 0:
             raise DataError(f"{self.path}: no frame can be read from this video.")
         if count < self.num_frames:
-            logger.warning("%s: its header says %d frames, %d could be read.", self.path, self.num_frames, count)
+            logger.warning(
+                "%s: its header says %d frames, %d could be read.",
+                self.path,
+                self.num_frames,
+                count,
+            )
 
 
 def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
@@ -129,21 +140,27 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
         path: File or folder.
 
     Raises:
-        DataError: There is nothing at this path, no picture in the folder, or no frame in the video.
+        DataError: There is nothing at this path, no picture in the folder, or no frame in the
+            video.
     """
     path = Path(path)
     if path.is_dir():
         names = [
             entry.name
             for entry in os.scandir(path)
-            if entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(IMAGE_SUFFIXES)
+            if entry.is_file()
+            and not entry.name.startswith(".")
+            and entry.name.lower().endswith(IMAGE_SUFFIXES)
         ]
         if not names:
             raise DataError(
-                f"{path}: expected a folder of pictures ({', '.join(IMAGE_SUFFIXES)}), but it has none."
+                f"{path}: expected a folder of pictures ({', '.join(IMAGE_SUFFIXES)}), but it has"
+                " none."
                 " Give each video's own folder."
             )
-        return FrameList([path / name for name in sorted(names, key=natural_key)], path.resolve().name)
+        return FrameList(
+            [path / name for name in sorted(names, key=natural_key)], path.resolve().name
+        )
     if not path.exists():
         raise DataError(f"{path}: there is no such video file or folder of frames.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -167,8 +184,12 @@ def read_frame(path: str | os.PathLike[str]) -> np.ndarray:
         return np.ascontiguousarray(read_image(os.fspath(path), format="RGB"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such picture.") from error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError, ...
-        raise DataError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error}).") from error
+    except (
+        Exception
+    ) as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError, ...
+        raise DataError(
+            f"{path}: cannot be read as a picture ({type(error).__name__}: {error})."
+        ) from error
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -180,8 +201,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 class FrameWriter:
     """Writes frames of one size to an mp4 file or into a folder; use it in a ``with`` block.
 
-    A video is written beside its place and moved there at the end, so that an interrupted run leaves no half file.
-    Where OpenCV cannot encode video, frames are written to a folder of that name instead, and the log says so.
+    A video is written beside its place and moved there at the end, so that an interrupted run
+    leaves no half file. Where OpenCV cannot encode video, frames are written to a folder of that
+    name instead, and the log says so.
 
     Args:
         path: A file that ends in .mp4, or a folder, which gets 00000.jpg, 00001.jpg, ...
@@ -230,20 +252,24 @@ class FrameWriter:
         """Add a frame.
 
         Args:
-            frame: RGB uint8 [H,W,3]. In a video an odd height or width grows by one repeated row or column, which
-                the codec would cut off otherwise.
+            frame: RGB uint8 [H,W,3]. In a video an odd height or width grows by one repeated row or
+                column, which the codec would cut off otherwise.
 
         Raises:
             ValueError: The frame is no uint8 [H,W,3], or has another size than the first one.
             DataError: The frame cannot be written.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"expected a frame uint8 [H,W,3], got {frame.dtype} {list(frame.shape)}.")
+            raise ValueError(
+                f"expected a frame uint8 [H,W,3], got {frame.dtype} {list(frame.shape)}."
+            )
         if self._shape is None:
             self._shape = frame.shape
             self._start(frame)
         if frame.shape != self._shape:
-            raise ValueError(f"expected a frame of shape {list(self._shape)}, got {list(frame.shape)}.")
+            raise ValueError(
+                f"expected a frame of shape {list(self._shape)}, got {list(frame.shape)}."
+            )
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         if self._writer is not None:
             self._writer.write(_to_even(picture))
@@ -263,7 +289,9 @@ class FrameWriter:
             writer.release()
             self._part.unlink(missing_ok=True)
             self.path = self.path.with_suffix("")
-            logger.warning("OpenCV cannot write mp4 here: the frames go to the folder %s instead.", self.path)
+            logger.warning(
+                "OpenCV cannot write mp4 here: the frames go to the folder %s instead.", self.path
+            )
         self.path.mkdir(parents=True, exist_ok=True)
 
     def _check_part(self) -> None:
@@ -274,7 +302,8 @@ class FrameWriter:
         if count != self.num_frames:
             self._part.unlink(missing_ok=True)
             raise DataError(
-                f"{self.path}: expected a video of {self.num_frames} frames, got {count} on disk. Is the disk full?"
+                f"{self.path}: expected a video of {self.num_frames} frames, got {count} on disk."
+                " Is the disk full?"
             )
 
 

@@ -1,6 +1,7 @@
 """Drawing of tracks on frames, and contact sheets of videos.
 
-Frames are RGB uint8 [H,W,3]; on BGR frames everything works alike, with red and blue of the colours exchanged.
+Frames are RGB uint8 [H,W,3]; on BGR frames everything works alike, with red and blue of the colours
+exchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_GOLDEN_RATIO = 0.61803398875  # steps of this much round the colour circle never come close to an earlier one soon
+_GOLDEN_RATIO = 0.61803398875  # step round the colour circle that keeps successive colours apart
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _MARGIN = 6  # pixels between the cells of a sheet
 
@@ -52,7 +53,7 @@ class SheetRow:
 
 
 def color_of(track_id: int) -> tuple[int, int, int]:
-    """Give the colour of a track, the same for the same id everywhere: (red, green, blue) in 0..255."""
+    """Colour (red, green, blue) in 0..255 of a track id, always the same."""
     hue = (0.02 + _GOLDEN_RATIO * track_id) % 1.0
     value = 1.0 if track_id % 2 == 0 else 0.85
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
@@ -93,7 +94,9 @@ def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) ->
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, line)
             anchor = _Anchor(y0, y1, (x0 + x1) // 2, (x0 + x1) // 2)
         if item.mask is not None:
-            anchor = _draw_mask(picture, np.asarray(item.mask, dtype=bool), color, alpha, line) or anchor
+            anchor = (
+                _draw_mask(picture, np.asarray(item.mask, dtype=bool), color, alpha, line) or anchor
+            )
         if anchor is not None and item.label:
             labels.append((item, anchor))
 
@@ -112,7 +115,8 @@ def track_items(
     """Objects of one frame of a model's prediction, the surest last (so that it lies on top).
 
     Args:
-        prediction: What the model gives for a video in eval mode: ``pred_scores``, ``pred_labels``, ``pred_masks``.
+        prediction: What the model gives for a video in eval mode: ``pred_scores``, ``pred_labels``,
+            ``pred_masks``.
         frame: Index of the frame.
         class_names: Name of each label; None writes "class 3".
         min_score: Tracks with a lower score are left out.
@@ -128,7 +132,9 @@ def track_items(
         is_named = class_names is not None and 0 <= label < len(class_names)
         name = class_names[label] if is_named else f"class {label}"
         mask = np.asarray(prediction["pred_masks"][index][frame])
-        items.append((float(score), Item(index + 1, make_label(name, index + 1, float(score)), mask)))
+        items.append(
+            (float(score), Item(index + 1, make_label(name, index + 1, float(score)), mask))
+        )
     return [item for _, item in sorted(items, key=lambda pair: pair[0])]
 
 
@@ -155,7 +161,9 @@ def draw_tracks(
     ]
 
 
-def resize_frame(frame: np.ndarray, items: Sequence[Item], factor: float) -> tuple[np.ndarray, list[Item]]:
+def resize_frame(
+    frame: np.ndarray, items: Sequence[Item], factor: float
+) -> tuple[np.ndarray, list[Item]]:
     """Scale a frame and its objects, so that labels drawn afterwards keep their size.
 
     Args:
@@ -173,7 +181,10 @@ def resize_frame(frame: np.ndarray, items: Sequence[Item], factor: float) -> tup
         mask = item.mask
         if mask is not None:
             # Linear, then cut in the middle: smooth edges where a mask grows.
-            mask = cv2.resize(np.asarray(mask, dtype=np.float32), (width, height), interpolation=mode) > 0.5
+            mask = (
+                cv2.resize(np.asarray(mask, dtype=np.float32), (width, height), interpolation=mode)
+                > 0.5
+            )
         box = None if item.box is None else tuple(value * factor for value in item.box)
         scaled.append(Item(item.track_id, item.label, mask, box))
     return cv2.resize(frame, (width, height), interpolation=mode), scaled
@@ -198,7 +209,9 @@ def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180) -> np.ndarra
     columns = max(len(cells) for cells in scaled)
     cell_width = max(cell.shape[1] for cells in scaled for cell in cells)
     row_height = 24 + cell_height + (20 if any(row.captions for row in rows) else 0) + _MARGIN
-    sheet = np.empty((_MARGIN + row_height * len(rows), _MARGIN + (cell_width + _MARGIN) * columns, 3), np.uint8)
+    sheet = np.empty(
+        (_MARGIN + row_height * len(rows), _MARGIN + (cell_width + _MARGIN) * columns, 3), np.uint8
+    )
     sheet[:] = _PAPER
     for index, (row, cells) in enumerate(zip(rows, scaled, strict=True)):
         top = _MARGIN + index * row_height
@@ -207,19 +220,21 @@ def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180) -> np.ndarra
             left = _MARGIN + column * (cell_width + _MARGIN)
             sheet[top + 24 : top + 24 + cell_height, left : left + cell.shape[1]] = cell
             if column < len(row.captions):
-                _put_text(sheet, row.captions[column], (left, top + 24 + cell_height + 14), 0.4, _INK)
+                _put_text(
+                    sheet, row.captions[column], (left, top + 24 + cell_height + 14), 0.4, _INK
+                )
     return sheet
 
 
 def spread_indices(length: int, count: int) -> list[int]:
-    """Indices of up to ``count`` frames spread evenly over a video of ``length`` frames, first and last included."""
+    """Indices of at most ``count`` of ``length`` frames, evenly spread, with both ends."""
     if count <= 1 or length <= 1:
         return [0] if length and count else []
     return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
 
 
 class _Anchor(NamedTuple):
-    """Where a label can hang, in pixels: rows above and below the object, and the columns of its ends there."""
+    """Where a label can hang: rows above and below the object, and the columns of its ends."""
 
     top: int
     bottom: int
@@ -230,9 +245,11 @@ class _Anchor(NamedTuple):
 def _draw_mask(
     picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], alpha: float, line: int
 ) -> _Anchor | None:
-    """Blend a mask into the picture, in place; gives the place for its label, None where it is empty."""
+    """Blend a mask into the picture, in place; gives where its label can hang, None if empty."""
     if mask.shape != picture.shape[:2]:
-        raise ValueError(f"expected a mask of size {list(picture.shape[:2])}, got {list(mask.shape)}.")
+        raise ValueError(
+            f"expected a mask of size {list(picture.shape[:2])}, got {list(mask.shape)}."
+        )
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -241,7 +258,9 @@ def _draw_mask(
     blended = (1.0 - alpha) * part[inside] + alpha * np.array(color, dtype=np.float32)
     part[inside] = blended.round().astype(np.uint8)
     kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
-    padded = cv2.copyMakeBorder(inside.astype(np.uint8), line, line, line, line, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.copyMakeBorder(
+        inside.astype(np.uint8), line, line, line, line, cv2.BORDER_CONSTANT, value=0
+    )
     core = cv2.erode(padded, kernel)[line:-line, line:-line].astype(bool)
     part[inside & ~core] = color
     top_x, bottom_x = (x0 + int(np.median(np.flatnonzero(inside[row]))) for row in (0, -1))
@@ -255,7 +274,7 @@ def _draw_label(
     anchor: _Anchor,
     taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
-    """Write a label where it covers no other: above, below or at the top of the object. Gives its rectangle."""
+    """Write a label where it covers no other, near its object. Gives its (x, y, width, height)."""
     height, width = picture.shape[:2]
     scale = float(np.clip(min(height, width) / 900, 0.38, 1.2))
     thickness = 1 if scale < 0.8 else 2
@@ -264,15 +283,21 @@ def _draw_label(
     top, bottom = anchor.top, anchor.bottom
     wanted = [(anchor.top_x, y) for y in (top - box_height, top - 2 * box_height)]
     wanted += [(anchor.bottom_x, y) for y in (bottom, bottom + box_height)]
-    rows = sorted(range(0, height, box_height), key=lambda y: abs(y - top))  # crowded: the nearest free row
+    rows = sorted(
+        range(0, height, box_height), key=lambda y: abs(y - top)
+    )  # crowded: the nearest free row
     wanted += [(anchor.top_x, y) for y in (top, *rows)]
     places = [
         (int(np.clip(x - box_width // 2, 0, max(0, width - box_width))), y, box_width, box_height)
         for x, y in wanted
         if 0 <= y <= height - box_height
     ] or [(0, 0, box_width, box_height)]
-    place = next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
-    cv2.rectangle(picture, place[:2], (place[0] + box_width - 1, place[1] + box_height - 1), color, -1)
+    place = next(
+        (place for place in places if not any(_overlap(place, other) for other in taken)), places[0]
+    )
+    cv2.rectangle(
+        picture, place[:2], (place[0] + box_width - 1, place[1] + box_height - 1), color, -1
+    )
     is_bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
     ink = (0, 0, 0) if is_bright else (255, 255, 255)
     _put_text(picture, text, (place[0] + 2, place[1] + text_height + 2), scale, ink, thickness)

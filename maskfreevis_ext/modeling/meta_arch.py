@@ -119,7 +119,9 @@ class VideoMaskFormer(nn.Module):
         features = self.backbone(images.flatten(0, 1))
         outputs = self.sem_seg_head(features, lengths[0], return_aux=self.deep_supervision)
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
-        return self.criterion(outputs, targets, frames=raw, frame_sizes=sizes)
+        # Colours and sums over pixels need float32, whatever the network ran in.
+        with torch.autocast(self.device.type, enabled=False):
+            return self.criterion(outputs, targets, frames=raw, frame_sizes=sizes)
 
     @torch.no_grad()
     def _tracks(self, video: dict) -> dict[str, object]:

@@ -21,7 +21,9 @@ from maskfreevis_ext.modeling.position_encoding import sine_position_2d
 from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
-PIXEL_DECODER_REGISTRY.__doc__ = "Pixel decoders, by the name in MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."
+PIXEL_DECODER_REGISTRY.__doc__ = (
+    "Pixel decoders, by the name in MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."
+)
 
 
 def build_norm(name: str, channels: int) -> nn.Module | None:

@@ -60,7 +60,10 @@ class MultiheadAttention(nn.Module):
             (B, Q, D).
         """
         inputs = zip(
-            (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
+            (query, key, value),
+            self.in_proj_weight.chunk(3),
+            self.in_proj_bias.chunk(3),
+            strict=True,
         )
         # (B, length, D) -> (B, heads, length, D / heads)
         q, k, v = (
@@ -283,8 +286,15 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
             ``return_aux`` also ``aux_outputs``, a list of dicts of the same.
+
+        Raises:
+            ValueError: The frames do not make whole clips.
         """
-        batch = mask_features.shape[0] // num_frames
+        batch, rest = divmod(mask_features.shape[0], num_frames)
+        if rest:
+            raise ValueError(
+                f"{mask_features.shape[0]} frames do not make whole clips of {num_frames}."
+            )
         values, keys = self._memory(maps, num_frames)
         # (B * T, channels, h, w) -> (B, channels, T, h, w): one product gives the masks of all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
@@ -313,9 +323,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             final["aux_outputs"] = outputs
         return final
 
-    def _memory(
-        self, maps: Sequence[Tensor], num_frames: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _memory(self, maps: Sequence[Tensor], num_frames: int) -> tuple[list[Tensor], list[Tensor]]:
         """Values and keys (values with position) of each level, (B, T * h * w, D)."""
         values, keys = [], []
         for projection, level, level_map in zip(

@@ -350,13 +350,15 @@ class SwinTransformer(Backbone):
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(drop_rate)
         dims = [embed_dim * 2**i for i in range(len(depths))]
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        blocks = sum(depths)
+        drop_paths = [drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
+        first = [sum(depths[:i]) for i in range(len(depths))]
         self.layers = nn.ModuleList(
             SwinStage(
                 dims[i],
                 num_heads[i],
                 window_size,
-                drop_paths[i].tolist(),
+                drop_paths[first[i] : first[i] + depths[i]],
                 downsample=i + 1 < len(depths),
                 use_checkpoint=use_checkpoint,
                 mlp_ratio=mlp_ratio,

@@ -43,11 +43,14 @@ def convert_basic_c2_names(original_keys: list[str]) -> list[str]:
 
 
 def align_and_update_state_dicts(
-    model_state_dict: Mapping[str, Any], ckpt_state_dict: Mapping[str, Any], c2_conversion: bool = True
+    model_state_dict: Mapping[str, Any],
+    ckpt_state_dict: Mapping[str, Any],
+    c2_conversion: bool = True,
 ) -> dict[str, Any]:
     """Rename loaded weights to the model's names.
 
-    A loaded name fits a parameter if it equals the parameter's name or its end behind a dot; the longest fit counts.
+    A loaded name fits a parameter if it equals the parameter's name or its end behind a dot; the
+    longest fit counts.
 
     Args:
         model_state_dict: The model's.
@@ -55,8 +58,8 @@ def align_and_update_state_dicts(
         c2_conversion: The loaded names are Caffe2's.
 
     Returns:
-        The loaded weights; those that fit nothing keep their names. Weights of another shape than the parameter that
-        they fit are left out, with a warning.
+        The loaded weights; those that fit nothing keep their names. Weights of another shape than
+        the parameter that they fit are left out, with a warning.
 
     Raises:
         ValueError: One weight fits two parameters.

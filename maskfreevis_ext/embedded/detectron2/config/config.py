@@ -8,16 +8,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from fvcore.common.config import CfgNode as _FvcoreCfgNode
-
 from detectron2.utils.file_io import PathManager
+from fvcore.common.config import CfgNode as _FvcoreCfgNode
 
 
 class CfgNode(_FvcoreCfgNode):
     """fvcore's config node (``_BASE_``, ``merge_from_list``, ``dump``, ``freeze``) with a version check.
 
-    Unlike the real package's, it refuses python tags in YAML unless ``allow_unsafe=True`` is written out: a config is
-    data, and reading one must not run code.
+    Unlike the real package's, it refuses python tags in YAML unless ``allow_unsafe=True`` is
+    written out: a config is data, and reading one must not run code.
     """
 
     @classmethod
@@ -34,7 +33,8 @@ class CfgNode(_FvcoreCfgNode):
         Raises:
             AssertionError: There is no such file, or its VERSION is not the one of this config.
             KeyError: The file has a key that this config lacks.
-            yaml.constructor.ConstructorError: The file has a python tag and ``allow_unsafe`` is False.
+            yaml.constructor.ConstructorError: The file has a python tag and ``allow_unsafe`` is
+            False.
         """
         if not PathManager.isfile(cfg_filename):
             raise AssertionError(f"Config file '{cfg_filename}' does not exist.")
@@ -73,10 +73,10 @@ def configurable(
 ) -> Callable:
     """Let a class or function with explicit arguments be called with a config as well.
 
-    On ``__init__``: the class has a classmethod ``from_config(cls, cfg, ...)`` that returns the arguments as a dict.
-    On a function: ``@configurable(from_config=lambda cfg: {...})``. A call whose first positional argument, or whose
-    keyword ``cfg``, is a config goes through ``from_config``; further keywords override what it returns. Any other call
-    is a plain one.
+    On ``__init__``: the class has a classmethod ``from_config(cls, cfg, ...)`` that returns the
+    arguments as a dict. On a function: ``@configurable(from_config=lambda cfg: {...})``. A call
+    whose first positional argument, or whose keyword ``cfg``, is a config goes through
+    ``from_config``; further keywords override what it returns. Any other call is a plain one.
     """
     if init_func is not None:
         if not inspect.isfunction(init_func) or init_func.__name__ != "__init__" or from_config:

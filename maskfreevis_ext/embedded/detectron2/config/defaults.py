@@ -1,6 +1,7 @@
 """Every key of Detectron2's default config with its default value, so that any YAML written for it loads.
 
-Most keys belong to models that are not here (RPN, RoI heads, RetinaNet, panoptic FPN) and are read by nobody.
+Most keys belong to models that are not here (RPN, RoI heads, RetinaNet, panoptic FPN) and are read
+by nobody.
 """
 
 from detectron2.config.config import CfgNode
@@ -92,7 +93,11 @@ _C = CfgNode(
                 "FED_LOSS_NUM_CLASSES": 50,
             },
             "ROI_BOX_CASCADE_HEAD": {
-                "BBOX_REG_WEIGHTS": ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+                "BBOX_REG_WEIGHTS": (
+                    (10.0, 10.0, 5.0, 5.0),
+                    (20.0, 20.0, 10.0, 10.0),
+                    (30.0, 30.0, 15.0, 15.0),
+                ),
                 "IOUS": (0.5, 0.6, 0.7),
             },
             "ROI_MASK_HEAD": {

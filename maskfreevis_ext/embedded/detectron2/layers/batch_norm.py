@@ -118,14 +118,12 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def get_norm(
-    norm: str | Callable[[int], nn.Module] | None, out_channels: int
-) -> nn.Module | None:
+def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -> nn.Module | None:
     """Build a normalisation layer.
 
     Args:
-        norm: BN, SyncBN, FrozenBN, GN (32 groups), LN (over channels), a function of the number of channels, or ""
-            or None for no layer.
+        norm: BN, SyncBN, FrozenBN, GN (32 groups), LN (over channels), a function of the number of
+            channels, or "" or None for no layer.
         out_channels: Channels.
 
     Raises:

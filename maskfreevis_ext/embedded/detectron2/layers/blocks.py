@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
+from torch import nn
 
 
 class CNNBlockBase(nn.Module):

@@ -24,7 +24,8 @@ class WarmupParamScheduler(CompositeParamScheduler):
         warmup_factor: The warm-up starts from this times the schedule's first value.
         warmup_length: Fraction of the training that it takes, in [0, 1].
         warmup_method: ``linear`` or ``constant``.
-        rescale_interval: Squeeze the whole schedule behind the warm-up, instead of replacing its beginning.
+        rescale_interval: Squeeze the whole schedule behind the warm-up, instead of replacing its
+            beginning.
 
     Raises:
         ValueError: The method is unknown.

@@ -26,7 +26,8 @@ class BoxMode(IntEnum):
         """Spell boxes in another way; the input is not changed.
 
         Args:
-            box: A list or tuple of 4 numbers, or an array or tensor [N, 4]. Lists of floats pass through float32.
+            box: A list or tuple of 4 numbers, or an array or tensor [N, 4]. Lists of floats pass
+                through float32.
             from_mode: XYXY_ABS or XYWH_ABS.
             to_mode: XYXY_ABS or XYWH_ABS.
 
@@ -115,7 +116,11 @@ class Boxes:
         """Which boxes leave an image of size (height, width) by less than a threshold, [N] bool."""
         height, width = box_size
         x1, y1, x2, y2 = self.tensor.unbind(dim=-1)
-        low, right, bottom = -boundary_threshold, width + boundary_threshold, height + boundary_threshold
+        low, right, bottom = (
+            -boundary_threshold,
+            width + boundary_threshold,
+            height + boundary_threshold,
+        )
         return (x1 >= low) & (y1 >= low) & (x2 < right) & (y2 < bottom)
 
     def get_centers(self) -> Tensor:

@@ -50,7 +50,8 @@ class ImageList:
             tensors: Images [..., H_i, W_i] with equal leading dimensions.
             size_divisibility: Height and width become multiples of this, if it is above 1.
             pad_value: Value of the padding.
-            padding_constraints: ``square_size`` sets both sides; ``size_divisibility`` replaces the argument.
+            padding_constraints: ``square_size`` sets both sides; ``size_divisibility`` replaces the
+                argument.
         """
         if len(tensors) == 0:
             raise AssertionError("ImageList.from_tensors needs at least one image.")

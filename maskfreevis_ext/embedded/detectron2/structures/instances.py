@@ -13,7 +13,8 @@ from torch import Tensor
 class Instances:
     """A table with one row per object of an image.
 
-    Fields are set and read as attributes and must have one entry per object. Indexing selects rows of every field.
+    Fields are set and read as attributes and must have one entry per object. Indexing selects rows
+    of every field.
 
     Args:
         image_size: (height, width).

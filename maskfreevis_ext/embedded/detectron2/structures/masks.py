@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from torch import Tensor
-
 from detectron2.structures.boxes import Boxes
+from torch import Tensor
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -116,7 +115,8 @@ class PolygonMasks:
         polygons: For each object a list of polygons x0, y0, x1, y1, ... with three or more points.
 
     Raises:
-        ValueError: The nesting is another one, or a polygon has too few or an odd number of coordinates.
+        ValueError: The nesting is another one, or a polygon has too few or an odd number of
+            coordinates.
     """
 
     def __init__(self, polygons: list[list[np.ndarray | Tensor | Sequence[float]]]) -> None:

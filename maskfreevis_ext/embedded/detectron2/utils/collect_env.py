@@ -6,10 +6,9 @@ import importlib.metadata
 import os
 import sys
 
+import detectron2
 import torch
 from tabulate import tabulate
-
-import detectron2
 
 __all__ = ["collect_env_info"]
 

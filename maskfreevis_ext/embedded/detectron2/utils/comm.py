@@ -130,7 +130,9 @@ def shared_random_seed() -> int:
     return all_gather(np.random.randint(2**31))[0]
 
 
-def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+def reduce_dict(
+    input_dict: dict[str, torch.Tensor], average: bool = True
+) -> dict[str, torch.Tensor]:
     """Add up (or average) scalar tensors over processes; the result is right on rank 0 only.
 
     Args:

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
+from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from termcolor import colored
-
-from detectron2.utils.file_io import PathManager
 
 _DATE_FORMAT = "%m/%d %H:%M:%S"
 _counts: Counter = Counter()
@@ -56,8 +55,8 @@ def setup_logger(
     """Send the messages of a logger to stdout (rank 0 only) and to a file (every rank).
 
     Args:
-        output: File ending in ``.txt`` or ``.log``, or a folder that gets a ``log.txt``. Rank r > 0 appends ``.rank{r}``
-            to the file's name. None: no file.
+        output: File ending in ``.txt`` or ``.log``, or a folder that gets a ``log.txt``. Rank r > 0
+            appends ``.rank{r}`` to the file's name. None: no file.
         distributed_rank: Rank of this process.
         color: Color the terminal's lines.
         name: Name of the logger, a root module.
@@ -95,7 +94,7 @@ def _add_handler(logger: logging.Logger, stream: TextIO, formatter: logging.Form
     logger.addHandler(handler)
 
 
-@functools.lru_cache(maxsize=None)  # loggers that share a file share its stream
+@functools.cache  # loggers that share a file share its stream
 def _open_log(filename: str) -> TextIO:
     stream = PathManager.open(filename, "a", buffering=-1 if "://" not in filename else 1 << 20)
     atexit.register(stream.close)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from typing import Any
 
-from torch import Tensor, nn
-
 from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
 
 
 class Backbone(nn.Module, metaclass=ABCMeta):
     """Turns images into named feature maps.
 
-    A subclass sets ``_out_features`` (names), ``_out_feature_channels`` and ``_out_feature_strides`` (name -> int), or
-    overrides ``output_shape``.
+    A subclass sets ``_out_features`` (names), ``_out_feature_channels`` and
+    ``_out_feature_strides`` (name -> int), or overrides ``output_shape``.
     """
 
     @abstractmethod

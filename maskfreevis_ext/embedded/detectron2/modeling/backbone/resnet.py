@@ -1,6 +1,7 @@
 """ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385).
 
-Names of modules, their order and the order of random draws are Detectron2's, so that weights and seeds carry over.
+Names of modules, their order and the order of random draws are Detectron2's, so that weights and
+seeds carry over.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from fvcore.nn import weight_init
-from torch import Tensor, nn
-
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import BACKBONE_REGISTRY
+from fvcore.nn import weight_init
+from torch import Tensor, nn
 
 _BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -28,7 +28,9 @@ _BLOCKS_PER_STAGE = {
 _STAGE_NAMES = ("res2", "res3", "res4", "res5")
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, **kwargs: Any) -> Conv2d:
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, norm: str, **kwargs: Any
+) -> Conv2d:
     return Conv2d(
         in_channels,
         out_channels,
@@ -230,7 +232,8 @@ class ResNet(Backbone):
             num_blocks: How many.
             in_channels: Channels that the first block takes.
             out_channels: Channels of every block's output.
-            **kwargs: Arguments of the block. ``NAME_per_block`` is a list with one ``NAME`` for each block.
+            **kwargs: Arguments of the block. ``NAME_per_block`` is a list with one ``NAME`` for
+                each block.
         """
         suffix = "_per_block"
         blocks = []
@@ -252,7 +255,9 @@ def _check_config(cfg: CfgNode) -> None:
     if resnets.DEPTH not in _BLOCKS_PER_STAGE:
         raise KeyError(f"MODEL.RESNETS.DEPTH {resnets.DEPTH}, expected {list(_BLOCKS_PER_STAGE)}.")
     if resnets.RES5_DILATION not in (1, 2):
-        raise AssertionError(f"MODEL.RESNETS.RES5_DILATION {resnets.RES5_DILATION}, expected 1 or 2.")
+        raise AssertionError(
+            f"MODEL.RESNETS.RES5_DILATION {resnets.RES5_DILATION}, expected 1 or 2."
+        )
     if any(resnets.DEFORM_ON_PER_STAGE):
         raise NotImplementedError(
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE needs deformable convolutions, which only the real Detectron2 has."

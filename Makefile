@@ -1,0 +1,54 @@
+# make quickstart   train on generated videos from boxes only, evaluate, draw (about 10 minutes on 2 CPU cores)
+# make test         lint and the whole test suite
+# make test-fast    the tests that take seconds
+# make lint         ruff check, ruff format --check
+# make format       ruff format, and what ruff check can mend
+# make clean        remove the environment and what the commands above made
+#
+# Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
+#   make test PYTHON=python3.12                                   another Python
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without the GPU packages (some GB less)
+#   make quickstart OPTS="SEED 2 OUTPUT_DIR output/seed2"         other config values
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
+TORCH_INDEX ?=
+OPTS ?=
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+CONFIG := configs/quickstart/maskfreevis_tiny.yaml
+DATA := datasets/quickstart
+OUTPUT := output/quickstart
+
+.PHONY: quickstart test test-fast lint format clean
+.DELETE_ON_ERROR:
+
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) tools/make_venv.py $(VENV)
+	$(PY) -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(DATA)/val.json: $(STAMP) maskfreevis_ext/data/synthetic.py
+	$(PY) tools/make_synthetic.py --output $(DATA) --train-masks
+
+quickstart: $(DATA)/val.json
+	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT) $(OPTS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+test: lint
+	$(PY) -m pytest
+
+test-fast: $(STAMP)
+	$(PY) -m pytest -m "not slow"
+
+clean:
+	rm -rf $(VENV) $(DATA) $(OUTPUT)

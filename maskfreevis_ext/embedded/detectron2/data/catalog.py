@@ -1,0 +1,120 @@
+"""``DatasetCatalog`` (name -> function that loads) and ``MetadataCatalog`` (name -> facts such as class names)."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections import UserDict
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
+
+
+class _DatasetCatalog(UserDict):
+    """Names of data sets and the functions that load them."""
+
+    def register(self, name: str, func: Callable[[], list[dict[str, Any]]]) -> None:
+        """Give a data set a name.
+
+        Args:
+            name: A name that is not taken.
+            func: Returns the data set as a list of dicts, the same at every call.
+
+        Raises:
+            AssertionError: The name is taken, or ``func`` cannot be called.
+        """
+        if not callable(func):
+            raise AssertionError(f"Data set '{name}': expected a function, got {type(func)}.")
+        if name in self:
+            raise AssertionError(f"Data set '{name}' is already registered.")
+        self[name] = func
+
+    def get(self, name: str) -> list[dict[str, Any]]:
+        """Load a data set.
+
+        Raises:
+            KeyError: There is none of this name; the message lists those there are.
+        """
+        if name not in self:
+            raise KeyError(
+                f"Data set '{name}' is not registered. Registered are: {', '.join(self.keys())}"
+            )
+        return self[name]()
+
+    def list(self) -> list[str]:
+        """Names of all data sets."""
+        return list(self.keys())
+
+    def remove(self, name: str) -> None:
+        """Forget a data set."""
+        self.pop(name)
+
+    def __repr__(self) -> str:
+        return f"DatasetCatalog(registered datasets: {', '.join(self.keys())})"
+
+    __str__ = __repr__
+
+
+class Metadata(types.SimpleNamespace):
+    """Facts about a data set, as attributes. A fact that was set once cannot be changed."""
+
+    name: str = "N/A"
+
+    def __getattr__(self, key: str) -> Any:
+        raise AttributeError(
+            f"The metadata of data set '{self.name}' has no '{key}', only {sorted(self.__dict__)}."
+        )
+
+    def __setattr__(self, key: str, val: Any) -> None:
+        if key in self.__dict__:
+            if self.__dict__[key] != val:
+                raise AssertionError(
+                    f"The metadata of '{self.name}' has {key} = {self.__dict__[key]} already, "
+                    f"which cannot become {val}."
+                )
+            return
+        super().__setattr__(key, val)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All facts, in a dict of their own."""
+        return copy.copy(self.__dict__)
+
+    def set(self, **kwargs: Any) -> Metadata:
+        """Set several facts; returns itself."""
+        for key, value in kwargs.items():
+            setattr(self, key, value)
+        return self
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A fact, or ``default`` where it is not known."""
+        return getattr(self, key, default)
+
+
+class _MetadataCatalog(UserDict):
+    """Names of data sets and their metadata."""
+
+    def get(self, name: str) -> Metadata:
+        """The metadata of a data set; empty at the first call with a new name."""
+        if not name:
+            raise AssertionError("A data set's name cannot be empty.")
+        if name not in self:
+            self[name] = Metadata(name=name)
+        return self[name]
+
+    def list(self) -> list[str]:
+        """Names of all data sets with metadata."""
+        return list(self.keys())
+
+    def remove(self, name: str) -> None:
+        """Forget the metadata of a data set."""
+        self.pop(name)
+
+    def __repr__(self) -> str:
+        return f"MetadataCatalog(registered metadata: {', '.join(self.keys())})"
+
+    __str__ = __repr__
+
+
+DatasetCatalog = _DatasetCatalog()
+MetadataCatalog = _MetadataCatalog()

@@ -1,0 +1,168 @@
+"""Transforms that fvcore lacks: resizing and rotation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fvcore.transforms.transform import CropTransform, Transform, TransformList
+from PIL import Image
+
+_TORCH_MODES = {
+    Image.Resampling.NEAREST: "nearest",
+    Image.Resampling.BILINEAR: "bilinear",
+    Image.Resampling.BICUBIC: "bicubic",
+}
+
+
+class ResizeTransform(Transform):
+    """Resizes an image: with Pillow where it is uint8, with torch otherwise.
+
+    Args:
+        h: Height before.
+        w: Width before.
+        new_h: Height after.
+        new_w: Width after.
+        interp: Interpolation of Pillow; bilinear by default.
+    """
+
+    def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None) -> None:
+        super().__init__()
+        self.h, self.w = h, w
+        self.new_h, self.new_w = new_h, new_w
+        self.interp = Image.Resampling.BILINEAR if interp is None else interp
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        """[h, w], [h, w, C] or more -> the new size."""
+        if img.shape[:2] != (self.h, self.w):
+            raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
+        interp = self.interp if interp is None else interp
+        if img.dtype != np.uint8:
+            return self._resize_with_torch(img, interp)
+        is_single = img.ndim > 2 and img.shape[2] == 1
+        image = Image.fromarray(img[:, :, 0] if is_single else img)
+        resized = np.asarray(image.resize((self.new_w, self.new_h), interp))
+        return resized[:, :, None] if is_single else resized
+
+    def _resize_with_torch(self, img: np.ndarray, interp: int) -> np.ndarray:
+        mode = _TORCH_MODES[interp]
+        tensor = torch.from_numpy(np.ascontiguousarray(img))
+        extra = tensor.shape[2:]
+        tensor = tensor.view(self.h, self.w, *([1] * (2 - len(extra))), *extra).permute(2, 3, 0, 1)
+        resized = F.interpolate(
+            tensor,
+            (self.new_h, self.new_w),
+            mode=mode,
+            align_corners=None if mode == "nearest" else False,
+        )
+        return resized.permute(2, 3, 0, 1).reshape(self.new_h, self.new_w, *extra).numpy()
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Scale points [N, 2] (x, y), in place."""
+        coords[:, 0] = coords[:, 0] * (self.new_w * 1.0 / self.w)
+        coords[:, 1] = coords[:, 1] * (self.new_h * 1.0 / self.h)
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Resize labels by nearest neighbour."""
+        return self.apply_image(segmentation, interp=Image.Resampling.NEAREST)
+
+    def inverse(self) -> ResizeTransform:
+        """Back to the old size."""
+        return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
+
+
+class RotationTransform(Transform):
+    """Rotates an image counter-clockwise.
+
+    Args:
+        h: Height before.
+        w: Width before.
+        angle: Degrees.
+        expand: Make the image so large that nothing is cut off; otherwise it keeps its size.
+        center: (x, y) of the fixed point, by default the image's centre. Without effect if
+            ``expand``.
+        interp: Interpolation of OpenCV; linear by default.
+    """
+
+    def __init__(
+        self,
+        h: int,
+        w: int,
+        angle: float,
+        expand: bool = True,
+        center: tuple[float, float] | None = None,
+        interp: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.h, self.w, self.angle, self.expand = h, w, angle, expand
+        self.image_center = np.array((w / 2, h / 2))
+        self.center = self.image_center if center is None else center
+        self.interp = self._cv2.INTER_LINEAR if interp is None else interp
+        self.bound_w, self.bound_h = w, h
+        if expand:
+            cos, sin = abs(np.cos(np.deg2rad(angle))), abs(np.sin(np.deg2rad(angle)))
+            size = np.rint([h * sin + w * cos, h * cos + w * sin]).astype(int)
+            self.bound_w, self.bound_h = size
+        self.rm_coords = self._rotation_matrix(0.0)
+        self.rm_image = self._rotation_matrix(
+            -0.5
+        )  # OpenCV's pixels have their centres at integers
+
+    @cached_property
+    def _cv2(self) -> ModuleType:
+        import cv2  # only for those who rotate
+
+        return cv2
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_cv2"}
+
+    def _rotation_matrix(self, offset: float) -> np.ndarray:
+        center = (self.center[0] + offset, self.center[1] + offset)
+        matrix = self._cv2.getRotationMatrix2D(center, self.angle, 1)
+        if self.expand:
+            moved = self._cv2.transform(self.image_center[None, None, :] + offset, matrix)[0, 0, :]
+            matrix[:, 2] += np.array([self.bound_w / 2, self.bound_h / 2]) + offset - moved
+        return matrix
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        """[h, w] or [h, w, C] -> rotated, black where there is nothing."""
+        if len(img) == 0 or self.angle % 360 == 0:
+            return img
+        if img.shape[:2] != (self.h, self.w):
+            raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
+        return self._cv2.warpAffine(
+            img,
+            self.rm_image,
+            (int(self.bound_w), int(self.bound_h)),
+            flags=self.interp if interp is None else interp,
+        )
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Rotate points [N, 2] (x, y)."""
+        coords = np.asarray(coords, dtype=float)
+        if len(coords) == 0 or self.angle % 360 == 0:
+            return coords
+        return self._cv2.transform(coords[:, np.newaxis, :], self.rm_coords)[:, 0, :]
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Rotate labels by nearest neighbour."""
+        return self.apply_image(segmentation, interp=self._cv2.INTER_NEAREST)
+
+    def inverse(self) -> TransformList:
+        """Back, with the margins cut off.
+
+        Raises:
+            NotImplementedError: Parts of the image are lost, as ``expand`` is False.
+        """
+        if not self.expand:
+            raise NotImplementedError("A rotation that cuts off corners has no inverse.")
+        back = RotationTransform(self.bound_h, self.bound_w, -self.angle, interp=self.interp)
+        crop = CropTransform(
+            (back.bound_w - self.w) // 2, (back.bound_h - self.h) // 2, self.w, self.h
+        )
+        return TransformList([back, crop])

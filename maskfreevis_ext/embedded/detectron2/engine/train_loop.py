@@ -1,0 +1,326 @@
+"""The training loop: trainers and the hooks that they call."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor, nn
+
+__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
+
+
+class HookBase:
+    """What happens beside the training steps. The trainer calls these methods in the order of its hooks.
+
+    Attributes:
+        trainer: The trainer (a weak reference), once the hook is registered.
+    """
+
+    trainer: TrainerBase = None
+
+    def before_train(self) -> None:
+        """Before the first iteration."""
+
+    def after_train(self) -> None:
+        """After the last iteration, or an error."""
+
+    def before_step(self) -> None:
+        """Before each iteration."""
+
+    def after_backward(self) -> None:
+        """After the gradients of each iteration."""
+
+    def after_step(self) -> None:
+        """After each iteration."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint should hold; if it is not empty, there must be a ``load_state_dict``."""
+        return {}
+
+
+class TrainerBase:
+    """A loop with hooks. A subclass writes ``run_step``.
+
+    Attributes:
+        iter: Current iteration.
+        start_iter: First iteration.
+        max_iter: The iteration to stop before.
+        storage: Scalars of the training, while it runs.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[HookBase] = []
+        self.iter = 0
+        self.start_iter = 0
+        self.max_iter: int
+        self.storage: EventStorage
+
+    def register_hooks(self, hooks: Sequence[HookBase | None]) -> None:
+        """Add hooks behind those there are; None entries are skipped."""
+        for hook in hooks:
+            if hook is None:
+                continue
+            if not isinstance(hook, HookBase):
+                raise AssertionError(f"A hook must be a HookBase, got {type(hook)}.")
+            hook.trainer = weakref.proxy(self)
+            self._hooks.append(hook)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations ``start_iter`` ... ``max_iter`` - 1.
+
+        ``iter`` is ``max_iter`` in ``after_train`` only if all of them succeeded.
+        """
+        logger = logging.getLogger(__name__)
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter += 1
+            except Exception:
+                logger.exception("Exception during training:")
+                raise
+            finally:
+                self.after_train()
+
+    def before_train(self) -> None:
+        """Call the hooks."""
+        for hook in self._hooks:
+            hook.before_train()
+
+    def after_train(self) -> None:
+        """Call the hooks."""
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            hook.after_train()
+
+    def before_step(self) -> None:
+        """Call the hooks."""
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            hook.before_step()
+
+    def after_backward(self) -> None:
+        """Call the hooks."""
+        for hook in self._hooks:
+            hook.after_backward()
+
+    def after_step(self) -> None:
+        """Call the hooks."""
+        for hook in self._hooks:
+            hook.after_step()
+
+    def run_step(self) -> None:
+        """One iteration."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iteration, and the state of the hooks by the names of their classes."""
+        hooks: dict[str, Any] = {}
+        for hook in self._hooks:
+            state = hook.state_dict()
+            if state:
+                hooks.setdefault(type(hook).__qualname__, state)
+        return {"iteration": self.iter, **({"hooks": hooks} if hooks else {})}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state; states of hooks that are not registered are ignored with a warning."""
+        self.iter = state_dict["iteration"]
+        by_name: dict[str, HookBase] = {}
+        for hook in self._hooks:
+            by_name.setdefault(type(hook).__qualname__, hook)
+        for name, state in state_dict.get("hooks", {}).items():
+            if name in by_name:
+                by_name[name].load_state_dict(state)
+            else:
+                logging.getLogger(__name__).warning(
+                    "The checkpoint has a state of hook '%s', which is not in use.", name
+                )
+
+
+class SimpleTrainer(TrainerBase):
+    """One model, one optimizer, one loader: losses, gradients, update.
+
+    Args:
+        model: Takes a batch, returns a dict of scalar losses (or one loss).
+        data_loader: Gives batches without end.
+        optimizer: Steps once per iteration.
+        gather_metric_period: Metrics are gathered from all processes and stored every this many
+            iterations.
+        zero_grad_before_forward: Clear the gradients before the forward pass, rather than after it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+    ) -> None:
+        super().__init__()
+        model.train()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.gather_metric_period = gather_metric_period
+        self.zero_grad_before_forward = zero_grad_before_forward
+        self._data_loader_iter_obj: Iterator | None = None
+
+    @property
+    def _data_loader_iter(self) -> Iterator:
+        # Created at the first use, as this starts the worker processes.
+        if self._data_loader_iter_obj is None:
+            self._data_loader_iter_obj = iter(self.data_loader)
+        return self._data_loader_iter_obj
+
+    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = self.model(data)
+        if isinstance(losses, Tensor):
+            return losses, {"total_loss": losses}
+        return sum(losses.values()), losses
+
+    def _backward(self, total: Tensor) -> None:
+        total.backward()
+
+    def _update(self) -> None:
+        self.optimizer.step()
+
+    def run_step(self) -> None:
+        """Take a batch and update the weights once.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite; names the iteration and the losses.
+        """
+        if not self.model.training:
+            raise AssertionError(f"[{type(self).__name__}] model was changed to eval mode!")
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        if self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        total, losses = self._compute_losses(data)
+        if not self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        self._backward(total)
+        self.after_backward()
+        self._write_metrics(losses, data_time)
+        self._update()
+
+    def _write_metrics(
+        self,
+        loss_dict: Mapping[str, Tensor],
+        data_time: float,
+        prefix: str = "",
+        iter: int | None = None,
+    ) -> None:
+        iteration = self.iter if iter is None else iter
+        if (iteration + 1) % self.gather_metric_period == 0:
+            self.write_metrics(loss_dict, data_time, iteration, prefix)
+
+    @staticmethod
+    def write_metrics(
+        loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
+    ) -> None:
+        """Store losses (mean over processes, ``total_loss`` their sum) and loading times (the longest).
+
+        Args:
+            loss_dict: Scalar losses.
+            data_time: Seconds that this process waited for data.
+            cur_iter: Iteration.
+            prefix: Put before ``total_loss``.
+
+        Raises:
+            FloatingPointError: The sum is NaN or infinite; names the iteration and the losses.
+        """
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
+        metrics = {name: loss.detach().cpu().item() for name, loss in loss_dict.items()}
+        gathered = comm.gather({**metrics, "data_time": data_time})
+        if not comm.is_main_process():
+            return
+        longest = np.max([entry.pop("data_time") for entry in gathered])
+        storage.put_scalar("data_time", longest, cur_iter=cur_iter)
+        means = {name: np.mean([entry[name] for entry in gathered]) for name in gathered[0]}
+        total = sum(means.values())
+        if not np.isfinite(total):
+            raise FloatingPointError(
+                f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}"
+            )
+        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+        if len(means) > 1:
+            storage.put_scalars(cur_iter=cur_iter, **means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the loop and of the optimizer."""
+        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+class AMPTrainer(SimpleTrainer):
+    """``SimpleTrainer`` in mixed precision on a GPU.
+
+    Args:
+        model: See ``SimpleTrainer``.
+        data_loader: See ``SimpleTrainer``.
+        optimizer: See ``SimpleTrainer``.
+        gather_metric_period: See ``SimpleTrainer``.
+        zero_grad_before_forward: See ``SimpleTrainer``.
+        grad_scaler: Scales losses and gradients; a new one by default.
+        precision: Type to compute in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        precision: torch.dtype = torch.float16,
+    ) -> None:
+        super().__init__(
+            model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward
+        )
+        self.grad_scaler = torch.amp.GradScaler("cuda") if grad_scaler is None else grad_scaler
+        self.precision = precision
+
+    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        if not torch.cuda.is_available():
+            raise AssertionError("[AMPTrainer] CUDA is required for AMP training!")
+        with torch.autocast("cuda", dtype=self.precision):
+            return super()._compute_losses(data)
+
+    def _backward(self, total: Tensor) -> None:
+        self.grad_scaler.scale(total).backward()
+
+    def _update(self) -> None:
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the loop, the optimizer and the scaler."""
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        super().load_state_dict(state_dict)
+        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

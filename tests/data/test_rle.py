@@ -1,0 +1,237 @@
+"""RLEs and polygons: valid ones pass unchanged, broken ones never reach pycocotools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_util
+
+from maskfreevis_ext.data import rle as rle_module
+from maskfreevis_ext.data.rle import (
+    check_rle,
+    clean_polygons,
+    clean_rle,
+    decode_rle,
+    is_finite_number,
+    segmentation_to_rle,
+)
+from maskfreevis_ext.errors import DataError
+
+
+def _encode(mask: np.ndarray) -> dict:
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": rle["counts"]}
+
+
+def _random_mask(rng: np.random.Generator) -> np.ndarray:
+    height, width = rng.integers(1, 70, size=2)
+    kind = rng.integers(4)
+    if kind == 0:  # noise: many short runs
+        return rng.random((height, width)) < rng.random()
+    mask = np.full((height, width), kind == 1)
+    y, x = rng.integers(height), rng.integers(width)
+    mask[y : y + rng.integers(1, 40), x : x + rng.integers(1, 40)] ^= True
+    return mask
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat.astype(int))) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_rle_accepts_500_random_masks_in_both_forms(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(500):
+        mask = _random_mask(rng)
+        valid = _encode(mask)
+        runs = check_rle(valid, mask.shape)
+        assert runs.tolist() == _runs(mask)
+        for counts in (valid["counts"], valid["counts"].decode(), _runs(mask)):
+            clean, area = clean_rle({"size": list(mask.shape), "counts": counts}, mask.shape)
+            assert area == mask.sum()
+            assert clean == valid
+
+
+def test_clean_rle_accepts_the_largest_mask_and_long_runs():
+    side = rle_module.MAX_SIDE
+    clean, area = clean_rle({"size": [side, side], "counts": [5, side * side - 5]})
+    assert area == side * side - 5
+    assert check_rle(clean).tolist() == [5, side * side - 5]
+
+
+def test_clean_rle_merges_empty_inner_runs():
+    clean, area = clean_rle({"size": [2, 3], "counts": [0, 0, 2, 0, 0, 1, 0, 2, 0, 1, 0]})
+    assert area == 4
+    np.testing.assert_array_equal(mask_util.decode(clean), [[0, 1, 1], [0, 1, 1]])
+    np.testing.assert_array_equal(mask_util.toBbox(clean), [1, 0, 2, 2])
+
+
+BAD_RLES = {
+    "not an object": 5,
+    "a string": "abc",
+    "no size": {"counts": [6]},
+    "no counts": {"size": [2, 3]},
+    "size of one number": {"size": [6], "counts": [6]},
+    "size of text": {"size": ["2", "3"], "counts": [6]},
+    "size of floats": {"size": [2.0, 3.0], "counts": [6]},
+    "size of booleans": {"size": [True, True], "counts": [1]},
+    "zero size": {"size": [0, 0], "counts": ""},
+    "negative size": {"size": [-2, -3], "counts": [6]},
+    "huge size": {"size": [10**6, 10**6], "counts": [10**12]},
+    "empty counts": {"size": [1, 1], "counts": b""},
+    "empty list": {"size": [1, 1], "counts": []},
+    "counts of another type": {"size": [2, 3], "counts": 6},
+    "null counts": {"size": [2, 3], "counts": None},
+    "too short": {"size": [2, 3], "counts": [2, 3]},
+    "too long": {"size": [2, 3], "counts": [2, 5]},
+    "negative run": {"size": [2, 3], "counts": [-2, 8]},
+    "float run": {"size": [2, 3], "counts": [2.0, 4.0]},
+    "boolean run": {"size": [2, 3], "counts": [True, 5]},
+    "text run": {"size": [2, 3], "counts": ["2", 4]},
+    "nested run": {"size": [2, 3], "counts": [[2], 4]},
+    "run beyond int64": {"size": [2, 3], "counts": [10**30, 4]},
+    "too many runs": {"size": [2, 3], "counts": [0] * 1000 + [6]},
+    "byte below 48": {"size": [2, 3], "counts": b"2/"},
+    "byte above 111": {"size": [2, 3], "counts": b"2p"},
+    "not ascii": {"size": [2, 3], "counts": "2é"},
+    "zero byte": {"size": [2, 3], "counts": b"2\x004"},
+    "open number": {"size": [2, 3], "counts": b"2o"},
+    "number without end": {"size": [2, 3], "counts": b"o" * 40},
+    "number too wide": {"size": [2, 3], "counts": b"ooooooooo0"},
+    "negative compressed run": {"size": [2, 3], "counts": b"@8"},
+    "endless zeros": {"size": [2, 3], "counts": b"0" * 1000 + b"6"},
+}
+
+
+@pytest.mark.parametrize("case", BAD_RLES)
+def test_check_rle_refuses_with_the_place(case):
+    with pytest.raises(DataError, match=r"^a\.json: annotations\[3\]"):
+        check_rle(BAD_RLES[case], where="a.json: annotations[3]")
+
+
+def test_check_rle_refuses_another_size_than_the_frame():
+    valid = _encode(np.ones((2, 3)))
+    with pytest.raises(DataError, match=r"\[3, 2\].*\[2, 3\]"):
+        check_rle(valid, (3, 2))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_mutated_rle_is_refused_or_decodes_to_its_own_area(data):
+    seed = data.draw(st.integers(0, 10**6))
+    mask = _random_mask(np.random.default_rng(seed))
+    rle = _encode(mask)
+    counts = bytearray(rle["counts"])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, max(len(counts) - 1, 0)))
+        kind = data.draw(st.sampled_from(["change", "cut", "insert", "size"]))
+        if kind == "change" and counts:
+            counts[at] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            del counts[at:]
+        elif kind == "insert":
+            counts[at:at] = data.draw(st.binary(max_size=8))
+        else:
+            rle["size"] = data.draw(st.lists(st.integers(-1, 80), max_size=3))
+    rle["counts"] = bytes(counts)
+    try:
+        clean, area = clean_rle(rle)
+    except DataError:
+        return
+    decoded = mask_util.decode(clean)
+    assert list(decoded.shape) == rle["size"]
+    assert decoded.sum() == area == mask_util.area(clean)
+    x, y, w, h = mask_util.toBbox(clean)
+    assert 0 <= x <= x + w <= rle["size"][1]
+    assert 0 <= y <= y + h <= rle["size"][0]
+    assert mask_util.area(mask_util.merge([clean, clean])) == area
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.integers(1, 12), st.integers(1, 12))
+def test_random_bytes_never_reach_pycocotools_unchecked(counts, height, width):
+    try:
+        clean, area = clean_rle({"size": [height, width], "counts": counts})
+    except DataError:
+        return
+    assert mask_util.decode(clean).sum() == area
+
+
+def test_decode_rle_gives_booleans():
+    mask = np.eye(5, 7, dtype=bool)
+    decoded = decode_rle(_encode(mask))
+    assert decoded.dtype == bool
+    np.testing.assert_array_equal(decoded, mask)
+
+
+def test_segmentation_to_rle_of_polygons_counts_the_dropped_ones():
+    square = [2, 3, 8, 3, 8, 9, 2, 9]
+    rle, area, dropped = segmentation_to_rle([square, [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7]], 20, 30)
+    assert (area, dropped) == (36, 2)
+    np.testing.assert_array_equal(mask_util.toBbox(rle), [2, 3, 6, 6])
+    assert segmentation_to_rle([[1, 2, 3, 4]], 20, 30) == (None, 0, 1)
+    assert segmentation_to_rle([], 20, 30) == (None, 0, 0)
+    assert segmentation_to_rle(None, 20, 30) == (None, 0, 0)
+
+
+def test_segmentation_to_rle_joins_polygons():
+    left, right = [0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 10, 14, 14, 10, 14]
+    rle, area, _ = segmentation_to_rle([left, right], 20, 30)
+    assert area == 32
+    assert decode_rle(rle)[12, 12]
+    assert not decode_rle(rle)[7, 7]
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [
+        "text",
+        {"a": 1},
+        [5],
+        [[1, 2, 3, 4, 5, float("nan")]],
+        [[1, 2, 3, 4, 5, float("inf")]],
+        [[1, 2, 3, 4, 5, "6"]],
+        [[1, 2, 3, 4, 5, None]],
+        [[1, 2, 3, 4, 5, True]],
+        [[1, 2, 3, 4, 5, 10**9]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [[[1, 2], [3, 4], [5, 6]]],
+    ],
+)
+def test_clean_polygons_refuses(polygons):
+    with pytest.raises(DataError, match="here"):
+        clean_polygons(polygons, 20, 30, "here")
+
+
+def test_clean_polygons_refuses_a_huge_one(monkeypatch):
+    monkeypatch.setattr(rle_module, "MAX_POLYGON_NUMBERS", 10)
+    with pytest.raises(DataError, match="more than 10"):
+        clean_polygons([[1.0] * 12], 20, 30)
+
+
+@pytest.mark.parametrize("segmentation", [5, "text", 1.5, True])
+def test_segmentation_to_rle_refuses_other_types(segmentation):
+    with pytest.raises(DataError, match="an RLE, a list of polygons or null"):
+        segmentation_to_rle(segmentation, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, True),
+        (-2.5, True),
+        (True, False),
+        (None, False),
+        ("1", False),
+        (float("nan"), False),
+        (float("-inf"), False),
+        (10**400, False),
+    ],
+)
+def test_is_finite_number(value, expected):
+    assert is_finite_number(value) is expected

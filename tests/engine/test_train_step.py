@@ -1,0 +1,100 @@
+"""One training step, and what it does with numbers that are not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from maskfreevis_ext.engine.optimizer import with_full_model_clipping
+from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.errors import NumericError
+
+
+class _Model(nn.Module):
+    """loss_a = w * x, loss_b = a * w ** 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        x, a = batch[0]["x"], batch[0]["a"]
+        return {"loss_a": (self.w * x).sum(), "loss_b": (a * torch.sqrt(self.w - 2.0)).sum()}
+
+
+def _step(x: float, a: float, *, clip: bool = False) -> tuple[TrainStep, EventStorage]:
+    model = _Model()
+    kind = with_full_model_clipping(torch.optim.SGD, 1.0, 2.0) if clip else torch.optim.SGD
+    loader = [[{"x": x, "a": a, "video_id": 7, "frame_indices": [1, 4]}]] * 3
+    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1))
+    step.iter = 12
+    storage = EventStorage(12)
+    with storage:
+        step.run_step()
+    return step, storage
+
+
+def test_step_updates_the_weights_and_writes_the_losses():
+    model = _Model()
+    model.w.data.fill_(3.0)  # d/dw = x + a / (2 sqrt(1)) = 3 + 2
+    step = TrainStep(
+        model,
+        [[{"x": 3.0, "a": 4.0}]],
+        with_full_model_clipping(torch.optim.SGD, 100.0, 2.0)(model.parameters(), lr=0.1),
+    )
+    step.iter = 0
+    with EventStorage(0) as storage:
+        step.run_step()
+    assert model.w.item() == pytest.approx(2.5)
+    latest = {name: value for name, (value, _) in storage.latest().items()}
+    assert latest["loss_a"] == pytest.approx(9.0)
+    assert latest["loss_b"] == pytest.approx(4.0)
+    assert latest["total_loss"] == pytest.approx(13.0)
+    assert latest["grad_norm"] == pytest.approx(5.0)
+    assert latest["data_time"] >= 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_stops_before_the_update(bad):
+    model = _Model()
+    step = TrainStep(
+        model,
+        [[{"x": bad, "a": 0.0, "video_id": 7, "frame_indices": [1, 4]}]],
+        torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    step.iter = 12
+    with EventStorage(12), pytest.raises(NumericError) as error:
+        step.run_step()
+    message = str(error.value)
+    for part in ("Iteration 12", "7", "[1, 4]", "loss_a", str(bad)):
+        assert part in message
+    assert "loss_b" not in message
+    assert model.w.item() == 2.0
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_gradient_that_is_not_finite_stops_before_the_update(clip):
+    # At w = 2 the loss is 6, but the derivative of the square root is infinite.
+    with pytest.raises(NumericError) as error:
+        _step(3.0, 1.0, clip=clip)
+    message = str(error.value)
+    for part in ("Iteration 12", "video", "7", "gradient", "inf", "loss_a = 6", "w"):
+        assert part in message
+
+
+def test_state_goes_round():
+    model = _Model()
+    step = TrainStep(model, [], torch.optim.AdamW(model.parameters(), lr=0.5))
+    other_model = _Model()
+    other = TrainStep(other_model, [], torch.optim.AdamW(other_model.parameters(), lr=0.1))
+    other.load_state_dict(step.state_dict())
+    assert other.optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_state_of_a_mixed_precision_training_loads_without_a_gpu():
+    model = _Model()
+    step = TrainStep(model, [], torch.optim.SGD(model.parameters(), lr=0.5))
+    step.load_state_dict({**step.state_dict(), "grad_scaler": {"scale": 2.0}})
+    assert "grad_scaler" not in step.state_dict()

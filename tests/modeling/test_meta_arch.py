@@ -1,0 +1,246 @@
+"""The whole model: batches in, losses or tracks out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from torch import nn
+
+from maskfreevis_ext.errors import DataError
+from tests.helpers.configs import tiny_cfg
+
+LOSSES = {
+    "loss_ce",
+    "loss_mask",
+    "loss_dice",
+    "loss_mask_proj",
+    "loss_bound",
+    "loss_bound_neighbor",
+}
+
+
+def _clip(
+    frames: int = 2,
+    size: tuple[int, int] = (48, 64),
+    objects: int = 2,
+    supervision: str = "box",
+) -> dict:
+    """One clip as the mapper gives it; the first object is absent in the first frame of longer clips."""
+    height, width = size
+    instances = []
+    for t in range(frames):
+        frame = Instances(size)
+        frame.gt_classes = torch.arange(objects) % 3
+        frame.gt_ids = torch.arange(objects)
+        boxes = torch.tensor([[4.0, 6.0, 30.0, 40.0]]).repeat(objects, 1)
+        boxes += torch.arange(objects)[:, None] * 2 + t
+        if t == 0 and frames > 1 and objects:
+            frame.gt_ids[0] = -1
+            boxes[0] = 0
+        frame.gt_boxes = Boxes(boxes)
+        if supervision == "mask":
+            masks = torch.zeros(objects, height, width, dtype=torch.bool)
+            for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+                mask[y1:y2, x1:x2] = True
+            frame.gt_masks = BitMasks(masks)
+        instances.append(frame)
+    return {
+        "image": [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(frames)],
+        "instances": instances,
+        "supervision": supervision,
+        "height": 2 * height,
+        "width": 2 * width,
+        "video_id": 5,
+        "file_names": [f"{t}.jpg" for t in range(frames)],
+        "frame_indices": list(range(frames)),
+        "length": frames,
+    }
+
+
+def _video(frames: int, size: tuple[int, int] = (48, 64)) -> dict:
+    clip = _clip(frames, size)
+    del clip["instances"], clip["supervision"]
+    return clip
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """The tiny model; tests set its mode and leave its weights alone."""
+    torch.manual_seed(3)
+    return build_model(tiny_cfg())
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 5), (2, 2), (3, 3)])
+def test_training_gives_all_losses(model: nn.Module, batch: int, frames: int) -> None:
+    losses = model.train()([_clip(frames) for _ in range(batch)])
+    assert set(losses) == {f"{k}{i}" for k in LOSSES for i in ("", "_0", "_1", "_2")}
+    for name, loss in losses.items():
+        assert loss.ndim == 0, name
+        assert torch.isfinite(loss), name
+    assert sum(losses.values()).requires_grad
+
+
+def test_training_reaches_every_parameter() -> None:
+    model = build_model(tiny_cfg()).train()
+    clips = [_clip(2), _clip(2, size=(33, 50), supervision="mask"), _clip(2, objects=0)]
+    sum(model(clips).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_training_without_deep_supervision_has_main_losses_only() -> None:
+    model = build_model(tiny_cfg("MODEL.MASK_FORMER.DEEP_SUPERVISION", False)).train()
+    assert set(model([_clip()])) == LOSSES
+
+
+def test_training_with_autocast_is_finite(model: nn.Module) -> None:
+    model.train()
+    clips = [_clip(2)]
+    expected = sum(model(clips).values())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(clips)
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    assert abs(total - expected) < 0.1 * expected
+
+
+def test_training_with_pre_norm_runs() -> None:
+    model = build_model(tiny_cfg("MODEL.MASK_FORMER.PRE_NORM", True)).train()
+    assert torch.isfinite(sum(model([_clip(3)]).values()))
+
+
+def test_training_passes_raw_padded_frames_to_the_criterion(model: nn.Module) -> None:
+    clips = [_clip(2, (40, 64)), _clip(2, (48, 33))]
+    seen = {}
+
+    class Recorder(nn.Module):
+        def forward(self, outputs: dict, targets: list, **kwargs: object) -> dict:
+            seen.update(kwargs, outputs=outputs, targets=targets)
+            return {}
+
+    criterion, model.criterion = model.criterion, Recorder()
+    try:
+        model.train()(clips)
+    finally:
+        model.criterion = criterion
+    assert seen["frame_sizes"] == [(40, 64), (48, 33)]
+    frames = seen["frames"]
+    assert frames.shape == (2, 2, 3, 64, 64)
+    assert torch.equal(frames[0, 1, :, :40, :64], clips[0]["image"][1].float())
+    assert frames[0, :, :, 40:].abs().max() == frames[1, :, :, :, 33:].abs().max() == 0
+    assert seen["outputs"]["pred_masks"].shape == (2, 8, 2, 16, 16)
+    assert len(seen["targets"]) == 2
+
+
+def test_padding_does_not_depend_on_the_pixel_mean(model: nn.Module) -> None:
+    seen = []
+    handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        model.eval()([_video(1, (40, 33))])
+    finally:
+        handle.remove()
+    assert seen[0].shape == (1, 3, 64, 64)
+    assert seen[0][..., 40:, :].abs().max() == seen[0][..., 33:].abs().max() == 0
+    assert seen[0][..., :40, :33].abs().max() > 0
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_inference_output_format(model: nn.Module, frames: int) -> None:
+    results = model.eval()([_video(frames), _video(frames + 1, (50, 40))])
+    assert len(results) == 2
+    for result, length, size in zip(
+        results, (frames, frames + 1), ((96, 128), (100, 80)), strict=True
+    ):
+        assert result["image_size"] == size
+        assert len(result["pred_scores"]) == len(result["pred_labels"]) == 10
+        assert result["pred_scores"] == sorted(result["pred_scores"], reverse=True)
+        assert all(0 <= label < 3 for label in result["pred_labels"])
+        for mask in result["pred_masks"]:
+            assert mask.shape == (length, *size)
+            assert mask.dtype == torch.bool
+            assert mask.device.type == "cpu"
+
+
+def test_inference_keeps_the_asked_number_of_tracks() -> None:
+    model = build_model(tiny_cfg("MODEL.MASKFREE.TEST.NUM_TRACKS", 3)).eval()
+    assert len(model([_video(2)])[0]["pred_masks"]) == 3
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_inference_in_chunks_equals_the_whole(model: nn.Module, chunk: int) -> None:
+    video, seen = _video(5), []
+    model.eval()
+    handle = model.sem_seg_head.predictor.register_forward_hook(
+        lambda _module, _inputs, outputs: seen.append(outputs)
+    )
+    before = model.frames_per_chunk
+    try:
+        whole = model([video])[0]
+        model.frames_per_chunk = chunk
+        parts = model([video])[0]
+    finally:
+        model.frames_per_chunk = before
+        handle.remove()
+    for name in ("pred_logits", "pred_masks"):
+        scale = seen[0][name].abs().max()
+        assert (seen[1][name] - seen[0][name]).abs().max() < 1e-5 * scale
+    assert whole["pred_labels"] == parts["pred_labels"]
+
+
+def test_inference_does_not_see_more_frames_than_a_chunk(model: nn.Module) -> None:
+    sizes = []
+    handle = model.backbone.register_forward_hook(
+        lambda _, inputs, __: sizes.append(len(inputs[0]))
+    )
+    before, model.frames_per_chunk = model.frames_per_chunk, 2
+    try:
+        model.eval()([_video(5)])
+    finally:
+        model.frames_per_chunk = before
+        handle.remove()
+    assert sizes == [2, 2, 1]
+
+
+def test_inference_builds_no_aux_outputs_and_no_graph(model: nn.Module) -> None:
+    seen = []
+    handle = model.sem_seg_head.predictor.register_forward_hook(
+        lambda _module, _inputs, outputs: seen.append(outputs)
+    )
+    try:
+        model.eval()([_video(2)])
+    finally:
+        handle.remove()
+    assert set(seen[0]) == {"pred_logits", "pred_masks"}
+    assert not seen[0]["pred_masks"].requires_grad
+
+
+def test_inference_in_bfloat16_runs() -> None:
+    model = build_model(tiny_cfg()).eval().bfloat16()
+    assert len(model([_video(2)])[0]["pred_masks"]) == 10
+
+
+def test_clips_of_different_length_in_a_batch_raise(model: nn.Module) -> None:
+    with pytest.raises(DataError, match=r"same number of frames, got \[2, 3\] for videos \[5, 5\]"):
+        model.train()([_clip(2), _clip(3)])
+
+
+def test_frames_of_different_size_in_a_video_raise(model: nn.Module) -> None:
+    video = _video(2)
+    video["image"][1] = video["image"][1][:, :40]
+    with pytest.raises(
+        DataError, match=r"Video 5: .* one size, got sizes \[\(40, 64\), \(48, 64\)\]"
+    ):
+        model.eval()([video])
+
+
+def test_video_without_frames_raises(model: nn.Module) -> None:
+    with pytest.raises(DataError, match="Video 5: .* got no frames"):
+        model.eval()([_video(0)])
+
+
+def test_pixel_statistics_are_not_in_the_state_dict(model: nn.Module) -> None:
+    assert not {"pixel_mean", "pixel_std"} & set(model.state_dict())
+    assert model.device == torch.device("cpu")
