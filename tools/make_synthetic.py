@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Write a small generated YouTube-VIS data set: boxes only in train, boxes and masks in val.
 
     python tools/make_synthetic.py --output datasets/synthetic

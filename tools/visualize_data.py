@@ -34,6 +34,8 @@ from maskfreevis_ext.inference.visualize import (
     make_label,
 )
 
+DATASET_NAME = "visualize_data"  #: What --json is registered as.
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -68,9 +70,8 @@ def choose_dataset(args: argparse.Namespace, cfg: CfgNode) -> str:
     if bool(args.json) != bool(args.images):
         raise ConfigError("--json and --images belong together: give both, or --dataset.")
     if args.json:
-        name = "visualize_data"
-        register_ytvis_instances(name, {}, args.json, args.images)
-        return name
+        register_ytvis_instances(DATASET_NAME, {}, args.json, args.images)
+        return DATASET_NAME
     if not args.dataset and not cfg.DATASETS.TRAIN:
         raise ConfigError("Nothing to draw: give --json and --images, --dataset or --config-file.")
     return args.dataset or cfg.DATASETS.TRAIN[0]

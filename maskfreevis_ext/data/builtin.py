@@ -36,7 +36,6 @@ OVIS_CLASSES: tuple[str, ...] = tuple(
     " Tiger Fish Turtle Bicycle Motorcycle Airplane Boat Vehical".split()
 )
 
-#: Name -> (image root, annotation file), relative to the root of all data sets.
 _SPLITS = (("train", "train"), ("val", "valid"), ("test", "test"))
 _YTVIS = {
     f"ytvis_{year}_{split}": (
@@ -51,6 +50,7 @@ _OVIS = {
     f"ovis_{split}": (f"ovis/{folder}", f"ovis/annotations/{folder}.json", OVIS_CLASSES)
     for split, folder in _SPLITS
 }
+#: Name -> (image root, annotation file, classes); the paths are relative to DETECTRON2_DATASETS.
 BUILTIN_DATASETS: dict[str, tuple[str, str, tuple[str, ...]]] = {**_YTVIS, **_OVIS}
 
 

@@ -46,18 +46,24 @@ class VisibleErrors:
             except StopIteration:
                 return
             except DataError as error:
-                plain = _plain_error(error)
-                if plain is error:
+                message = _message_of_worker(error)
+                if message is None:
                     raise
-                raise plain from error
+                logger.debug("A loader's worker failed: %s", error)
+                # Torch's error is in a cycle with its traceback, which holds the iterator. Left to
+                # the garbage collector, that would wait five seconds for each of its workers.
+                error.__traceback__ = None
+                break
             yield _unpack_frames(batch) if self._unpack else batch
+        del batches
+        raise DataError(message)
 
 
-def _plain_error(error: DataError) -> DataError:
-    """The error that a worker raised; torch hands over its traceback as the text of a new one."""
+def _message_of_worker(error: DataError) -> str | None:
+    """What a worker's error said: torch hands over its traceback as text. None if there is none."""
     mark = f"{DataError.__module__}.{DataError.__qualname__}: "
     text = str(error)
-    return DataError(text.rsplit(mark, 1)[1].strip()) if mark in text else error
+    return text.rsplit(mark, 1)[1].strip() if mark in text else None
 
 
 def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ file in another way.
 from __future__ import annotations
 
 import collections
+import contextlib
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Callable
@@ -22,6 +24,10 @@ from maskfreevis_ext.errors import CheckpointError
 _REMEDY = (
     "Such files are never loaded. Convert it to a plain dict of tensors with torch.save, on a "
     "machine where you trust it."
+)
+
+_TENSOR_NAMES = re.compile(
+    r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
 )
 
 
@@ -98,13 +104,36 @@ def load_pkl(path: str) -> object:
 
 
 def _refusal(path: str, message: str) -> str:
-    found = re.search(
-        r"(?:GLOBAL|Trying to (?:load|call|instantiate)[^`']*[`']?)\s*([\w.]+)", message
-    )
-    if found is None and "nsupported" not in message and "weights_only" not in message.lower():
+    names = _foreign_names(path)
+    if not names:
         return f"Weights file {path} cannot be read, it looks damaged: {_first_line(message)}"
-    name = found.group(1) if found else _first_line(message)
-    return f"Weights file {path}: expected tensors and plain values, got {name}. {_REMEDY}"
+    return (
+        f"Weights file {path}: expected tensors and plain values, got {', '.join(names)}. {_REMEDY}"
+    )
+
+
+def _foreign_names(path: str) -> list[str]:
+    """The names in a refused ``.pth`` file that are not PyTorch's own for tensors; runs nothing."""
+    names = []
+    with contextlib.suppress(Exception):  # damaged files; the names up to the damage will do
+        texts: list[str] = []
+        for opcode, argument, _ in pickletools.genops(_pickle_of(path)):
+            if opcode.name == "GLOBAL":
+                names.append(argument.replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                names.append(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return sorted({name for name in names if not _TENSOR_NAMES.fullmatch(name)})
+
+
+def _pickle_of(path: str) -> bytes:
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as f:
+            return f.read()
+    with zipfile.ZipFile(path) as archive:
+        record = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        return archive.read(record)
 
 
 def _first_line(error: object) -> str:
@@ -177,6 +206,10 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode(encoding)
 
 
+def _no_bytes() -> bytes:
+    return b""  # how protocols 0 to 2 write the content of an empty array
+
+
 class _Function:
     """A function that a pickle may call, and not change."""
 
@@ -195,6 +228,8 @@ class _Function:
 _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _Function(_encode),
+    ("__builtin__", "bytes"): _Function(_no_bytes),
+    ("builtins", "bytes"): _Function(_no_bytes),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _Function(_reconstruct),

@@ -227,7 +227,10 @@ def _encode_runs(runs: np.ndarray) -> bytes:
     num_chars = np.ones(len(numbers), dtype=np.int64)
     for chars in range(1, 8):  # up to 35 bits
         half = 1 << (5 * chars - 1)
-        num_chars += (numbers >= half) | (numbers < -half)
+        is_longer = (numbers >= half) | (numbers < -half)
+        if not is_longer.any():
+            break
+        num_chars += is_longer
     starts = np.cumsum(num_chars) - num_chars
     text = np.empty(int(num_chars.sum()), dtype=np.uint8)
     for place in range(int(num_chars.max(initial=0))):

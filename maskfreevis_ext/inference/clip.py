@@ -1,4 +1,4 @@
-"""From the outputs of one clip to tracks: the best (query, class) pairs and their masks in full size.
+"""From the outputs of a clip to tracks: the best (query, class) pairs, their masks in full size.
 
 T frames, Q queries, C classes, K kept tracks, (h, w) logits, (H, W) frame as the user gave it.
 """
@@ -31,7 +31,7 @@ def resize_masks(
     frame_size: tuple[int, int],
     output_size: tuple[int, int],
 ) -> Tensor:
-    """Masks at the size of the video, made frame by frame, so that only one frame is large at a time.
+    """Masks at the size of the video, made frame by frame: one frame is large at a time.
 
     Args:
         mask_logits: (K, T, h, w), of the padded frames.

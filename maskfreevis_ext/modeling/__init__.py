@@ -1,4 +1,4 @@
-"""The network, its targets, its matching and its criterion. Importing this registers them with Detectron2."""
+"""Network, targets, matching and criterion; importing this registers them with Detectron2."""
 
 from maskfreevis_ext.modeling.backbone.swin import D2SwinTransformer, SwinTransformer
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead

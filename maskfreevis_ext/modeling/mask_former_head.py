@@ -70,12 +70,14 @@ class MaskFormerHead(nn.Module):
         """Predict the objects of B clips of T frames.
 
         Args:
-            features: Name → backbone map, (B * T, channels, h, w); the frames of a clip in succession.
+            features: Name → backbone map, (B * T, channels, h, w); the frames of a clip stand
+                together.
             num_frames: T.
             return_aux: Also give ``aux_outputs``.
 
         Returns:
-            ``pred_logits`` (B, Q, C + 1), ``pred_masks`` (B, Q, T, H/4, W/4), maybe ``aux_outputs``.
+            ``pred_logits`` (B, Q, C + 1), ``pred_masks`` (B, Q, T, H/4, W/4) and, if asked for,
+            ``aux_outputs``.
         """
         mask_features, maps = self.pixel_decoder(features)
         return self.predictor(maps, mask_features, num_frames, return_aux)

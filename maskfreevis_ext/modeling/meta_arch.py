@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.inference.clip import clip_result
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.targets import build_targets
@@ -42,7 +42,7 @@ class VideoMaskFormer(nn.Module):
             criterion: Outputs and targets → weighted losses; see ``VideoSetCriterion``.
             pixel_mean: Mean of each channel, in the order of ``INPUT.FORMAT``, 0..255.
             pixel_std: Standard deviation of each channel.
-            size_divisibility: Frames are padded to a multiple of this; < 1: what the backbone needs.
+            size_divisibility: Frames are padded to a multiple of this.
             num_tracks: Tracks kept per video.
             frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
@@ -53,24 +53,35 @@ class VideoMaskFormer(nn.Module):
         self.criterion = criterion
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        self.size_divisibility = (
-            size_divisibility if size_divisibility > 0 else max(backbone.size_divisibility, 1)
-        )
+        self.size_divisibility = size_divisibility
         self.num_tracks = num_tracks
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
-        """Build the parts and read the other arguments of ``__init__``."""
+        """Build the parts and read the other arguments of ``__init__``.
+
+        Raises:
+            ConfigError: The padded size is no multiple of the stride of the masks.
+        """
         backbone = build_backbone(cfg)
+        size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+        if size_divisibility < 1:
+            size_divisibility = max(spec.stride for spec in backbone.output_shape().values())
+        if size_divisibility % cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE:
+            raise ConfigError(
+                "MODEL.MASK_FORMER.SIZE_DIVISIBILITY must be a multiple of "
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE ({cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE}), or -1 "
+                f"for the largest stride of the backbone, got {size_divisibility}."
+            )
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
             "criterion": VideoSetCriterion.from_config(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "size_divisibility": size_divisibility,
             "num_tracks": cfg.MODEL.MASKFREE.TEST.NUM_TRACKS,
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
@@ -85,15 +96,16 @@ class VideoMaskFormer(nn.Module):
         """Losses of a batch of clips, or the tracks of each video.
 
         Args:
-            batched_inputs: B dicts of the data mappers. In training all clips have the same T; their
-                sizes may differ. In evaluation each dict is a whole video, and stands alone.
+            batched_inputs: B dicts of the data mappers. In training all clips have the same T;
+                their sizes may differ. In evaluation each dict is a whole video, and stands alone.
 
         Returns:
-            In training: name → weighted scalar. In evaluation: one dict per video, see ``clip_result``.
+            In training: name → weighted scalar. In evaluation: one dict per video, see
+            ``clip_result``.
 
         Raises:
-            DataError: A clip has no frames, or frames of different sizes; or, in training, the clips
-                differ in T.
+            DataError: A clip has no frames, or frames of different sizes; or, in training, the
+                clips differ in T.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -104,10 +116,10 @@ class VideoMaskFormer(nn.Module):
         lengths = [clip.shape[0] for clip in clips]
         if len(set(lengths)) > 1:
             raise DataError(
-                f"The clips of a training batch must have the same number of frames, got {lengths} for "
-                f"videos {[clip.get('video_id') for clip in batched_inputs]}. Set the same frame count "
-                "(INPUT.SAMPLING_FRAME_NUM, INPUT.PSEUDO.SAMPLING_FRAME_NUM) for all data sets, or "
-                "let each batch come from one of them."
+                "The clips of a training batch must have the same number of frames, got "
+                f"{lengths} for videos {[clip.get('video_id') for clip in batched_inputs]}. Set "
+                "the same frame count (INPUT.SAMPLING_FRAME_NUM, INPUT.PSEUDO.SAMPLING_FRAME_NUM) "
+                "for all data sets, or let each batch come from one of them."
             )
         sizes = [(clip.shape[2], clip.shape[3]) for clip in clips]
         height, width = self._padded_size(sizes)

@@ -1,12 +1,13 @@
 """Pixel decoder: a deformable encoder over the coarse maps and one map at stride 4 for the masks.
 
-The frames are independent of each other here. N: frames (B * T), S: tokens of all levels of a frame, D: channels.
+The frames are independent of each other here.
+N: frames (B * T), S: tokens of all levels of a frame, D: channels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ PIXEL_DECODER_REGISTRY.__doc__ = (
 
 
 def build_norm(name: str, channels: int) -> nn.Module | None:
-    """Detectron2's normalisation layer; "GN" takes as many of its 32 groups as divide the channels."""
+    """Detectron2's normalisation layer; "GN" takes as many of 32 groups as divide the channels."""
     if name == "GN":
         return nn.GroupNorm(math.gcd(32, channels), channels)
     return get_norm(name, channels)
@@ -94,7 +95,7 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
         offsets = self.sampling_offsets(query).view(*shape, 2)
         weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
-        # Offsets are in cells of the sampled level; places keep the precision of the reference points.
+        # Offsets are in cells of the level; places keep the precision of the reference points.
         cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
         locations = reference_points[:, None, None, None] + offsets / cells[:, None]
         return self.output_proj(
@@ -201,7 +202,7 @@ class MSDeformAttnTransformer(nn.Module):
             maps: K maps, (N, D, h_k, w_k).
 
         Returns:
-            K maps of the same shapes; views of one (N, S, D) tensor, so channels are last in memory.
+            K maps of the same shapes: views of one (N, S, D) tensor, channels last in memory.
         """
         spatial_shapes = [(m.shape[2], m.shape[3]) for m in maps]
         tokens = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2).contiguous()
@@ -226,6 +227,27 @@ def _cell_centres(height: int, width: int, device: torch.device) -> Tensor:
     x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([grid_x, grid_y], dim=2).flatten(0, 1)
+
+
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm: str,
+    activation: Callable[[Tensor], Tensor] | None = None,
+) -> Conv2d:
+    """Convolution of the same size with a norm, or a bias where there is none."""
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        bias=norm == "",
+        norm=build_norm(norm, out_channels),
+        activation=activation,
+    )
+    weight_init.c2_xavier_fill(conv)
+    return conv
 
 
 @PIXEL_DECODER_REGISTRY.register()
@@ -266,7 +288,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             dim_feedforward: Width of the encoder's feed-forward blocks.
 
         Raises:
-            ConfigError: A name of ``transformer_in_features`` is no input, or D does not suit the heads.
+            ConfigError: A name of ``transformer_in_features`` is no input, or D does not suit the
+                heads.
         """
         super().__init__()
         missing = sorted(set(transformer_in_features) - set(input_shape))
@@ -278,8 +301,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             )
         if conv_dim % num_heads or conv_dim % 2:
             raise ConfigError(
-                "MODEL.SEM_SEG_HEAD.CONVS_DIM must be even and a multiple of MODEL.MASK_FORMER.NHEADS "
-                f"({num_heads}), got {conv_dim}."
+                "MODEL.SEM_SEG_HEAD.CONVS_DIM must be even and a multiple of "
+                f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {conv_dim}."
             )
         by_stride = sorted(input_shape, key=lambda name: input_shape[name].stride)
         # Coarse maps first, as the video decoder wants them.
@@ -302,33 +325,12 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         # Fine maps, from coarse to fine; their layers are numbered from fine to coarse.
         finest = min(input_shape[name].stride for name in self.in_features)
-        self.fine_features = [
-            name for name in by_stride if common_stride <= input_shape[name].stride < finest
-        ]
-        self.fine_features.reverse()
-        for number in range(1, len(self.fine_features) + 1):
-            name = self.fine_features[-number]
-            bias = norm == ""
-            lateral = Conv2d(
-                input_shape[name].channels,
-                conv_dim,
-                kernel_size=1,
-                bias=bias,
-                norm=build_norm(norm, conv_dim),
-            )
-            output = Conv2d(
-                conv_dim,
-                conv_dim,
-                kernel_size=3,
-                padding=1,
-                bias=bias,
-                norm=build_norm(norm, conv_dim),
-                activation=F.relu,
-            )
-            for conv in (lateral, output):
-                weight_init.c2_xavier_fill(conv)
-            self.add_module(f"adapter_{number}", lateral)
-            self.add_module(f"layer_{number}", output)
+        fine = [name for name in by_stride if common_stride <= input_shape[name].stride < finest]
+        for number, name in enumerate(fine, start=1):
+            channels = input_shape[name].channels
+            self.add_module(f"adapter_{number}", _conv(channels, conv_dim, 1, norm))
+            self.add_module(f"layer_{number}", _conv(conv_dim, conv_dim, 3, norm, F.relu))
+        self.fine_features = list(enumerate(fine, start=1))[::-1]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
@@ -365,8 +367,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             ]
             encoded = self.transformer(projected)
             fine = encoded[-1]
-            for index, name in enumerate(self.fine_features):
-                number = len(self.fine_features) - index
+            for number, name in self.fine_features:
                 lateral = getattr(self, f"adapter_{number}")(features[name].to(dtype))
                 upsampled = F.interpolate(
                     fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False

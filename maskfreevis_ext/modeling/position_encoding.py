@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def _sine_axis(length: int, dim: int, device: torch.device) -> Tensor:
-    """Encoding of positions 1..length, scaled so that the last is 2 pi: sin and cos in turn, (length, dim)."""
+    """Encoding of positions 1..length, scaled so that the last is 2 pi.
+
+    Returns:
+        (length, dim), float32: sine and cosine in turn, of falling frequency.
+    """
     position = torch.arange(1, length + 1, device=device, dtype=torch.float32)
     position = position / (length + 1e-6) * (2 * math.pi)
     channel = torch.arange(dim, device=device)

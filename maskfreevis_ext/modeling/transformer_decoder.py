@@ -6,6 +6,7 @@ B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ TRANSFORMER_DECODER_REGISTRY.__doc__ = (
 
 
 class MultiheadAttention(nn.Module):
-    """``nn.MultiheadAttention`` (its parameters, their names and its values), for several inputs at once.
+    """``nn.MultiheadAttention``: the same parameters, names and values.
 
     It always runs the fused attention, and takes a mask that is not repeated over the heads.
     """
@@ -76,7 +77,7 @@ class MultiheadAttention(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """What the three blocks of a layer share: a residual with LayerNorm before or after the block."""
+    """What the blocks of a layer share: a residual, with LayerNorm before or after the block."""
 
     norm: nn.LayerNorm
     pre_norm: bool
@@ -118,7 +119,7 @@ class CrossAttentionLayer(_ResidualBlock):
     def forward(
         self, queries: Tensor, query_position: Tensor, key: Tensor, value: Tensor, allowed: Tensor
     ) -> Tensor:
-        """Update the queries, (B, Q, D), from keys and values (B, S, D) where allowed, (B, Q, S)."""
+        """Update the queries (B, Q, D) from keys and values (B, S, D), where allowed (B, Q, S)."""
         placed = self._enter(queries) + query_position
         return self._leave(queries, self.multihead_attn(placed, key, value, allowed))
 
@@ -155,9 +156,7 @@ class MLP(nn.Module):
         """
         super().__init__()
         dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_dim) to (..., out_dim)."""
@@ -168,10 +167,10 @@ class MLP(nn.Module):
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
-    """Masked-attention decoder over clips (Cheng et al., "Mask2Former for Video", arXiv 2112.10764).
+    """Masked-attention decoder over clips (Cheng et al., Mask2Former for video, arXiv 2112.10764).
 
-    Owns the queries. Each layer attends to one level, coarse to fine and around again, only where the
-    mask that the queries predict so far is on.
+    Owns the queries. Each layer attends to one level, coarse to fine and around again, only where
+    the mask that the queries predict so far is on.
     """
 
     @configurable
@@ -211,8 +210,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         super().__init__()
         if hidden_dim % num_heads or hidden_dim % 2:
             raise ConfigError(
-                "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of MODEL.MASK_FORMER.NHEADS "
-                f"({num_heads}), got {hidden_dim}."
+                "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of "
+                f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
             )
         self.num_levels = num_levels
         self.transformer_self_attention_layers = nn.ModuleList(
@@ -244,8 +243,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         mask_former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD
         if mask_former.DEC_LAYERS < 1:
             raise ConfigError(
-                "MODEL.MASK_FORMER.DEC_LAYERS counts the prediction from the learned queries too, so it "
-                f"must be at least 1, got {mask_former.DEC_LAYERS}."
+                "MODEL.MASK_FORMER.DEC_LAYERS counts the prediction from the learned queries too, "
+                f"so it must be at least 1, got {mask_former.DEC_LAYERS}."
             )
         return {
             "in_channels": in_channels,
@@ -281,7 +280,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             maps: Encoded maps, coarse first, (B * T, channels, h_k, w_k).
             mask_features: (B * T, mask_dim, h, w).
             num_frames: T, frames of each clip.
-            return_aux: Also give the predictions of the learned queries and of every layer but the last.
+            return_aux: Also give the predictions of the learned queries and of every layer but
+                the last.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
@@ -296,7 +296,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 f"{mask_features.shape[0]} frames do not make whole clips of {num_frames}."
             )
         values, keys = self._memory(maps, num_frames)
-        # (B * T, channels, h, w) -> (B, channels, T, h, w): one product gives the masks of all frames.
+        # (B * T, channels, h, w) -> (B, channels, T, h, w), for one product over all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
         resized = self._resized_mask_features(mask_features, maps)
 
@@ -347,8 +347,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     def _resized_mask_features(mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """Mask features at the size of each level, (B, mask_dim, T * h_k * w_k).
 
-        Masks are linear in the features, and so is the resizing: to resize the features once per level
-        gives the same as to resize the masks once per layer.
+        Masks are linear in the features, and so is the resizing: to resize the features once per
+        level gives the same as to resize the masks once per layer.
         """
         flat = mask_features.flatten(1, 2)
         return [
@@ -361,7 +361,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     @staticmethod
     @torch.no_grad()
     def _allowed(mask_embedding: Tensor, resized_features: Tensor) -> Tensor:
-        """Where a query may look: on its own mask (probability >= 0.5), and anywhere if that is empty.
+        """Where a query may look: on its mask (probability >= 0.5), or anywhere if that is empty.
 
         Returns:
             Bool (B, Q, T * h_k * w_k).

@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention (Zhu et al., "Deformable DETR", ICLR 2021, arXiv 2010.04159, eq. 3).
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159, equation 3).
 
-S: value tokens of all levels, L: query tokens, K: levels, P: points per level, D: channels of a head.
+S: value tokens of all levels, L: query tokens, K: levels, P: points per level, D: head channels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sampling of maps at points, and the choice of uncertain points (PointRend, arXiv 1912.08193).
 
-N: maps, C: channels, P: points. Point coordinates are (x, y) in [0, 1] x [0, 1], where (0, 0) is the outer corner of the
-first pixel and (1, 1) that of the last one.
+N: maps, C: channels, P: points. Point coordinates are (x, y) in [0, 1] x [0, 1]: (0, 0) is the
+outer corner of the first pixel and (1, 1) that of the last one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def uncertain_point_coords(
 ) -> Tensor:
     """Points near the decision boundary of each map, and some anywhere (PointRend, section 3.1).
 
-    Of ``num_points * oversample_ratio`` uniform points those whose sampled logit is closest to 0 are
-    kept, as many as ``importance_ratio`` says; the rest is uniform.
+    Of ``num_points * oversample_ratio`` uniform points those whose sampled logit is closest to 0
+    are kept, as many as ``importance_ratio`` says; the rest is uniform.
 
     Args:
         logits: Mask logits, (N, 1, H, W).
@@ -77,8 +77,8 @@ def uncertain_point_coords(
         return given
 
     candidates = uniform(candidates, num_candidates, "candidates")
-    # The logit is sampled first and judged then: the uncertainty of a point between a certain 0 and a
-    # certain 1 is high, while the mean of their uncertainties is low.
+    # The logit is sampled first and judged then: the uncertainty of a point between a certain 0 and
+    # a certain 1 is high, while the mean of their uncertainties is low.
     uncertainty = -sample_points(logits, candidates).squeeze(1).abs()
     chosen = uncertainty.topk(num_uncertain, dim=1).indices
     coords = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))

@@ -24,7 +24,8 @@ def _frames(count: int = 4) -> list[np.ndarray]:
 
 
 EVERYTHING = (
-    *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative_range", "INPUT.CROP.SIZE", (0.5, 0.5)),
+    *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative_range"),
+    *("INPUT.CROP.SIZE", (0.5, 0.5)),
     *("INPUT.MIN_SIZE_TRAIN", (24, 32, 48), "INPUT.RANDOM_FLIP", "flip_by_clip"),
     *("INPUT.AUGMENTATIONS", ["brightness", "contrast", "saturation", "rotation"]),
     *("INPUT.SUPERVISION", "mask"),
@@ -118,7 +119,9 @@ def test_test_time_resizes_only():
         frames, _ = build_clip_augmentation(cfg, False)(_frames())
         assert frames[0].shape == (20, 30, 3)
     cfg = data_cfg("INPUT.MIN_SIZE_TEST", 0)
-    np.testing.assert_array_equal(build_clip_augmentation(cfg, False)(_frames())[0][1], _frames()[1])
+    np.testing.assert_array_equal(
+        build_clip_augmentation(cfg, False)(_frames())[0][1], _frames()[1]
+    )
 
 
 def test_brightness_and_contrast_map_equal_values_to_equal_values():

@@ -1,4 +1,4 @@
-"""The mapper's samples: rows aligned over frames, boxes that follow their pixels, errors with a place."""
+"""The mapper's samples: aligned rows, boxes that follow their pixels, errors with a place."""
 
 from __future__ import annotations
 

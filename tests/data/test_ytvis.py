@@ -1,4 +1,4 @@
-"""Reading YouTube-VIS files: what is accepted, what is mended, and what is refused with which words."""
+"""Reading YouTube-VIS files: what is accepted, what is mended, what is refused and how."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ def test_file_beyond_the_size_limit_is_refused_before_it_is_read(tmp_path):
 
 def test_too_many_categories_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ytvis, "MAX_CATEGORIES", 2)
-    with pytest.raises(DataError, match="'categories' must have 1..2"):
+    with pytest.raises(DataError, match=r"'categories' must have 1\.\.2"):
         _load(tmp_path, plain_content())
 
 
@@ -430,7 +430,10 @@ def test_mutated_file_is_refused_or_gives_sound_dicts(tmp_path, data):
     try:
         videos = load_ytvis_json(path, "root")
     except DataError as error:
-        assert str(error).startswith(path)
+        message = str(error)
+        videos = None
+    if videos is None:
+        assert message.startswith(path)
         return
     for video in videos:
         length = video["length"]

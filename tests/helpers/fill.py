@@ -1,11 +1,11 @@
 """Parameter values that depend on the name and the shape only, so that no weight file is needed.
 
 The golden outputs of the reference were made with the same values. The rules, the first that fits:
-buffers of counts and indices and the criterion keep their values; running_var 0.5 + uniform; running_mean
-0.1 normal; conv3.norm.weight 0.2 + 0.1 uniform; other 1-D weights 0.75 + 0.5 uniform; sampling_offsets.bias
-4 uniform - 2; other 1-D 0.1 normal; embeddings normal; relative_position_bias_table and absolute_pos_embed
-0.5 normal; the rest normal / sqrt(fan_in), halved for the last layer of mask_embed and times sqrt(2) for
-convolutions of the backbone.
+buffers of counts and indices and the criterion keep their values; running_var 0.5 + uniform;
+running_mean 0.1 normal; conv3.norm.weight 0.2 + 0.1 uniform; other 1-D weights 0.75 + 0.5 uniform;
+sampling_offsets.bias 4 uniform - 2; other 1-D 0.1 normal; embeddings normal;
+relative_position_bias_table and absolute_pos_embed 0.5 normal; the rest normal / sqrt(fan_in),
+halved for the last layer of mask_embed and times sqrt(2) for convolutions of the backbone.
 """
 
 from __future__ import annotations

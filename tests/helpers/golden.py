@@ -55,12 +55,16 @@ class CriterionCase:
         height, width = self.frame_size
         return F.pad(images, (0, -width % divisor, 0, -height % divisor))
 
+    def masks_of(self, clip: int) -> Tensor:
+        """Masks of the objects of a clip, (N, T, H, W), bool."""
+        return torch.from_numpy(self.golden[f"gt_masks_b{clip}"]) > 0
+
     @property
     def targets(self) -> list[dict[str, Tensor]]:
         """B dicts, with masks in mask mode and with the boxes of those masks in box mode."""
         targets = []
         for clip in range(self.num_clips):
-            masks = torch.from_numpy(self.golden[f"gt_masks_b{clip}"]) > 0
+            masks = self.masks_of(clip)
             target = {
                 "labels": torch.from_numpy(self.golden[f"labels_b{clip}"]),
                 "ids": torch.from_numpy(self.golden[f"ids_b{clip}"]),

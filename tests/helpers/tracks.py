@@ -13,7 +13,7 @@ GOLDEN_DIR = Path(__file__).resolve().parent.parent / "golden"
 
 
 def golden_case(name: str) -> dict[str, Any]:
-    """``gt``, ``results`` and ``expected`` (of the official evaluator, in [0, 1]) of a stored case."""
+    """``gt``, ``results`` and the official evaluator's ``expected`` (in [0, 1]) of a case."""
     return json.loads((GOLDEN_DIR / f"eval_{name}.json").read_text())
 
 
@@ -38,7 +38,7 @@ def random_track(
 
 
 def make_ground_truth(rng: np.random.RandomState, num_videos: int = 3) -> dict[str, Any]:
-    """A YTVIS annotation file with masks: videos of different sizes, two classes with ids 2 and 5."""
+    """A YTVIS annotation file with masks: videos of different sizes, two classes, ids 2 and 5."""
     videos, annotations = [], []
     for video_id in range(10, 10 + num_videos):
         length, height, width = rng.randint(1, 5), rng.randint(8, 30), rng.randint(8, 30)

@@ -34,8 +34,8 @@ def rectangle(x: int, y: int, w: int, h: int, size: tuple[int, int] = (HEIGHT, W
 def plain_content(lengths: tuple[int, ...] = (4, 3), *, masks: bool = False) -> dict[str, Any]:
     """Videos 1, 2, ... of some lengths; video v has the tracks 10 v (all frames) and 10 v + 1.
 
-    The boxes of track 10 v are [2 + t, 3, 8, 6] in frame t; track 10 v + 1 is absent from frame 0 and has
-    the boxes [15, 5 + t, 10, 7].
+    The boxes of track 10 v are [2 + t, 3, 8, 6] in frame t; track 10 v + 1 is absent from frame 0
+    and has the boxes [15, 5 + t, 10, 7].
     """
     videos, annotations = [], []
     for v, length in enumerate(lengths, start=1):

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.configs import tiny_cfg
 
 LOSSES = {
@@ -27,7 +27,7 @@ def _clip(
     objects: int = 2,
     supervision: str = "box",
 ) -> dict:
-    """One clip as the mapper gives it; the first object is absent in the first frame of longer clips."""
+    """A clip as the mapper gives it; in clips of T > 1 the first object is absent at first."""
     height, width = size
     instances = []
     for t in range(frames):
@@ -110,6 +110,18 @@ def test_training_with_autocast_is_finite(model: nn.Module) -> None:
 def test_training_with_pre_norm_runs() -> None:
     model = build_model(tiny_cfg("MODEL.MASK_FORMER.PRE_NORM", True)).train()
     assert torch.isfinite(sum(model([_clip(3)]).values()))
+
+
+def test_training_with_swin_and_dropout_runs() -> None:
+    cfg = tiny_cfg("MODEL.BACKBONE.NAME", "D2SwinTransformer", "MODEL.MASK_FORMER.DROPOUT", 0.1)
+    cfg.MODEL.SWIN.EMBED_DIM = 8
+    cfg.MODEL.SWIN.DEPTHS = [2, 1, 1, 1]
+    cfg.MODEL.SWIN.NUM_HEADS = [1, 2, 2, 2]
+    model = build_model(cfg).train()
+    sum(model([_clip(2, (40, 50))]).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
 
 
 def test_training_passes_raw_padded_frames_to_the_criterion(model: nn.Module) -> None:
@@ -237,8 +249,21 @@ def test_frames_of_different_size_in_a_video_raise(model: nn.Module) -> None:
 
 
 def test_video_without_frames_raises(model: nn.Module) -> None:
-    with pytest.raises(DataError, match="Video 5: .* got no frames"):
+    with pytest.raises(DataError, match=r"Video 5: .* got no frames"):
         model.eval()([_video(0)])
+
+
+@pytest.mark.parametrize(("divisibility", "padded"), [(-1, (64, 64)), (4, (40, 36))])
+def test_size_divisibility_sets_the_padding(divisibility: int, padded: tuple[int, int]) -> None:
+    model = build_model(tiny_cfg("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", divisibility))
+    assert model._padded_size([(40, 33), (38, 20)]) == padded
+    assert torch.isfinite(sum(model.train()([_clip(2, (40, 33))]).values()))
+    assert len(model.eval()([_video(2, (40, 33))])[0]["pred_masks"]) == 10
+
+
+def test_size_divisibility_must_suit_the_masks() -> None:
+    with pytest.raises(ConfigError, match=r"SIZE_DIVISIBILITY must be a multiple of .* got 6"):
+        build_model(tiny_cfg("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", 6))
 
 
 def test_pixel_statistics_are_not_in_the_state_dict(model: nn.Module) -> None:

@@ -24,7 +24,7 @@ def _inputs(
 
 
 def _bilinear(cells: Tensor, x: float, y: float) -> Tensor:
-    """Value of a map (H, W, D) at pixel coordinates whose integers are cell centres; zero outside."""
+    """Value of a map (H, W, D) where integers are cell centres; zero outside."""
     height, width, dim = cells.shape
     total = cells.new_zeros(dim)
     for row in range(height):

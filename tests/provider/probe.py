@@ -290,6 +290,11 @@ def loaders() -> list:
             )
             batches = [[e["id"] for e in b] for b, _ in zip(loader, range(8), strict=False)]
             answers.append(batches)
+    cfg = get_cfg()
+    cfg.SEED, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS = 7, 3, 0
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+    loader = build_detection_train_loader(cfg, mapper=_Mapper(), dataset=list(data))
+    answers.append([[e["double"] for e in b] for b, _ in zip(loader, range(4), strict=False)])
     test = build_detection_test_loader(list(data), mapper=None, batch_size=4)
     answers.append([[entry["id"] for entry in batch] for batch in test])
     return answers
@@ -329,11 +334,11 @@ def layers() -> list:
     for name in ("BN", "FrozenBN", "GN", "LN", ""):
         norm = get_norm(name, 64)
         layer = Conv2d(64, 64, 1, bias=norm is None, norm=norm, activation=torch.relu)
-        answers.append([sorted(layer.state_dict()), float(layer(x).mean())])
+        answers.append([sorted(layer.state_dict()), layer(x).mean().item()])
     frozen = FrozenBatchNorm2d(64)
     frozen.running_var.fill_(4.0)
     frozen.running_mean.fill_(0.25)
-    answers.append([float(frozen(x).sum()), float(frozen(x.clone().requires_grad_()).sum())])
+    answers.append([frozen(x).sum().item(), frozen(x.clone().requires_grad_()).sum().item()])
     stack = nn.Sequential(nn.Conv2d(64, 64, 1), nn.Sequential(nn.BatchNorm2d(64)))
     converted = FrozenBatchNorm2d.convert_frozen_batchnorm(stack)
     answers.append([type(converted[1][0]).__name__, converted is stack])

@@ -412,7 +412,7 @@ class D2SwinTransformer(SwinTransformer):
     """``SwinTransformer`` made from ``MODEL.SWIN``."""
 
     def __init__(self, cfg: CfgNode, input_shape: ShapeSpec) -> None:
-        """Make the backbone from the config; ``input_shape`` is not used, images have 3 channels."""
+        """Make it from the config; images have 3 channels, so ``input_shape`` is unused."""
         swin = cfg.MODEL.SWIN
         super().__init__(
             pretrain_img_size=swin.PRETRAIN_IMG_SIZE,

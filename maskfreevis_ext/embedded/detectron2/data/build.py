@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data.common import (
     AspectRatioGroupedDataset,
     DatasetFromList,
@@ -101,6 +102,30 @@ def build_batch_data_loader(
     return batches if collate_fn is None else map(collate_fn, batches)
 
 
+def _train_loader_from_config(
+    cfg: CfgNode,
+    mapper: Callable[[dict[str, Any]], Any],
+    *,
+    dataset: list[dict[str, Any]] | Dataset,
+    sampler: Sampler | None = None,
+) -> dict[str, Any]:
+    if sampler is None and not isinstance(dataset, IterableDataset):
+        name = cfg.DATALOADER.SAMPLER_TRAIN
+        if name != "TrainingSampler":
+            raise ValueError(f"DATALOADER.SAMPLER_TRAIN {name!r}, expected 'TrainingSampler'.")
+        logging.getLogger(__name__).info("Using training sampler %s", name)
+        sampler = TrainingSampler(len(dataset), seed=cfg.SEED)
+    return {
+        "dataset": dataset,
+        "sampler": sampler,
+        "mapper": mapper,
+        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+    }
+
+
+@configurable(from_config=_train_loader_from_config)
 def build_detection_train_loader(
     dataset: list[dict[str, Any]] | Dataset,
     *,
@@ -114,7 +139,7 @@ def build_detection_train_loader(
 ) -> Any:
     """An endless loader for training.
 
-    Unlike the real one it does not take a config instead of these arguments.
+    With a config as its first argument it needs ``mapper`` and ``dataset`` beside it.
 
     Args:
         dataset: Dataset dicts, or a torch data set.

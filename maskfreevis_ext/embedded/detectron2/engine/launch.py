@@ -82,3 +82,5 @@ def _run_worker(
         torch.cuda.set_device(local_rank)
     comm.synchronize()  # nobody runs ahead into a collective while others still start
     main_func(*args)
+    # After an error the group is left as it is: the others may hang in a collective, and are killed.
+    dist.destroy_process_group()

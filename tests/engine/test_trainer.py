@@ -1,0 +1,166 @@
+"""The trainer as a whole, on generated videos."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils.env import seed_all_rng
+
+from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
+from maskfreevis_ext.errors import ConfigError, NumericError
+from tests.helpers.training import CONFIG, VAL, tiny_options
+
+
+def _cfg(videos: Path, output: Path, *more: object):
+    return load_config(CONFIG, tiny_options(videos, output, *more))
+
+
+def _train(cfg, *, resume: bool = False) -> Trainer:
+    seed_all_rng(cfg.SEED)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_videos, tmp_path_factory):
+    """A training of 4 iterations with a checkpoint after the second."""
+    return _train(_cfg(tiny_videos, tmp_path_factory.mktemp("trained"), "VIS_PERIOD", 2))
+
+
+def _metrics(trainer: Trainer) -> list[dict]:
+    lines = Path(trainer.cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_training_writes_losses_rate_and_evaluation(trained):
+    metrics = {name: value for line in _metrics(trained) for name, value in line.items()}
+    for name in ("total_loss", "loss_ce", "loss_mask_proj", "loss_bound", "lr", "grad_norm"):
+        assert math.isfinite(metrics[name]), name
+    assert metrics["iteration"] == 4
+    # After the training, without EVAL_PERIOD.
+    assert any(name.endswith("AP50") for name in metrics)
+    assert Path(trained.cfg.OUTPUT_DIR, "inference", "results.json").is_file()
+
+
+def test_training_writes_checkpoints_that_hold_no_code(trained):
+    folder = Path(trained.cfg.OUTPUT_DIR)
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    data = torch.load(folder / "model_0000001.pth", weights_only=True)
+    assert data["iteration"] == 1
+    assert len(data["trainer"]["random_states"]) == 1
+
+
+def test_training_writes_pictures_for_tensorboard(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(trained.cfg.OUTPUT_DIR)
+    events.Reload()
+    names = events.Tags()["images"]
+    assert f"predictions/{VAL}/frame_0" in names
+    assert {"total_loss", "lr"} <= set(events.Tags()["scalars"])
+
+
+def test_drawing_does_not_change_the_training(trained, tiny_videos, tmp_path):
+    """Neither the weights nor the random numbers know whether pictures were drawn."""
+    other = _train(_cfg(tiny_videos, tmp_path, "VIS_PERIOD", 0))
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(value, trained.model.state_dict()[name]), name
+
+
+def test_resume_goes_on_with_iteration_optimizer_rate_and_random_state(tiny_videos, tmp_path):
+    options = ["SOLVER.STEPS", "(3,)", "SOLVER.MAX_ITER"]
+    first = _train(_cfg(tiny_videos, tmp_path, *options, 2))
+    assert first.optimizer.param_groups[0]["lr"] == first.cfg.SOLVER.BASE_LR
+    states = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]
+
+    second = Trainer(_cfg(tiny_videos, tmp_path, *options, 6))
+    torch.manual_seed(123)
+    second.resume_or_load(resume=True)
+    assert (second.start_iter, second.checkpointer.resumed) == (2, True)
+    assert second.model.criterion._iter.item() == 2
+    assert torch.equal(torch.get_rng_state(), states["random_states"][0]["torch"])
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    moments = second.optimizer.state_dict()["state"]
+    for index, expected in first.optimizer.state_dict()["state"].items():
+        assert torch.equal(moments[index]["exp_avg"], expected["exp_avg"])
+    second.train()
+    assert second.iter == 6
+    assert [line["iteration"] for line in _metrics(second)] == [1, 2, 5, 6]
+    assert second.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * first.cfg.SOLVER.BASE_LR)
+
+
+def test_weights_of_another_training_start_at_iteration_0(trained, tiny_videos, tmp_path):
+    weights = Path(trained.cfg.OUTPUT_DIR, "model_final.pth")
+    saved = torch.load(weights, weights_only=True)["model"]
+    assert saved["criterion._iter"].item() == 4
+    trainer = Trainer(_cfg(tiny_videos, tmp_path, "MODEL.WEIGHTS", weights))
+    trainer.resume_or_load(resume=True)  # nothing to go on from in the new folder
+    assert trainer.start_iter == 0
+    assert trainer.model.criterion._iter.item() == 0
+    assert torch.equal(trainer.model.state_dict()["sem_seg_head.predictor.query_feat.weight"],
+                       saved["sem_seg_head.predictor.query_feat.weight"])  # fmt: skip
+
+
+def test_counter_of_a_wrapped_model_is_found():
+    model = torch.nn.Module()
+    model.criterion = torch.nn.Module()
+    model.criterion.register_buffer("_iter", torch.zeros(1))
+    wrapper = torch.nn.Module()
+    wrapper.module = model
+    reset_iteration_counter(wrapper, 5)
+    assert model.criterion._iter.item() == 5
+    reset_iteration_counter(torch.nn.Linear(1, 1), 5)
+
+
+def test_wrong_number_of_classes_is_found_before_training(tiny_videos, tmp_path):
+    cfg = _cfg(tiny_videos, tmp_path, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5)
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES.* 3.* 5"):
+        Trainer(cfg)
+
+
+def test_missing_test_set_is_found_before_training(tiny_videos, tmp_path):
+    cfg = _cfg(tiny_videos, tmp_path, "DATASETS.TEST", "('ytvis_2019_val',)")
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST.*ytvis_2019_val"):
+        Trainer(cfg)
+
+
+def test_training_without_a_test_set(tiny_videos, tmp_path):
+    trainer = _train(_cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1))
+    assert not any("AP" in name for line in _metrics(trainer) for name in line)
+
+
+def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
+    options = tiny_options(tiny_videos, tmp_path)
+    entries = json.loads(options[options.index("INPUT.DATASETS") + 1].replace("'", '"'))
+    entries.append(["tiny_val_again", *entries[1][1:]])
+    more = ["INPUT.DATASETS", entries, "DATASETS.TEST", f"('{VAL}', 'tiny_val_again')"]
+    more += ["TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 2]
+    trainer = _train(_cfg(tiny_videos, tmp_path, *more))
+    first = _metrics(trainer)[0]
+    assert any(VAL in name and name.endswith("AP") for name in first)
+    for name in (VAL, "tiny_val_again"):
+        assert (tmp_path / "inference" / name / "results.json").is_file()
+
+
+def test_nan_ends_the_training_without_a_traceback_in_the_log(tiny_videos, tmp_path, caplog):
+    trainer = Trainer(_cfg(tiny_videos, tmp_path))
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    bad = trainer.model.sem_seg_head.predictor.class_embed.bias
+    bad.data[0] = float("nan")
+    with caplog.at_level(logging.INFO), pytest.raises((NumericError, ValueError)) as error:
+        trainer.train()
+    assert isinstance(error.value, NumericError)
+    assert not any(r.exc_info for r in caplog.records)
+    for name, value in trainer.model.state_dict().items():
+        if "class_embed.bias" not in name and "_iter" not in name:
+            assert torch.equal(value, before[name]), name
+    assert not list(tmp_path.glob("model_*.pth"))

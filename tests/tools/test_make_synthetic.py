@@ -1,0 +1,37 @@
+"""The command line of tools/make_synthetic.py."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "make_synthetic.py"
+main = runpy.run_path(str(TOOL))["main"]
+
+
+def test_tool_writes_what_the_options_say(tmp_path, capsys):
+    options = "--num-train 2 --num-val 1 --frames 3 --size 48x64 --objects 2-2 --seed 5"
+    code = main(["--output", str(tmp_path), *options.split(), "--format", "png", "--train-masks"])
+    assert code == 0
+    assert str(tmp_path / "train.json") in capsys.readouterr().out
+    content = json.loads((tmp_path / "train.json").read_text())
+    assert [(v["height"], v["width"], v["length"]) for v in content["videos"]] == [(48, 64, 3)] * 2
+    assert content["videos"][0]["file_names"][0].endswith(".png")
+    assert (tmp_path / "instances_train_masks.json").exists()
+    assert len(list((tmp_path / "val" / "JPEGImages").rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("option", [["--size", "48"], ["--objects", "3"], ["--format", "gif"]])
+def test_tool_explains_a_malformed_option(tmp_path, option, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--output", str(tmp_path), *option])
+    assert error.value.code == 2
+    assert option[1] in capsys.readouterr().err
+
+
+def test_tool_refuses_impossible_numbers(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--frames", "0"]) == 2
+    assert "num_frames" in capsys.readouterr().err
