@@ -257,17 +257,17 @@ def validate(cfg: CfgNode) -> None:
         value = lookup(cfg, key)
         if not test(value):
             raise ConfigError(f"{key}: expected {expected}, got {value!r}.")
-    _check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
-    _check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
-    if cfg.MODEL.META_ARCHITECTURE == "VideoMaskFormer":
-        _validate_model(cfg)
+    # Detectron2's own architectures take images, not clips; one of them is the default.
+    videos = [n for n, kind in META_ARCH_REGISTRY if not kind.__module__.startswith("detectron2.")]
+    _check_known("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, videos)
+    _check_known("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, [n for n, _ in BACKBONE_REGISTRY])
+    _validate_model(cfg)
     _validate_solver(cfg)
 
 
-def _check_registered(key: str, name: str, registry: object) -> None:
-    if name not in registry:
-        known = ", ".join(sorted(n for n, _ in registry))
-        raise ConfigError(f"{key}: expected one of {known}, got {name!r}.")
+def _check_known(key: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"{key}: expected one of {', '.join(sorted(known))}, got {name!r}.")
 
 
 def _validate_model(cfg: CfgNode) -> None:

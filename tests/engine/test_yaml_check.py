@@ -9,6 +9,7 @@ import pytest
 from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.engine.yaml_check import MAX_BYTES, MAX_DEPTH, check_yaml_file
 from maskfreevis_ext.errors import ConfigError
+from tests.helpers.training import CONFIG
 
 
 def _write(folder, name: str, text: str) -> str:
@@ -21,13 +22,14 @@ def _write(folder, name: str, text: str) -> str:
 def test_base_files_are_followed(tmp_path):
     root = _write(tmp_path, "a/root.yaml", "SEED: 1\n")
     other = _write(tmp_path, "a/other.yaml", "SEED: 2\n")
-    leaf = _write(tmp_path, "b/leaf.yaml", "_BASE_: [../a/root.yaml, ../a/other.yaml]\n")
-    assert check_yaml_file(leaf) == [leaf, root, other]
+    bases = f"[{CONFIG}, ../a/root.yaml, ../a/other.yaml]"
+    leaf = _write(tmp_path, "b/leaf.yaml", f"_BASE_: {bases}\n")
+    assert check_yaml_file(leaf) == [leaf, CONFIG, root, other]
     assert load_config(leaf).SEED == 2
 
 
 def test_same_base_twice_is_no_circle(tmp_path):
-    _write(tmp_path, "root.yaml", "SEED: 3\n")
+    _write(tmp_path, "root.yaml", f"_BASE_: {CONFIG}\nSEED: 3\n")
     _write(tmp_path, "a.yaml", "_BASE_: root.yaml\n")
     _write(tmp_path, "b.yaml", "_BASE_: root.yaml\n")
     leaf = _write(tmp_path, "leaf.yaml", "_BASE_: [a.yaml, b.yaml]\n")

@@ -78,17 +78,18 @@ def test_weak_tracks_are_left_out(tmp_path, content, results, caplog):
 
 
 def test_ids_count_from_the_surest(tmp_path, content, results):
-    results[0]["score"], results[1]["score"] = 0.4, 0.8
+    """Alone, a track has the first colour; beside a surer one the second, wherever it stands."""
+    late, moving = results[1], results[0]
+    moving["score"], late["score"] = 0.4, 0.8
 
-    sheet = read_frame(draw(tmp_path, content, results[:2], sheet_videos=1).sheet)
+    def colours(entries: list[dict[str, Any]]) -> list[int]:
+        sheet = read_frame(draw(tmp_path, content, entries, sheet_videos=1, columns=1).sheet)
+        prediction = sheet[30:210]  # frame 0, where only the moving track is
+        return [int((prediction == color_of(k)).all(-1).sum()) for k in (1, 2)]
 
-    def count(track_id: int, rows: slice) -> int:
-        return int((sheet[rows] == color_of(track_id)).all(-1).sum())
-
-    prediction = slice(30, 210)
-    assert count(1, prediction) > 100
-    assert count(2, prediction) > 100
-    assert count(3, prediction) == 0
+    assert colours([moving])[0] > 100 > colours([moving])[1]
+    for entries in ([moving, late], [late, moving]):
+        assert colours(entries)[0] < 100 < colours(entries)[1]
 
 
 def test_boxes_are_shown_where_there_are_no_masks(tmp_path, content, results):
