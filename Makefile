@@ -6,9 +6,9 @@
 # make clean        remove the environment and what the commands above made
 #
 # Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
-#   make test PYTHON=python3.12                                   another Python
-#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without the GPU packages (some GB less)
-#   make quickstart OPTS="SEED 2 OUTPUT_DIR output/seed2"         other config values
+#   make test PYTHON=python3.12      another Python
+#   make test TORCH_INDEX=ADDRESS    an index with PyTorch builds without the GPU packages (some GB less)
+#   make quickstart OUTPUT=output/seed2 OPTS="SEED 2"   other folder, other config values
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
@@ -26,7 +26,8 @@ OUTPUT := output/quickstart
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) tools/make_venv.py $(VENV)
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install pip; }
 	$(PY) -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[dev]"
 	touch $@
 
@@ -35,6 +36,8 @@ $(DATA)/val.json: $(STAMP) maskfreevis_ext/data/synthetic.py
 
 quickstart: $(DATA)/val.json
 	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT) $(OPTS)
+	$(PY) tools/visualize_results.py --gt $(DATA)/val.json --image-root $(DATA)/val/JPEGImages \
+		--results $(OUTPUT)/inference/results.json --output $(OUTPUT)/pictures
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -307,6 +308,9 @@ def _validate_solver(cfg: CfgNode) -> None:
             f"SOLVER.IMS_PER_BATCH: expected a multiple of the {world_size} processes, "
             f"got {cfg.SOLVER.IMS_PER_BATCH}."
         )
+    steps = list(cfg.SOLVER.STEPS)
+    if any(b <= a for a, b in itertools.pairwise([0, *steps])):
+        raise ConfigError(f"SOLVER.STEPS: expected rising iterations above 0, got {tuple(steps)}.")
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_VALUE <= 0:
         raise ConfigError(

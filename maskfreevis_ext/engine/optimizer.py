@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 import torch
@@ -13,6 +14,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from maskfreevis_ext.errors import ConfigError, NumericError
+
+logger = logging.getLogger(__name__)
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -175,7 +178,7 @@ def build_lr_scheduler(
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        return build_detectron2_lr_scheduler(cfg, optimizer)
+        return build_detectron2_lr_scheduler(_without_late_steps(cfg), optimizer)
     poly = WarmupPoly(
         solver.POLY_LR_POWER,
         solver.POLY_LR_CONSTANT_ENDING,
@@ -184,3 +187,19 @@ def build_lr_scheduler(
         solver.WARMUP_METHOD,
     )
     return LRMultiplier(optimizer, multiplier=poly, max_iter=solver.MAX_ITER)
+
+
+def _without_late_steps(cfg: CfgNode) -> CfgNode:
+    """The config without drops of the rate after the end; Detectron2 fails on one at the very end."""
+    steps = tuple(step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER)
+    if len(steps) == len(cfg.SOLVER.STEPS):
+        return cfg
+    logger.warning(
+        "SOLVER.STEPS %s: those from SOLVER.MAX_ITER %d on are never reached.",
+        tuple(cfg.SOLVER.STEPS),
+        cfg.SOLVER.MAX_ITER,
+    )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.STEPS = steps
+    return cfg

@@ -105,7 +105,6 @@ class VideoSetCriterion(nn.Module):
             box_settings=BoxLossSettings.from_config(cfg),
         )
 
-    @torch.autocast("cuda", enabled=False)
     def forward(
         self,
         outputs: dict[str, Any],

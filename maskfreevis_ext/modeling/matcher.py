@@ -98,7 +98,6 @@ class VideoHungarianMatcher(nn.Module):
         )
 
     @torch.no_grad()
-    @torch.autocast("cuda", enabled=False)
     def forward(
         self,
         layers: list[dict[str, Tensor]],

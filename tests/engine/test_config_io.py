@@ -181,8 +181,12 @@ def test_published_values():
         (["MODEL.MASKFREE.TEMPORAL.TOP_K", "10"], ["TOP_K", "9 positions", "10"]),
         (["MODEL.MASKFREE.TEMPORAL.PAIRS", "ring"], ["PAIRS", "cycle, all, chain", "'ring'"]),
         (["MODEL.MASKFREE.PAIRWISE.THRESHOLD", "1.5"], ["THRESHOLD", "[0, 1]", "1.5"]),
-        (["MODEL.RESNETS.RES2_OUT_CHANNELS", "256"], ["RES2_OUT_CHANNELS", "64", "256"]),
+        (
+            ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"],
+            ["RES2_OUT_CHANNELS", "64", "256"],
+        ),
         (["MODEL.RESNETS.OUT_FEATURES", "['res2']"], ["OUT_FEATURES", "res3"]),
+        (["SOLVER.STEPS", "(5, 4)"], ["SOLVER.STEPS", "rising", "(5, 4)"]),
         (["SOLVER.LR_SCHEDULER_NAME", "Step"], ["LR_SCHEDULER_NAME", "WarmupPolyLR", "'Step'"]),
         (["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "-1.0"], ["CLIP_VALUE", "more than 0", "-1.0"]),
         (["INPUT.DATASETS", "[['a', 'b']]"], ["INPUT.DATASETS", "['a', 'b']"]),

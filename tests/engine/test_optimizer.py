@@ -156,6 +156,12 @@ def test_multi_step_schedule(cfg):
     assert rates[25] == pytest.approx(0.0001)
 
 
+def test_steps_after_the_end_are_left_out_and_reported(cfg, caplog):
+    cfg.SOLVER.STEPS = (10, 100, 200)
+    assert _rates(cfg, 30)[25] == pytest.approx(0.001)
+    assert "(10, 100, 200)" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["linear", "constant"])
 def test_poly_schedule_equals_its_formula(cfg, method):
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"

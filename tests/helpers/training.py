@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
 
 from maskfreevis_ext.data.synthetic import SyntheticConfig, make_synthetic
 
@@ -18,16 +23,26 @@ def write_videos(folder: Path) -> Path:
     return folder
 
 
-def tiny_options(videos: Path, output: Path, *more: object) -> list[str]:
-    """Overrides that turn the quickstart's config into a tiny one on ``write_videos``'s data."""
+def tiny_options(
+    videos: Path, output: Path, *more: object, train: str = TRAIN, val: str = VAL
+) -> list[str]:
+    """Overrides that turn the quickstart's config into a tiny one on ``write_videos``'s data.
+
+    Args:
+        videos: Folder of ``write_videos``.
+        output: OUTPUT_DIR.
+        more: Further keys and values.
+        train: Name of the training set; another for each folder.
+        val: Name of the test set.
+    """
     entries = [
         [name, str(videos / f"{split}.json"), str(videos / split / "JPEGImages")]
-        for name, split in ((TRAIN, "train"), (VAL, "val"))
+        for name, split in ((train, "train"), (val, "val"))
     ]
     options = {
         "INPUT.DATASETS": entries,
-        "DATASETS.TRAIN": (TRAIN,),
-        "DATASETS.TEST": (VAL,),
+        "DATASETS.TRAIN": (train,),
+        "DATASETS.TEST": (val,),
         "DATALOADER.NUM_WORKERS": 0,
         "INPUT.MIN_SIZE_TRAIN": (64,),
         "INPUT.MAX_SIZE_TRAIN": 64,
@@ -35,6 +50,8 @@ def tiny_options(videos: Path, output: Path, *more: object) -> list[str]:
         "INPUT.MAX_SIZE_TEST": 64,
         "INPUT.SAMPLING_FRAME_NUM": 2,
         "MODEL.DEVICE": "cpu",
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
         "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
         "MODEL.SEM_SEG_HEAD.MASK_DIM": 32,
         "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 1,
@@ -56,3 +73,18 @@ def tiny_options(videos: Path, output: Path, *more: object) -> list[str]:
     }
     words = [str(word) for pair in options.items() for word in pair]
     return words + [str(word) for word in more]
+
+
+@contextlib.contextmanager
+def own_loggers() -> Iterator[None]:
+    """Take back what ``setup_logger`` does to the loggers of this process."""
+    loggers = [logging.getLogger(n) for n in ("detectron2", "fvcore", "maskfreevis_ext")]
+    before = [(list(x.handlers), x.propagate, x.level) for x in loggers]
+    try:
+        yield
+    finally:
+        for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            one.handlers, one.propagate = handlers, propagate
+            one.setLevel(level)
+        if hasattr(setup_logger, "cache_clear"):
+            setup_logger.cache_clear()

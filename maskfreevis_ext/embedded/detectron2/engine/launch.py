@@ -82,5 +82,8 @@ def _run_worker(
         torch.cuda.set_device(local_rank)
     comm.synchronize()  # nobody runs ahead into a collective while others still start
     main_func(*args)
-    # After an error the group is left as it is: the others may hang in a collective, and are killed.
-    dist.destroy_process_group()
+    # Threads of the group that outlive the interpreter abort the process now and then. After an
+    # error nothing is waited for: the others may hang in a collective, and are killed.
+    comm.forget_process_groups()
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -96,6 +96,14 @@ def _cpu_group() -> Any:
     return dist.group.WORLD
 
 
+def forget_process_groups() -> None:
+    """Drop the references to process groups, before they are destroyed."""
+    global _LOCAL_PROCESS_GROUP
+    _LOCAL_PROCESS_GROUP = None
+    create_local_process_group.cache_clear()
+    _cpu_group.cache_clear()
+
+
 def all_gather(data: Any, group: Any = None) -> list[Any]:
     """Every process's ``data`` (anything that pickles), in the order of ranks, on every process."""
     if get_world_size() == 1:
