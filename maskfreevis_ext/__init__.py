@@ -24,12 +24,7 @@ _REGISTERING = ("maskfreevis_ext.modeling", "maskfreevis_ext.data")
 def _register() -> None:
     """Import the subpackages that fill Detectron2's registries and catalogs."""
     for name in _REGISTERING:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            # Tolerated while the tree grows: a subpackage of ours that is not written yet.
-            if not (error.name or "").startswith("maskfreevis_ext."):
-                raise
+        importlib.import_module(name)
 
 
 select_provider()

@@ -1,4 +1,4 @@
-"""Chooses which ``detectron2`` this process uses: the real package, or the stand-in in ``maskfreevis_ext/embedded``.
+"""Chooses which ``detectron2`` this process uses: the real one, or the stand-in of this package.
 
 ``MASKFREEVIS_DETECTRON2`` is ``auto`` (default: real where it works, else embedded), ``real`` or
 ``embedded``. A ``detectron2`` that was imported before this module always stays. Nothing outside
@@ -22,7 +22,8 @@ ENV_VARIABLE = "MASKFREEVIS_DETECTRON2"
 CHOICES = ("auto", "real", "embedded")
 EMBEDDED_ROOT = Path(__file__).resolve().parent / "embedded"
 
-#: What the project needs of the real package. A broken torchvision shows only in these, not in ``import detectron2``.
+#: What the project needs of the real package. ``import detectron2`` alone works even where a broken
+#: torchvision makes these fail.
 _PROBED = (
     "config",
     "structures",
@@ -58,7 +59,9 @@ _info: ProviderInfo | None = None
 
 
 def select_provider() -> ProviderInfo:
-    """Make ``import detectron2`` work, and say which package that is. Later calls return the first answer.
+    """Make ``import detectron2`` work, and say which package that is.
+
+    Later calls return the first answer.
 
     Returns:
         The provider of this process.
@@ -88,8 +91,8 @@ def _requested() -> str:
     choice = os.environ.get(ENV_VARIABLE, "").strip().lower() or "auto"
     if choice not in CHOICES:
         raise ConfigError(
-            f"Environment variable {ENV_VARIABLE}: expected one of {', '.join(CHOICES)}, got {choice!r}. "
-            "Unset it to let the package choose."
+            f"Environment variable {ENV_VARIABLE}: expected one of {', '.join(CHOICES)}, "
+            f"got {choice!r}. Unset it to let the package choose."
         )
     return choice
 
@@ -100,8 +103,8 @@ def _select(choice: str) -> ProviderInfo:
         info = _describe(loaded, "it was imported before maskfreevis_ext")
         if choice not in ("auto", info.name):
             _logger.warning(
-                "%s=%s has no effect: detectron2 was imported before maskfreevis_ext, from %s. Import maskfreevis_ext "
-                "first.",
+                "%s=%s has no effect: detectron2 was imported before maskfreevis_ext, from %s. "
+                "Import maskfreevis_ext first.",
                 ENV_VARIABLE,
                 choice,
                 info.path,
@@ -116,17 +119,16 @@ def _select(choice: str) -> ProviderInfo:
         return _describe(_import_real(), reason)
     except _RealAbsentError as error:
         problem, cause = str(error), error
-    except (
-        Exception
-    ) as error:  # a broken torchvision raises RuntimeError, a broken build OSError, ...
+    except Exception as error:  # broken torchvision: RuntimeError; broken build: OSError
         _forget("detectron2")
         problem, cause = f"the real package is broken: {type(error).__name__}: {error}", error
         if choice == "auto":
             _logger.warning("Detectron2: %s. Using the embedded stand-in.", problem)
     if choice == "real":
         raise ConfigError(
-            f"{ENV_VARIABLE}=real expects a working installation of Detectron2, but {problem}. Install it "
-            "(https://github.com/facebookresearch/detectron2), or unset the variable to use the embedded stand-in."
+            f"{ENV_VARIABLE}=real expects a working installation of Detectron2, but {problem}. "
+            "Install it (https://github.com/facebookresearch/detectron2), or unset the variable to "
+            "use the embedded stand-in."
         ) from cause
     return _use_embedded(problem)
 
@@ -137,7 +139,7 @@ class _RealAbsentError(ImportError):
 
 def _import_real() -> ModuleType:
     spec = importlib.util.find_spec("detectron2")
-    # A folder "detectron2" without __init__.py (a clone in the working directory) is not the package.
+    # A folder without __init__.py (a clone in the working directory) is not the package.
     if spec is None or spec.origin is None:
         raise _RealAbsentError("the real package is not installed")
     module = importlib.import_module("detectron2")

@@ -189,6 +189,10 @@ def _add_maskfree_keys(cfg: CN) -> None:
     # reference does.
     maskfree.MATCH_OUTSIDE = False
 
+    # Train with a graph of the masks of all queries. False: only the masks of matched queries get one,
+    # from their embeddings and the mask features; same gradients, far less memory and time.
+    maskfree.DENSE_MASK_GRADIENTS = False
+
     maskfree.PROJECTION = CN()
     # Weight of loss_mask_proj. This and the next two are multiplied by MASK_FORMER.MASK_WEIGHT, which
     # is the weight of all three in the reference.

@@ -37,6 +37,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     def __init__(self, model: torch.nn.Module, save_dir: str = "", **kwargs: Any) -> None:
         super().__init__(model, save_dir, **kwargs)
         self._failures = 0
+        self._needed: set[str] = set()  # states that a file must have, while going on from one
         #: The file that the last ``load`` or ``resume_or_load`` read; "" for none.
         self.loaded_file = ""
         #: True when the last ``resume_or_load`` went on from a checkpoint of ``save_dir``.
@@ -102,7 +103,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             What else the file holds.
 
         Raises:
-            CheckpointError: The file is missing, damaged, or would run code.
+            CheckpointError: The file is missing, damaged, would run code, or has nothing of the
+                model.
         """
         plain = path.split("?", 1)[0]
         if plain and "://" not in plain and not os.path.isfile(plain):
@@ -130,7 +132,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             What else the file holds.
 
         Raises:
-            CheckpointError: There are checkpoints to go on from, but none of them is whole.
+            CheckpointError: There are checkpoints to go on from, but none of them is whole and of
+                this model.
         """
         self.resumed = False
         if not resume:
@@ -142,8 +145,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         problems = []
         for candidate in candidates:
             try:
-                verify_archive(candidate)
-                extra = self.load(candidate)
+                extra = self._go_on_from(candidate)
             except CheckpointError as e:
                 problems.append(str(e))
                 logger.warning("--resume: passing over a checkpoint. %s", e)
@@ -157,6 +159,18 @@ class SafeCheckpointer(DetectionCheckpointer):
             + " ".join(problems)
         )
 
+    def _go_on_from(self, path: str) -> dict[str, Any]:
+        verify_archive(path)
+        self._needed = set(self.checkpointables)
+        try:
+            return self.load(path)
+        except (KeyError, TypeError, ValueError) as e:  # torch's, where parameters differ
+            raise CheckpointError(
+                f"Checkpoint {path}: its training state does not fit this config ({e})."
+            ) from e
+        finally:
+            self._needed = set()
+
     def resume_candidates(self) -> list[str]:
         """The checkpoints of ``save_dir``: that of ``last_checkpoint``, then from new to old."""
         if not os.path.isdir(self.save_dir):
@@ -166,9 +180,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         ]
         paths = [os.path.join(self.save_dir, n) for n in names]
         paths.sort(key=os.path.getmtime, reverse=True)
-        last = self.get_checkpoint_file()
-        if last and os.path.isfile(last):
-            paths = [last, *[p for p in paths if p != last]]
+        with contextlib.suppress(ValueError):  # last_checkpoint may hold anything after a crash
+            last = self.get_checkpoint_file()
+            if last and os.path.isfile(last):
+                paths = [last, *[p for p in paths if p != last]]
         return paths
 
     def has_checkpoint(self) -> bool:
@@ -185,10 +200,22 @@ class SafeCheckpointer(DetectionCheckpointer):
             loaded = _as_checkpoint(load_pth(filename), filename)
         if heuristics:
             loaded["matching_heuristics"] = True
+        missing = self._needed - loaded.keys()
+        if missing:
+            raise CheckpointError(
+                f"Checkpoint {filename}: expected the state of a training, got weights without "
+                f"{', '.join(sorted(missing))}. Give it as MODEL.WEIGHTS without --resume."
+            )
         return loaded
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        logger.info(describe_incompatible(incompatible, len(self.model.state_dict())))
+        keys = self.model.state_dict().keys()
+        summary = describe_incompatible(incompatible, len(keys))
+        missing = {*incompatible.missing_keys, *(k for k, _, _ in incompatible.incorrect_shapes)}
+        if missing >= keys or (self._needed and missing):
+            flat = " ".join(summary.split())
+            raise CheckpointError(f"The weights belong to another model. {flat}")
+        logger.info(summary)
 
 
 def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import itertools
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -88,6 +89,12 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     with messages:
         cfg = load_config(args.config_file, args.opts or (), getattr(args, "device", None))
         validate_datasets(cfg, training=not getattr(args, "eval_only", False))
+    try:
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(
+            f"OUTPUT_DIR: expected a folder to write to, got {cfg.OUTPUT_DIR!r} ({e})."
+        ) from e
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="maskfreevis_ext", abbrev_name="mfvis")
     logger.info(describe_provider())
@@ -188,6 +195,10 @@ _ODD = (lambda v: v >= 1 and v % 2 == 1), "an odd number, at least 1"
 
 #: What a single key must fulfil: key -> (test, what was expected).
 RULES: dict[str, tuple[Callable, str]] = {
+    "MODEL.DEVICE": (
+        (lambda v: re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", v) is not None),
+        "a device such as cpu, cuda or cuda:0",
+    ),
     "MODEL.PIXEL_MEAN": _THREE,
     "MODEL.PIXEL_STD": _THREE,
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": _at_least(1),

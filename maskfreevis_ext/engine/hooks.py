@@ -10,10 +10,12 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from maskfreevis_ext.engine.random_state import get_random_state
-from maskfreevis_ext.inference.visualize import Item, draw_items, make_label
+from maskfreevis_ext.inference.visualize import Item, draw_items, make_label, resize_frame
 
 #: Tracks with a lower score are not drawn.
 MIN_SCORE = 0.3
+#: Smaller frames are enlarged, so that the labels leave something to see; pixels.
+MIN_HEIGHT = 240
 
 
 class GatherRandomState(HookBase):
@@ -67,7 +69,11 @@ class DrawPredictions(HookBase):
             model.train(training)
         names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
         frames = self._frames(tracks["image_size"])
-        return [draw_items(frame, _items(tracks, t, names)) for t, frame in enumerate(frames)]
+        factor = max(1.0, MIN_HEIGHT / frames[0].shape[0])
+        scaled = [
+            resize_frame(frame, _items(tracks, t, names), factor) for t, frame in enumerate(frames)
+        ]
+        return [draw_items(frame, items) for frame, items in scaled]
 
     def _load_sample(self) -> dict:
         loader = self.trainer.build_test_loader(self._cfg, self._cfg.DATASETS.TEST[0])

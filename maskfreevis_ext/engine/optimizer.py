@@ -190,7 +190,7 @@ def build_lr_scheduler(
 
 
 def _without_late_steps(cfg: CfgNode) -> CfgNode:
-    """The config without drops of the rate after the end; Detectron2 fails on one at the very end."""
+    """The config without steps after the end; Detectron2 fails on one at the very end."""
     steps = tuple(step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER)
     if len(steps) == len(cfg.SOLVER.STEPS):
         return cfg

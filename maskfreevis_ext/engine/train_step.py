@@ -13,6 +13,9 @@ from torch import nn
 
 from maskfreevis_ext.errors import NumericError
 
+#: A mixed-precision training ends when this many steps in a row were left out.
+MAX_SKIPPED = 40
+
 
 class TrainStep(SimpleTrainer):
     """Detectron2's training step, in float32 or mixed precision, that never learns NaN or Inf.
@@ -21,8 +24,8 @@ class TrainStep(SimpleTrainer):
         model: Takes a batch, returns a dict of scalar losses.
         data_loader: Gives batches without end.
         optimizer: Steps once per iteration.
-        amp: float16 on the GPU with a gradient scaler, which skips and counts steps whose gradients
-            overflow.
+        amp: Compute in float16 where that is safe. A gradient scaler leaves out the steps whose
+            gradients overflow, and tries smaller ones.
     """
 
     def __init__(
@@ -33,7 +36,9 @@ class TrainStep(SimpleTrainer):
         amp: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
+        self._device_type = next(model.parameters()).device.type
+        self.grad_scaler = torch.amp.GradScaler(self._device_type) if amp else None
+        self._skipped = 0  # steps in a row that the gradient scaler left out
 
     def run_step(self) -> None:
         """Take one batch and update the weights once.
@@ -45,17 +50,14 @@ class TrainStep(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with torch.autocast("cuda", torch.float16, enabled=self.grad_scaler is not None):
-            losses = self.model(data)
-            total = sum(losses.values())
-        # One copy for all losses; reading each by itself would wait for the GPU some sixty times.
-        values = dict(
-            zip(
-                losses,
-                torch.stack([v.detach().float() for v in losses.values()]).tolist(),
-                strict=True,
-            )
-        )
+        amp = self.grad_scaler is not None
+        try:
+            with torch.autocast(self._device_type, torch.float16, enabled=amp):
+                losses = self.model(data)
+                total = sum(losses.values())
+            values = _read(losses)
+        except NumericError as e:  # found inside the model, by the matcher for example
+            raise NumericError(f"{self._where(data)}: {e}") from e
         self._check(values, data)
         self.optimizer.zero_grad()
         if self.grad_scaler is None:
@@ -78,8 +80,7 @@ class TrainStep(SimpleTrainer):
     def _update(self, values: dict[str, float], data: list[dict]) -> None:
         try:
             if self.grad_scaler is not None:
-                self.grad_scaler.step(self.optimizer)
-                self.grad_scaler.update()
+                self._scaled_step()
             else:
                 if not hasattr(self.optimizer, "grad_norm"):
                     _check_gradients(self.optimizer)
@@ -94,6 +95,17 @@ class TrainStep(SimpleTrainer):
         norm = getattr(self.optimizer, "grad_norm", None)
         if norm is not None:
             get_event_storage().put_scalar("grad_norm", norm.item(), smoothing_hint=True)
+
+    def _scaled_step(self) -> None:
+        scale = self.grad_scaler.get_scale()
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        self._skipped = self._skipped + 1 if self.grad_scaler.get_scale() < scale else 0
+        if self._skipped > MAX_SKIPPED:
+            raise NumericError(
+                f"expected finite gradients, got {self._skipped} steps in a row without, down to a "
+                f"loss scale of {scale:.3g}"
+            )
 
     def _where(self, data: list[dict]) -> str:
         videos = ", ".join(f"{d.get('video_id')} (frames {d.get('frame_indices')})" for d in data)
@@ -111,6 +123,12 @@ class TrainStep(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _read(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The values of all losses; reading each by itself would wait for the GPU some sixty times."""
+    values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))
 
 
 def _table(values: dict[str, float], names: list[str]) -> str:

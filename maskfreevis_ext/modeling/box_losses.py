@@ -16,8 +16,15 @@ from torch import Tensor
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.losses.pairwise import spatial_pairwise_sums, temporal_pairwise_sums
 from maskfreevis_ext.losses.projection import projection_loss
+from maskfreevis_ext.losses.windowed import (
+    GridPairs,
+    ListedPairs,
+    Window,
+    windowed_pairwise_sums,
+    windows_of,
+)
 from maskfreevis_ext.ops.boxes import box_profiles, mask_projections
-from maskfreevis_ext.ops.neighbors import grid_offsets, half_offsets
+from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
 from maskfreevis_ext.ops.similarity import (
     frame_pairs,
     lab_map,
@@ -51,6 +58,11 @@ class BoxLossSettings:
     top_k: int = 5
     temporal_threshold: float = 0.05
     temporal_warmup: int = 200
+
+    @property
+    def search_offsets(self) -> list[Offset]:
+        """Search positions of the temporal term, in cells."""
+        return grid_offsets(self.search_radius, self.search_dilation, with_center=True)
 
     @classmethod
     def from_config(cls, cfg: Any) -> BoxLossSettings:
@@ -136,7 +148,7 @@ def compute_affinities(
     if settings.match_outside:
         outside = outside_edges(lab, grid_offsets(1, dilation, with_center=False), threshold)
     pairs = frame_pairs(settings.temporal_pairs, frames.shape[1])
-    offsets = grid_offsets(settings.search_radius, settings.search_dilation, with_center=True)
+    offsets = settings.search_offsets
     if pairs:
         distances = patch_distances(lab, pairs, offsets, settings.patch_size, valid)
         matches = nearest_matches(distances, settings.top_k, settings.temporal_threshold)
@@ -196,42 +208,172 @@ def box_losses(
     )
     projection = (per_frame.sum(-1) * is_matched).sum(-1)
     num_frames = is_matched.sum(-1) * mask_logits.shape[2]
+    # Windows need the extent of the boxes on the host, which is free on the CPU only.
+    in_windows = mask_logits.device.type == "cpu" and bool((is_matched == 1).all())
+    pairwise = _pairwise_in_windows if in_windows else _pairwise_dense
+    spatial, temporal, projection_normalizer = pairwise(
+        mask_logits, is_matched, rows, cols, clips, affinities, num_frames, settings
+    )
+    temporal = temporal * settings.temporal_scale
+    if settings.temporal_norm_pairs and affinities.pairs:
+        temporal = temporal * (settings.temporal_norm_pairs / len(affinities.pairs))
+    return {
+        "loss_mask_proj": projection / projection_normalizer,
+        "loss_bound": spatial * warmup_factor(iteration, settings.pairwise_warmup),
+        "loss_bound_neighbor": temporal * warmup_factor(iteration, settings.temporal_warmup),
+    }
 
+
+def _normalizers(num_frames: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Normalisers of the three terms, shared by all ranks, at least 1.
+
+    Args:
+        num_frames: Frames of matched objects, (K,).
+        spatial: Weight of the spatial term, (K,).
+        temporal: Weight of each frame pair, (K, E).
+
+    Returns:
+        (K, 2 + E).
+    """
+    own = torch.cat([num_frames[:, None], spatial[:, None], temporal], dim=1)
+    return mean_over_ranks(own).clamp(min=1)
+
+
+def _pairwise_dense(
+    mask_logits: Tensor,
+    is_matched: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    num_frames: Tensor,
+    settings: BoxLossSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairwise terms on whole maps, without waiting for the device.
+
+    Args:
+        mask_logits: (K, N, T, h, w).
+        is_matched: (K, N), float.
+        rows: Row profiles of the boxes, (N, T, h).
+        cols: Column profiles, (N, T, w).
+        clips: (N,).
+        affinities: Edges and matches.
+        num_frames: Frames of matched objects, (K,).
+        settings: Windows.
+
+    Returns:
+        Normalised spatial and temporal term and the normaliser of the projection, each (K,).
+    """
     box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
-    offsets = half_offsets(1, settings.pairwise_dilation)
     edges = [edge[clips] for edge in affinities.edges]
-    spatial, spatial_weight = spatial_pairwise_sums(mask_logits, edges, offsets, box_maps)
+    spatial, spatial_weight = spatial_pairwise_sums(
+        mask_logits, edges, half_offsets(1, settings.pairwise_dilation), box_maps
+    )
     if affinities.outside is not None:
         spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum((1, 2, 3))
-
-    offsets = grid_offsets(settings.search_radius, settings.search_dilation, with_center=True)
     regions = (box_maps.sum(1) >= 1).to(box_maps.dtype)  # union of the clip's boxes
     temporal, temporal_weight = temporal_pairwise_sums(
-        mask_logits, affinities.matches[clips], affinities.pairs, offsets, regions
+        mask_logits, affinities.matches[clips], affinities.pairs, settings.search_offsets, regions
     )
-    num_pairs = len(affinities.pairs)
 
     def total(values: Tensor) -> Tensor:
-        """Sum over the objects that are matched: (N, ...) or (K, N, ...) -> (K, ...)."""
-        weight = is_matched.reshape(*is_matched.shape, *[1] * (values.ndim - is_matched.ndim))
+        """Sum over the objects that are matched, (K, N) or (K, N, E) -> (K,) or (K, E)."""
+        weight = is_matched[..., None] if values.ndim == 3 else is_matched
         return (values * weight).sum(1)
 
-    normalizers = torch.cat(
-        [
-            num_frames[:, None],
-            total(spatial_weight.expand_as(is_matched))[:, None],
-            total(temporal_weight.expand(len(is_matched), -1, -1)),
-        ],
-        dim=1,
+    normalizers = _normalizers(
+        num_frames,
+        total(spatial_weight.expand_as(is_matched)),
+        total(temporal_weight.expand(len(is_matched), -1, -1)),
     )
-    normalizers = mean_over_ranks(normalizers).clamp(min=1)  # (K, 2 + E)
-    by_pair = (total(temporal) / normalizers[:, 2:]).sum(-1) * settings.temporal_scale
-    if settings.temporal_norm_pairs and num_pairs:
-        by_pair = by_pair * (settings.temporal_norm_pairs / num_pairs)
-    return {
-        "loss_mask_proj": projection / normalizers[:, 0],
-        "loss_bound": total(spatial)
-        / normalizers[:, 1]
-        * warmup_factor(iteration, settings.pairwise_warmup),
-        "loss_bound_neighbor": by_pair * warmup_factor(iteration, settings.temporal_warmup),
-    }
+    return (
+        total(spatial) / normalizers[:, 1],
+        (total(temporal) / normalizers[:, 2:]).sum(-1),
+        normalizers[:, 0],
+    )
+
+
+def _pairwise_in_windows(
+    mask_logits: Tensor,
+    is_matched: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    num_frames: Tensor,
+    settings: BoxLossSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``_pairwise_dense`` inside the windows of the objects, all of which are matched."""
+    offsets = settings.search_offsets
+    reach = max(max(abs(dy), abs(dx)) for dy, dx in offsets)
+    windows = windows_of(rows, cols, max(reach, settings.pairwise_dilation))
+    spatial_weight = mask_logits.new_zeros(())
+    temporal_weight = mask_logits.new_zeros(len(affinities.pairs))
+    grids: list[list[GridPairs]] = []
+    lists: list[list[ListedPairs]] = []
+    for index, (window, clip) in enumerate(zip(windows, clips.tolist(), strict=True)):
+        if window is None:
+            grids.append([])
+            lists.append([])
+            continue
+        box_maps = rows[index][:, window[0], None] * cols[index][:, None, window[1]]
+        grids.append(_grid_pairs(affinities.edges, clip, window, box_maps, settings))
+        spatial_weight += sum(pairs.weight.sum() for pairs in grids[-1])
+        if affinities.outside is not None:
+            spatial_weight += (affinities.outside[(clip, ..., *window)] * box_maps).sum()
+        region = box_maps.sum(0) >= 1
+        matches = affinities.matches[(clip, ..., *window)] & region
+        lists.append(_listed_pairs(matches, affinities.pairs, offsets, mask_logits.dtype))
+        temporal_weight += matches.sum((1, 2, 3))
+    normalizers = _normalizers(
+        num_frames,
+        spatial_weight.expand_as(num_frames),
+        temporal_weight.expand(len(num_frames), -1),
+    )
+    for of_grid, of_list in zip(grids, lists, strict=True):
+        for pairs in of_grid:
+            pairs.weight.div_(normalizers[0, 1])
+        for pairs, normalizer in zip(of_list, normalizers[0, 2:], strict=bool(of_list)):
+            pairs.weight.div_(normalizer)
+    spatial, temporal = windowed_pairwise_sums(mask_logits, windows, grids, lists)
+    return spatial, temporal, normalizers[:, 0]
+
+
+def _grid_pairs(
+    edges: Sequence[Tensor],
+    clip: int,
+    window: Window,
+    box_maps: Tensor,
+    settings: BoxLossSettings,
+) -> list[GridPairs]:
+    """Neighbours of an object's window with their weights; ``box_maps`` (T, u, v)."""
+    pairs = []
+    for offset, edge in zip(half_offsets(1, settings.pairwise_dilation), edges, strict=True):
+        here, there = pair_slices(offset, *box_maps.shape[-2:])
+        # an edge map starts at the first cell p that has p + offset in the map, at the same
+        # distance from the window's edge as in the window
+        rows, cols = (
+            slice(side.start, side.start + part.stop - part.start)
+            for side, part in zip(window, here, strict=True)
+        )
+        weight = box_maps[(..., *here)] + box_maps[(..., *there)]
+        pairs.append(GridPairs(offset, weight * edge[clip, :, rows, cols]))
+    return pairs
+
+
+def _listed_pairs(
+    matches: Tensor, frame_pairs: Sequence[tuple[int, int]], offsets: Sequence[Offset], dtype: torch.dtype
+) -> list[ListedPairs]:
+    """Matches (E, R, u, v) of an object's window as lists with weight 1, one for each frame pair."""
+    height, width = matches.shape[-2:]
+    shift = torch.tensor(offsets, device=matches.device)
+    pairs = []
+    for (a, b), of_pair in zip(frame_pairs, matches, strict=True):
+        candidate, y, x = of_pair.nonzero(as_tuple=True)
+        other_y, other_x = y + shift[candidate, 0], x + shift[candidate, 1]
+        # outside the map there is no mask: such a match counts in the normaliser only
+        inside = (other_y >= 0) & (other_y < height) & (other_x >= 0) & (other_x < width)
+        first, second = (b * height + y) * width + x, (a * height + other_y) * width + other_x
+        first, second = first[inside], second[inside]
+        pairs.append(ListedPairs(first, second, torch.ones_like(first, dtype=dtype)))
+    return pairs

@@ -117,7 +117,9 @@ class VideoSetCriterion(nn.Module):
 
         Args:
             outputs: ``pred_logits`` (B, Q, C+1), ``pred_masks`` (B, Q, T, h, w) and, with deep supervision,
-                ``aux_outputs``, a list of dicts of the same.
+                ``aux_outputs``, a list of dicts of the same. With ``mask_embed`` (B, Q, D) in each and
+                ``mask_features`` (B, D, T, h, w) in the first, ``pred_masks`` needs no graph: the masks of
+                the matched queries are made again from these.
             targets: B dicts (``targets.build_targets``); they are not changed.
             frames: Pixel values in [0, 255] in the order of INPUT.FORMAT, zeros as padding,
                 (B, T, 3, H, W), float32.
@@ -153,7 +155,7 @@ class VideoSetCriterion(nn.Module):
         self, layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
     ) -> Tensor:
         """Cross-entropy over all queries, weighted mean, (K,)."""
-        logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
+        logits = _at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
         num_layers, num_clips, num_queries = logits.shape[:3]
         # one slot more takes the objects that found no query
         classes = torch.full(
@@ -167,7 +169,7 @@ class VideoSetCriterion(nn.Module):
             classes[:, clip].scatter_(1, of_clip.where(of_clip >= 0, num_queries), labels)
         classes = classes[..., :num_queries]
         nll = F.cross_entropy(logits.flatten(0, 2), classes.flatten(), reduction="none")
-        weight = self.empty_weight[classes]
+        weight = self.empty_weight.to(logits.dtype)[classes]
         return (nll.view_as(weight) * weight).sum((1, 2)) / weight.sum((1, 2))
 
     def _box_losses(
@@ -193,7 +195,7 @@ class VideoSetCriterion(nn.Module):
         )
         sizes = torch.tensor([len(targets[clip]["labels"]) for clip in clips])
         slots = torch.repeat_interleave(torch.arange(len(clips)), sizes).to(clip_of.device)
-        boxes = torch.cat([targets[clip]["boxes"] for clip in clips])
+        boxes = torch.cat([targets[clip]["boxes"] for clip in clips]).to(logits.dtype)
         return box_losses(
             logits, is_matched, boxes, slots, affinities, stride, self._iter, self.box_settings
         )
@@ -209,7 +211,8 @@ class VideoSetCriterion(nn.Module):
         if num_objects == 0:
             zero = logits.flatten(1).sum(1)
             return {"loss_mask": zero, "loss_dice": zero}
-        masks = torch.cat([targets[i]["masks"] for i in clips]).flatten(0, 1)[:, None].float()
+        masks = torch.cat([targets[i]["masks"] for i in clips]).flatten(0, 1)[:, None]
+        masks = masks.to(logits.dtype)
         bce, dice = [], []
         for of_layer, matched in zip(logits, is_matched, strict=True):
             rows = of_layer.flatten(0, 1)[:, None]  # (N * T, 1, h, w)
@@ -223,6 +226,11 @@ class VideoSetCriterion(nn.Module):
             bce.append((point_bce(points, labels) * weight).sum())
             dice.append((point_dice(points, labels) * weight).sum())
         return {"loss_mask": torch.stack(bce), "loss_dice": torch.stack(dice)}
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """The tensor, in float32 if it was in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
@@ -260,10 +268,40 @@ def _matched_masks(
     columns = torch.cat([(clip_of == clip).nonzero()[:, 0] for clip in clips] or [clip_of[:0]])
     clip_of = clip_of[columns].to(queries.device)
     queries = queries[:, columns.to(queries.device)]
-    logits = torch.stack(
-        [
-            layer["pred_masks"][clip_of, query.clamp(min=0)]
-            for layer, query in zip(layers, queries, strict=True)
-        ]
-    )
-    return logits.float(), (queries >= 0).float(), clip_of
+    safe = queries.clamp(min=0)
+    if "mask_embed" in layers[0]:
+        embeddings = torch.stack(
+            [layer["mask_embed"][clip_of, query] for layer, query in zip(layers, safe, strict=True)]
+        )
+        logits = _masks_of_embeddings(embeddings, layers[0]["mask_features"], sizes, clips)
+    else:
+        logits = torch.stack(
+            [layer["pred_masks"][clip_of, query] for layer, query in zip(layers, safe, strict=True)]
+        )
+    logits = _at_least_float32(logits)
+    return logits, (queries >= 0).to(logits.dtype), clip_of
+
+
+def _masks_of_embeddings(
+    embeddings: Tensor, mask_features: Tensor, sizes: list[int], clips: list[int]
+) -> Tensor:
+    """Mask logits with a graph, for the queries that were matched only.
+
+    Args:
+        embeddings: Mask embeddings, (K, N, D), the objects of ``clips`` one clip after the other.
+        mask_features: (B, D, T, h, w).
+        sizes: Objects of each of the B clips.
+        clips: Indices of the clips, ascending.
+
+    Returns:
+        (K, N, T, h, w).
+    """
+    shape = mask_features.shape[2:]
+    # autocast gives the two in different precisions
+    embeddings, mask_features = _at_least_float32(embeddings), _at_least_float32(mask_features)
+    of_clips = embeddings.split([sizes[clip] for clip in clips], dim=1) if clips else [embeddings]
+    masks = [
+        (part.flatten(0, 1) @ mask_features[clip].flatten(1)).view(*part.shape[:2], *shape)
+        for clip, part in zip(clips or [0], of_clips, strict=True)
+    ]
+    return torch.cat(masks, dim=1)

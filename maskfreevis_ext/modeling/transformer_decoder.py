@@ -188,6 +188,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool,
         enforce_input_proj: bool,
         num_levels: int = 3,
+        dense_mask_gradients: bool = False,
     ) -> None:
         """Make the decoder.
 
@@ -203,6 +204,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             pre_norm: LayerNorm before each block instead of after it.
             enforce_input_proj: Project the maps even where ``in_channels`` equals D.
             num_levels: Levels that the pixel decoder gives.
+            dense_mask_gradients: Keep the graph of the masks of all queries in training, instead of
+                giving the mask embeddings and features from which those that count are made again.
 
         Raises:
             ConfigError: D is odd or not a multiple of the heads.
@@ -214,6 +217,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
             )
         self.num_levels = num_levels
+        self.dense_mask_gradients = dense_mask_gradients
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, num_heads, pre_norm) for _ in range(num_layers)
         )
@@ -258,6 +262,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             "pre_norm": mask_former.PRE_NORM,
             "enforce_input_proj": mask_former.ENFORCE_INPUT_PROJ,
             "num_levels": len(head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
+            "dense_mask_gradients": cfg.MODEL.MASKFREE.DENSE_MASK_GRADIENTS,
         }
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
@@ -285,7 +290,10 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
 
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
-            ``return_aux`` also ``aux_outputs``, a list of dicts of the same.
+            ``return_aux`` also ``aux_outputs``, a list of dicts of the same. In training, unless
+            ``dense_mask_gradients``, the masks have no graph; each dict then also has ``mask_embed``
+            (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T, h, w), whose
+            product is ``pred_masks``.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -317,7 +325,15 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             queries = ffn(queries)
             predictions.append(self._predict(queries))
 
-        outputs = self._masks(predictions if return_aux else predictions[-1:], mask_features)
+        predictions = predictions if return_aux else predictions[-1:]
+        if self.training and not self.dense_mask_gradients:
+            with torch.no_grad():
+                outputs = self._masks(predictions, mask_features)
+            for output, (_, embedding) in zip(outputs, predictions, strict=True):
+                output["mask_embed"] = embedding
+            outputs[-1]["mask_features"] = mask_features
+        else:
+            outputs = self._masks(predictions, mask_features)
         final = outputs.pop()
         if return_aux:
             final["aux_outputs"] = outputs

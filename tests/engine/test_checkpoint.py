@@ -115,6 +115,15 @@ def test_resume_without_a_checkpoint_loads_the_weights(tmp_path, caplog):
     assert "no checkpoint in" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a\0b", b"gone.pth", b"../gone.pth"])
+def test_resume_without_a_usable_last_checkpoint_takes_the_newest_file(tmp_path, content):
+    _save(tmp_path, "model_0000001", 1.0)
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    model = _Model()
+    SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert _value(model) == 1.0
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "gone", "another", "name only"])
 def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path, caplog, damage):
     for i in (1, 3, 5):
@@ -209,6 +218,39 @@ def test_missing_and_unexpected_keys_are_summarised(tmp_path, caplog):
     assert _value(model) == 2.0
     assert "not in the file, keep their initial values: class_embed.{bias, weight}" in caplog.text
     assert "in the file, not used by the model: old.{bias, weight}" in caplog.text
+
+
+def test_weights_of_another_model_are_an_error(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": nn.Conv2d(1, 1, 1).state_dict()}, path)
+    with pytest.raises(CheckpointError, match=r"another model.*0 of the model's 4"):
+        SafeCheckpointer(_Model()).load(str(path))
+
+
+def test_resume_refuses_weights_without_training_state(tmp_path):
+    torch.save({"model": _filled(2.0).state_dict()}, tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(CheckpointError, match=r"model_final\.pth.*without trainer"):
+        SafeCheckpointer(_Model(), str(tmp_path), trainer=_State()).resume_or_load("")
+    model = _Model()
+    SafeCheckpointer(model, str(tmp_path)).resume_or_load("")  # evaluation needs the weights only
+    assert _value(model) == 2.0
+
+
+def test_resume_refuses_the_checkpoint_of_another_model(tmp_path):
+    _save(tmp_path, "model_0000001", 1.0)
+    with pytest.raises(CheckpointError, match=r"another model.*class_embed\.weight"):
+        SafeCheckpointer(_Model(classes=5), str(tmp_path), trainer=_State()).resume_or_load("")
+
+
+def test_resume_refuses_a_training_state_that_does_not_fit(tmp_path):
+    class _Other(_State):
+        def load_state_dict(self, state: dict) -> None:
+            raise ValueError("loaded state dict has a different number of parameter groups")
+
+    _save(tmp_path, "model_0000001", 1.0)
+    with pytest.raises(CheckpointError, match=r"model_0000001\.pth.*parameter groups"):
+        SafeCheckpointer(_Model(), str(tmp_path), trainer=_Other()).resume_or_load("")
 
 
 def test_summary_of_a_perfect_fit_is_one_line():

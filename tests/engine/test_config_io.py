@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from maskfreevis_ext.engine.config_io import (
     RULES,
@@ -189,6 +190,7 @@ def test_published_values():
         (["SOLVER.STEPS", "(5, 4)"], ["SOLVER.STEPS", "rising", "(5, 4)"]),
         (["SOLVER.LR_SCHEDULER_NAME", "Step"], ["LR_SCHEDULER_NAME", "WarmupPolyLR", "'Step'"]),
         (["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "-1.0"], ["CLIP_VALUE", "more than 0", "-1.0"]),
+        (["MODEL.DEVICE", "gpu"], ["MODEL.DEVICE", "cuda", "'gpu'"]),
         (["INPUT.DATASETS", "[['a', 'b']]"], ["INPUT.DATASETS", "['a', 'b']"]),
         (["_BASE_", "x.yaml"], ["_BASE_", "files"]),
     ],
@@ -251,4 +253,13 @@ def test_setup_says_first_which_detectron2_runs(tmp_path, tiny_videos):
     lines = Path(cfg.OUTPUT_DIR, "log.txt").read_text().splitlines()
     assert "Detectron2 provider" in lines[0]
     assert sum("MODEL.SEM_SEG_HEAD.LOSS_WEIGHT does nothing" in line for line in lines) == 1
-    assert Path(cfg.OUTPUT_DIR, "config.yaml").is_file()
+    again = load_config(str(Path(cfg.OUTPUT_DIR, "config.yaml")))
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_output_folder_that_cannot_be_made(tmp_path, tiny_videos):
+    (tmp_path / "file").write_text("")
+    options = tiny_options(tiny_videos, tmp_path / "file" / "out")
+    args = argparse.Namespace(config_file=CONFIG, opts=options, eval_only=False, device=None)
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR.*file/out"):
+        setup_config(args)

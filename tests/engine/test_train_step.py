@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from maskfreevis_ext.engine.optimizer import with_full_model_clipping
-from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.engine.train_step import MAX_SKIPPED, TrainStep
 from maskfreevis_ext.errors import NumericError
 
 
@@ -82,6 +82,70 @@ def test_gradient_that_is_not_finite_stops_before_the_update(clip):
     message = str(error.value)
     for part in ("Iteration 12", "video", "7", "gradient", "inf", "loss_a = 6", "w"):
         assert part in message
+
+
+def test_nan_found_inside_the_model_gets_iteration_and_videos():
+    class _Matcher(_Model):
+        def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+            raise NumericError("cost of query 3 is nan")
+
+    model = _Matcher()
+    loader = [[{"video_id": 7, "frame_indices": [1, 4]}]]
+    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1))
+    step.iter = 12
+    with EventStorage(12), pytest.raises(NumericError, match=r"12.*7.*\[1, 4\].*query 3 is nan"):
+        step.run_step()
+
+
+class _Linear(nn.Module):
+    """A loss whose gradient overflows in float16 where ``x`` is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.linear.weight)
+        self.dtypes: set[torch.dtype] = set()
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        y = self.linear(torch.full((1, 1), batch[0]["x"]))
+        self.dtypes.add(y.dtype)
+        return {"loss": y.float().sum()}
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_mixed_precision_leaves_out_steps_that_overflow(clip):
+    model = _Linear()
+    kind = with_full_model_clipping(torch.optim.SGD, 1.0, 2.0) if clip else torch.optim.SGD
+    loader = [[{"x": x}] for x in (2.0, 2.0, 60000.0, 2.0)]
+    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1), amp=True)
+    step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    weights = []
+    with EventStorage(0):
+        for step.iter in range(4):
+            step.run_step()
+            weights.append(model.linear.weight.item())
+    assert model.dtypes == {torch.float16}
+    size = 0.1 if clip else 0.2
+    assert weights == pytest.approx([1 - size, 1 - 2 * size, 1 - 2 * size, 1 - 3 * size], rel=1e-3)
+    assert step.grad_scaler.get_scale() == 2.0
+    assert step.state_dict()["grad_scaler"]["scale"] == 2.0
+
+
+def test_mixed_precision_does_not_leave_out_steps_for_ever():
+    class _Never(_Model):
+        def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+            return {"loss": torch.sqrt(self.w - 2.0).sum()}  # an infinite gradient at w = 2
+
+    model = _Never()
+    loader = [[{"video_id": 7}]] * (MAX_SKIPPED + 1)
+    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp=True)
+    with EventStorage(0):
+        for step.iter in range(MAX_SKIPPED):
+            step.run_step()
+        step.iter = MAX_SKIPPED
+        with pytest.raises(NumericError, match="in a row"):
+            step.run_step()
+    assert model.w.item() == 2.0
 
 
 def test_state_goes_round():

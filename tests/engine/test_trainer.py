@@ -98,6 +98,14 @@ def test_resume_goes_on_with_iteration_optimizer_rate_and_random_state(tiny_vide
     assert second.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * first.cfg.SOLVER.BASE_LR)
 
 
+def test_finished_training_is_evaluated_again(tiny_videos, tmp_path):
+    options = ["SOLVER.MAX_ITER", 1]
+    _train(_cfg(tiny_videos, tmp_path, *options))
+    again = _train(_cfg(tiny_videos, tmp_path, *options), resume=True)
+    assert again.start_iter == 1
+    assert sum("segm/AP" in line for line in _metrics(again)) == 2
+
+
 def test_weights_of_another_training_start_at_iteration_0(trained, tiny_videos, tmp_path):
     weights = Path(trained.cfg.OUTPUT_DIR, "model_final.pth")
     saved = torch.load(weights, weights_only=True)["model"]
@@ -119,6 +127,19 @@ def test_counter_of_a_wrapped_model_is_found():
     reset_iteration_counter(wrapper, 5)
     assert model.criterion._iter.item() == 5
     reset_iteration_counter(torch.nn.Linear(1, 1), 5)
+
+
+@pytest.mark.parametrize(
+    ("supervision", "used", "unused"),
+    [("mask", "loss_dice", "loss_mask_proj"), ("box", "loss_mask_proj", "loss_dice")],
+)
+def test_supervision_decides_which_losses_learn(tiny_videos, tmp_path, supervision, used, unused):
+    """The test set has masks; from boxes, they are not looked at."""
+    options = ["DATASETS.TRAIN", f"('{VAL}',)", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1]
+    trainer = _train(_cfg(tiny_videos, tmp_path, *options, "INPUT.SUPERVISION", supervision))
+    metrics = _metrics(trainer)[0]
+    assert metrics[used] > 0
+    assert metrics[unused] == 0
 
 
 def test_wrong_number_of_classes_is_found_before_training(tiny_videos, tmp_path):

@@ -77,14 +77,18 @@ def tiny_options(
 
 @contextlib.contextmanager
 def own_loggers() -> Iterator[None]:
-    """Take back what ``setup_logger`` does to the loggers of this process."""
+    """Loggers as in a new process, which ``setup_logger`` may change; put back at the end."""
     loggers = [logging.getLogger(n) for n in ("detectron2", "fvcore", "maskfreevis_ext")]
     before = [(list(x.handlers), x.propagate, x.level) for x in loggers]
+    forget = getattr(setup_logger, "cache_clear", lambda: None)
     try:
+        forget()
+        for one in loggers:
+            one.handlers, one.propagate = [], True
+            one.setLevel(logging.NOTSET)
         yield
     finally:
         for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
             one.handlers, one.propagate = handlers, propagate
             one.setLevel(level)
-        if hasattr(setup_logger, "cache_clear"):
-            setup_logger.cache_clear()
+        forget()

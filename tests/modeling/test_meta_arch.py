@@ -10,6 +10,7 @@ from torch import nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.configs import tiny_cfg
+from tests.helpers.fill import fill_module
 
 LOSSES = {
     "loss_ce",
@@ -89,6 +90,22 @@ def test_training_reaches_every_parameter() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("supervision", ["box", "mask"])
+def test_gradients_of_matched_masks_only_equal_the_dense_ones(supervision: str) -> None:
+    results = []
+    for dense in (True, False):
+        model = build_model(tiny_cfg("MODEL.MASKFREE.DENSE_MASK_GRADIENTS", dense)).double()
+        fill_module(model)
+        torch.manual_seed(3)
+        losses = model.train()([_clip(2, supervision=supervision), _clip(2, objects=0)])
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        results.append((losses, gradients))
+    for expected, got in zip(*results, strict=True):
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-8, msg=name)
 
 
 def test_training_without_deep_supervision_has_main_losses_only() -> None:

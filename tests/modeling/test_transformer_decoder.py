@@ -62,7 +62,7 @@ def test_decoder_output_shapes(batch: int, frames: int, pre_norm: bool) -> None:
 
 
 def test_decoder_without_aux_gives_the_same_final_output() -> None:
-    decoder, inputs = _decoder(), _inputs(2, 2)
+    decoder, inputs = _decoder().eval(), _inputs(2, 2)
     plain = decoder(*inputs, num_frames=2)
     assert sorted(plain) == ["pred_logits", "pred_masks"]
     full = decoder(*inputs, num_frames=2, return_aux=True)
@@ -122,9 +122,21 @@ def test_decoder_query_with_an_empty_mask_looks_everywhere() -> None:
     assert nothing.all()
 
 
+def test_decoder_in_training_gives_masks_without_a_graph_and_what_they_are_made_of() -> None:
+    decoder = _decoder()
+    outputs = decoder(*_inputs(2, 3), num_frames=3, return_aux=True)
+    features = outputs["mask_features"]
+    assert features.shape == (2, 12, 3, 9, 17)
+    for layer in (outputs, *outputs["aux_outputs"]):
+        assert not layer["pred_masks"].requires_grad
+        assert layer["mask_embed"].requires_grad
+        product = torch.einsum("bqc,bcthw->bqthw", layer["mask_embed"], features)
+        torch.testing.assert_close(product, layer["pred_masks"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_decoder_every_parameter_gets_a_gradient(pre_norm: bool) -> None:
-    decoder = _decoder(pre_norm=pre_norm, enforce_input_proj=True)
+    decoder = _decoder(pre_norm=pre_norm, enforce_input_proj=True, dense_mask_gradients=True)
     outputs = decoder(*_inputs(2, 2), num_frames=2, return_aux=True)
     layers = [outputs, *outputs["aux_outputs"]]
     tensors = [layer[name] for layer in layers for name in ("pred_logits", "pred_masks")]

@@ -43,7 +43,9 @@ def test_get_cfg_gives_independent_copies() -> None:
 
 
 def test_file_with_base_and_overrides(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text("MODEL: {DEVICE: cpu, MASK_ON: True}\nSEED: 1\nVERSION: 2\n")
+    (tmp_path / "base.yaml").write_text(
+        "MODEL: {DEVICE: cpu, MASK_ON: True}\nSEED: 1\nVERSION: 2\n"
+    )
     leaf = tmp_path / "leaf.yaml"
     leaf.write_text("_BASE_: base.yaml\nSEED: 5\nSOLVER: {STEPS: [3, 4]}\n")
     cfg = get_cfg()

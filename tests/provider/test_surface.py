@@ -1,4 +1,4 @@
-"""Every name that the project takes from Detectron2 exists, and takes the arguments it is called with."""
+"""Every name of Detectron2 that the project uses exists, and takes the arguments it gets."""
 
 from __future__ import annotations
 
@@ -169,3 +169,36 @@ def test_parts_of_base_classes_that_are_built_on_exist(name: str) -> None:
     target = _resolve(name)
     for part in BUILT_ON[name]:
         assert hasattr(target, part), f"{name}.{part}"
+
+
+def _identifiers(path: Path) -> set[str]:
+    """Names that a file uses, other than in import lines and ``__all__``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+    return names
+
+
+#: Named by the project's plan for models and mappers to come.
+KEPT = {"AMPTrainer", "ImageList", "PolygonMasks"}
+
+
+def test_embedded_package_has_nothing_that_nobody_uses() -> None:
+    embedded = sorted((REPO / "maskfreevis_ext" / "embedded").rglob("*.py"))
+    used = {name for path in _files() for name in _identifiers(path)}
+    used |= {use.name.rsplit(".", 1)[-1] for use in USES}
+    inside = {path: _identifiers(path) for path in embedded}
+    unused = []
+    for path in embedded:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name in KEPT:
+                continue
+            if any(isinstance(d, ast.Call) for d in node.decorator_list):
+                continue  # registered, as by BACKBONE_REGISTRY.register()
+            if node.name not in used and not any(node.name in names for names in inside.values()):
+                unused.append(f"{path.name}: {node.name}")
+    assert unused == []

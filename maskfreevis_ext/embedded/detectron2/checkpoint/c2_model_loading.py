@@ -32,7 +32,10 @@ _C2_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def convert_basic_c2_names(original_keys: list[str]) -> list[str]:
-    """Translate Caffe2's names of backbone weights, e.g. ``res2_0_branch2a_bn_s`` to ``res2.0.conv1.norm.weight``."""
+    """Translate Caffe2's names of backbone weights.
+
+    An example: ``res2_0_branch2a_bn_s`` becomes ``res2.0.conv1.norm.weight``.
+    """
     converted = []
     for key in original_keys:
         name = {"pred_b": "linear_b", "pred_w": "linear_w"}.get(key, key).replace("_", ".")

@@ -1,4 +1,4 @@
-"""``DetectionCheckpointer``: fvcore's checkpointer that also reads the model zoo's files, and never runs their code."""
+"""fvcore's checkpointer that also reads the model zoo's files, and never runs their code."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class DetectionCheckpointer(Checkpointer):
         return loaded
 
     def _load_zoo_file(self, filename: str) -> dict[str, Any]:
-        # The one place that reads pickles; imported late, as it belongs to the package around this one.
+        # The one place that reads pickles. Late, as it belongs to the package around this one.
         from maskfreevis_ext.engine.safe_load import load_pkl
 
         data = load_pkl(filename)

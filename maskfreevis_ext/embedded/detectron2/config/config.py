@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode as _FvcoreCfgNode
 
 
 class CfgNode(_FvcoreCfgNode):
-    """fvcore's config node (``_BASE_``, ``merge_from_list``, ``dump``, ``freeze``) with a version check.
+    """fvcore's config node (``_BASE_``, overrides, ``dump``, ``freeze``) with a version check.
 
     Unlike the real package's, it refuses python tags in YAML unless ``allow_unsafe=True`` is
     written out: a config is data, and reading one must not run code.
@@ -46,13 +46,10 @@ class CfgNode(_FvcoreCfgNode):
             )
         elif version != self.VERSION:
             raise AssertionError(
-                f"Config '{cfg_filename}' has VERSION {version}, expected {self.VERSION}. Rename its keys "
-                "as Detectron2's changelog says."
+                f"Config '{cfg_filename}' has VERSION {version}, expected {self.VERSION}. "
+                "Rename its keys as Detectron2's changelog says."
             )
         self.merge_from_other_cfg(loaded)
-
-
-global_cfg = CfgNode()
 
 
 def get_cfg() -> CfgNode:
@@ -60,12 +57,6 @@ def get_cfg() -> CfgNode:
     from detectron2.config.defaults import _C
 
     return _C.clone()
-
-
-def set_global_cfg(cfg: CfgNode) -> None:
-    """Make ``global_cfg`` hold the keys of ``cfg``."""
-    global_cfg.clear()
-    global_cfg.update(cfg)
 
 
 def configurable(
@@ -81,7 +72,7 @@ def configurable(
     if init_func is not None:
         if not inspect.isfunction(init_func) or init_func.__name__ != "__init__" or from_config:
             raise AssertionError(
-                "@configurable without arguments belongs on __init__; on a function, give it from_config=."
+                "@configurable alone belongs on __init__; on a function, give it from_config=."
             )
         return _configurable_init(init_func)
     if from_config is None:

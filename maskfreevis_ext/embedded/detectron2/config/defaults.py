@@ -1,4 +1,4 @@
-"""Every key of Detectron2's default config with its default value, so that any YAML written for it loads.
+"""Every key of Detectron2's default config, so that any YAML file written for it loads.
 
 Most keys belong to models that are not here (RPN, RoI heads, RetinaNet, panoptic FPN) and are read
 by nobody.

@@ -1,4 +1,4 @@
-"""Loaders for training and testing. They batch without collating: a batch is a list of what the mapper returns."""
+"""Loaders for training and testing; a batch is a list of what the mapper returns."""
 
 from __future__ import annotations
 
@@ -98,8 +98,7 @@ def build_batch_data_loader(
             **shared,
         )
     samples = DataLoader(dataset, collate_fn=operator.itemgetter(0), **shared)
-    batches = AspectRatioGroupedDataset(samples, batch_size)
-    return batches if collate_fn is None else map(collate_fn, batches)
+    return AspectRatioGroupedDataset(samples, batch_size, collate_fn or trivial_batch_collator)
 
 
 def _train_loader_from_config(

@@ -1,8 +1,7 @@
-"""``DatasetCatalog`` (name -> function that loads) and ``MetadataCatalog`` (name -> facts such as class names)."""
+"""Data sets by name: how to load them, and facts such as their class names."""
 
 from __future__ import annotations
 
-import copy
 import types
 from collections import UserDict
 from collections.abc import Callable
@@ -75,10 +74,6 @@ class Metadata(types.SimpleNamespace):
                 )
             return
         super().__setattr__(key, val)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All facts, in a dict of their own."""
-        return copy.copy(self.__dict__)
 
     def set(self, **kwargs: Any) -> Metadata:
         """Set several facts; returns itself."""

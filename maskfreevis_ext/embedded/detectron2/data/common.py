@@ -19,10 +19,10 @@ _logger = logging.getLogger(__name__)
 
 
 class _PackedList:
-    """A list whose elements are bytes in one tensor: worker processes share it, and every read gives a fresh copy.
+    """A list whose elements are bytes in one tensor; every read gives a fresh copy.
 
-    Python objects in a list would be copied to every worker over time, as each read changes a
-    reference count.
+    Worker processes share the tensor. Python objects in a list would be copied to every worker
+    over time, as each read changes a reference count.
     """
 
     def __init__(self, elements: list[Any]) -> None:
@@ -132,11 +132,15 @@ class AspectRatioGroupedDataset(IterableDataset):
     Args:
         dataset: Gives dicts with ``width`` and ``height``.
         batch_size: Samples per batch.
+        collate_fn: List of samples -> batch.
     """
 
-    def __init__(self, dataset: Any, batch_size: int) -> None:
+    def __init__(
+        self, dataset: Any, batch_size: int, collate_fn: Callable[[list[Any]], Any]
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
+        self.collate_fn = collate_fn
         self._buckets: dict[bool, list[Any]] = {False: [], True: []}
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -145,4 +149,4 @@ class AspectRatioGroupedDataset(IterableDataset):
             self._buckets[is_wide].append(sample)
             if len(self._buckets[is_wide]) == self.batch_size:
                 batch, self._buckets[is_wide] = self._buckets[is_wide], []
-                yield batch
+                yield self.collate_fn(batch)

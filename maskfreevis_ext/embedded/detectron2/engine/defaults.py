@@ -23,7 +23,7 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -48,31 +48,23 @@ __all__ = [
 ]
 
 _EXAMPLES = """examples:
-  one machine:       {program} --config-file CONFIG.yaml --num-gpus 8
-  other settings:    {program} --config-file CONFIG.yaml MODEL.WEIGHTS WEIGHTS.pth SOLVER.BASE_LR 0.001
-  several machines:  {program} --config-file CONFIG.yaml --num-machines 2 --machine-rank RANK --dist-url URL
+  one machine:      {program} --config-file FILE --num-gpus 8
+  other settings:   {program} --config-file FILE MODEL.WEIGHTS FILE.pth SOLVER.BASE_LR 0.001
+  several machines: {program} --config-file FILE --num-machines 2 --machine-rank R --dist-url URL
 """
 
 
-def create_ddp_model(
-    model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any
-) -> nn.Module:
+def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
     """Wrap a model for several processes; with a single one, return it as it is.
 
     Args:
         model: The model.
-        fp16_compression: Exchange gradients as float16.
         **kwargs: Of ``DistributedDataParallel``; ``device_ids`` is this process's GPU unless given.
     """
     if comm.get_world_size() == 1:
         return model
     kwargs.setdefault("device_ids", [comm.get_local_rank()])
-    wrapped = DistributedDataParallel(model, **kwargs)
-    if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-
-        wrapped.register_comm_hook(state=None, hook=default_hooks.fp16_compress_hook)
-    return wrapped
+    return DistributedDataParallel(model, **kwargs)
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -111,7 +103,7 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Set up loggers, output folder and seeds, and log the environment, the command line and the config.
+    """Set up loggers, output folder and seeds; log environment, command line and config.
 
     Args:
         cfg: The config; a copy goes to ``OUTPUT_DIR/config.yaml``.
@@ -299,8 +291,8 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """``detectron2.solver.build_optimizer``."""
-        return build_optimizer(cfg, model)
+        """The optimizer; a subclass writes this."""
+        raise NotImplementedError(f"{cls.__name__} needs a build_optimizer.")
 
     @classmethod
     def build_lr_scheduler(
@@ -370,7 +362,7 @@ class DefaultTrainer(TrainerBase):
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """Scale a config that was written for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to another number.
+        """Scale a config written for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to another number.
 
         Batch size and learning rate grow in proportion, all counts of iterations shrink.
 

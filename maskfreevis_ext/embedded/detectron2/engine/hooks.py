@@ -38,7 +38,9 @@ def _duration(seconds: float) -> datetime.timedelta:
 
 
 class IterationTimer(HookBase):
-    """Stores ``time``, the seconds of each step, and logs the speed at the end. The first of all hooks.
+    """Stores ``time``, the seconds of each step, and logs the speed at the end.
+
+    It should be the first of all hooks.
 
     Args:
         warmup_iter: Steps at the beginning that are not counted.
@@ -161,7 +163,10 @@ class LRScheduler(HookBase):
 
     @staticmethod
     def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
-        """The first group with the most parameters; if all have one, the first with the most common rate."""
+        """The first group with the most parameters.
+
+        If all have one parameter, it is the first group with the most common rate.
+        """
         groups = optimizer.param_groups
         sizes = [len(group["params"]) for group in groups]
         if max(sizes) > 1:

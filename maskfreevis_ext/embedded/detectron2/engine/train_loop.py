@@ -18,7 +18,9 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 
 class HookBase:
-    """What happens beside the training steps. The trainer calls these methods in the order of its hooks.
+    """What happens beside the training steps.
+
+    The trainer calls these methods in the order of its hooks.
 
     Attributes:
         trainer: The trainer (a weak reference), once the hook is registered.
@@ -42,7 +44,7 @@ class HookBase:
         """After each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint should hold; if it is not empty, there must be a ``load_state_dict``."""
+        """What a checkpoint should hold; unless empty, there must be a ``load_state_dict``."""
         return {}
 
 
@@ -235,7 +237,7 @@ class SimpleTrainer(TrainerBase):
     def write_metrics(
         loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
     ) -> None:
-        """Store losses (mean over processes, ``total_loss`` their sum) and loading times (the longest).
+        """Store losses (means over processes, and ``total_loss``) and the longest loading time.
 
         Args:
             loss_dict: Scalar losses.

@@ -27,7 +27,7 @@ class DatasetEvaluator:
         """Take one batch of inputs and the model's outputs for it."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Score what was collected: task -> metric -> number. None on processes other than the first is fine."""
+        """Score what was collected: task -> metric -> number; rank 0 alone may answer."""
 
 
 class DatasetEvaluators(DatasetEvaluator):
@@ -76,7 +76,7 @@ def inference_context(model: nn.Module) -> Iterator[None]:
 
 
 class _Stopwatch:
-    """Seconds per batch of loading, computing and evaluating, without the first (warm-up) batches."""
+    """Seconds of loading, computing and evaluating, without the first (warm-up) batches."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -104,8 +104,10 @@ class _Stopwatch:
         eta = datetime.timedelta(seconds=int(total * (self.total - self.done)))
         log_every_n_seconds(
             logging.INFO,
-            f"Inference done {self.done}/{self.total}. Dataloading: {self.data / count:.4f} s/iter. "
-            f"Inference: {self.compute / count:.4f} s/iter. Eval: {self.evaluate / count:.4f} s/iter. "
+            f"Inference done {self.done}/{self.total}. "
+            f"Dataloading: {self.data / count:.4f} s/iter. "
+            f"Inference: {self.compute / count:.4f} s/iter. "
+            f"Eval: {self.evaluate / count:.4f} s/iter. "
             f"Total: {total:.4f} s/iter. ETA={eta}",
             n=5,
             name=__name__,

@@ -3,7 +3,7 @@
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, LayerNorm, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.layers.wrappers import Conv2d, cat
+from detectron2.layers.wrappers import Conv2d
 
 __all__ = [
     "CNNBlockBase",
@@ -11,6 +11,5 @@ __all__ = [
     "FrozenBatchNorm2d",
     "LayerNorm",
     "ShapeSpec",
-    "cat",
     "get_norm",
 ]

@@ -22,7 +22,7 @@ class CNNBlockBase(nn.Module):
         self.stride = stride
 
     def freeze(self) -> CNNBlockBase:
-        """Stop training this block: no gradients, and batch norms become constants. Returns itself."""
+        """Stop training this block: no gradients, constant batch norms. Returns itself."""
         for parameter in self.parameters():
             parameter.requires_grad = False
         FrozenBatchNorm2d.convert_frozen_batchnorm(self)

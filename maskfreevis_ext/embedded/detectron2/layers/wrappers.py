@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``torch.cat`` that does not copy a single tensor."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 class Conv2d(nn.Conv2d):

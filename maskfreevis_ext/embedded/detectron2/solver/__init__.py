@@ -1,11 +1,6 @@
-"""Optimizers and learning rates from a config."""
+"""Gradient clipping and learning rates from a config."""
 
-from detectron2.solver.build import (
-    build_lr_scheduler,
-    build_optimizer,
-    get_default_optimizer_params,
-    maybe_add_gradient_clipping,
-)
+from detectron2.solver.build import build_lr_scheduler, maybe_add_gradient_clipping
 from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
 __all__ = [
@@ -13,7 +8,5 @@ __all__ = [
     "LRScheduler",
     "WarmupParamScheduler",
     "build_lr_scheduler",
-    "build_optimizer",
-    "get_default_optimizer_params",
     "maybe_add_gradient_clipping",
 ]

@@ -1,8 +1,7 @@
-"""Parameter groups, gradient clipping, optimizer and learning-rate schedule from ``cfg.SOLVER``."""
+"""Gradient clipping and learning-rate schedule from ``cfg.SOLVER``."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,19 +16,6 @@ from fvcore.common.param_scheduler import (
     StepWithFixedGammaParamScheduler,
 )
 from torch import nn
-
-_NORM_LAYERS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
 
 
 def _build_clipper(settings: CfgNode) -> Callable[[nn.Parameter], Any]:
@@ -46,7 +32,7 @@ def _build_clipper(settings: CfgNode) -> Callable[[nn.Parameter], Any]:
 def maybe_add_gradient_clipping(
     cfg: CfgNode, optimizer: type[torch.optim.Optimizer] | torch.optim.Optimizer
 ) -> type[torch.optim.Optimizer] | torch.optim.Optimizer:
-    """Clip the gradient of each parameter by itself before every step, if ``SOLVER.CLIP_GRADIENTS.ENABLED``.
+    """Clip the gradient of each parameter by itself before every step, if the config says so.
 
     Args:
         cfg: The config.
@@ -74,99 +60,6 @@ def maybe_add_gradient_clipping(
     return clipping
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD as ``cfg.SOLVER`` says, with gradient clipping if it is on."""
-    solver = cfg.SOLVER
-    parameters = get_default_optimizer_params(
-        model,
-        base_lr=solver.BASE_LR,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-    )
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=solver.BASE_LR,
-        momentum=solver.MOMENTUM,
-        nesterov=solver.NESTEROV,
-        weight_decay=solver.WEIGHT_DECAY,
-        foreach=True,
-    )
-    return maybe_add_gradient_clipping(cfg, optimizer)
-
-
-def get_default_optimizer_params(
-    model: nn.Module,
-    base_lr: float | None = None,
-    weight_decay: float | None = None,
-    weight_decay_norm: float | None = None,
-    bias_lr_factor: float | None = 1.0,
-    weight_decay_bias: float | None = None,
-    lr_factor_func: Callable[[str], float] | None = None,
-    overrides: dict[str, dict[str, float]] | None = None,
-) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal settings.
-
-    Args:
-        model: The model.
-        base_lr: Learning rate of every group; None leaves it to the optimizer.
-        weight_decay: Weight decay of every group; None leaves it to the optimizer.
-        weight_decay_norm: Weight decay of normalisation layers.
-        bias_lr_factor: Biases learn at this times ``base_lr``.
-        weight_decay_bias: Weight decay of biases.
-        lr_factor_func: Full parameter name -> factor of ``base_lr``.
-        overrides: Last part of a parameter's name -> settings.
-
-    Raises:
-        ValueError: A factor is given without ``base_lr``, or biases are spoken of twice.
-    """
-    overrides = dict(overrides or {})
-    defaults = {"lr": base_lr, "weight_decay": weight_decay}
-    defaults = {name: value for name, value in defaults.items() if value is not None}
-    changes_bias_lr = bias_lr_factor is not None and bias_lr_factor != 1.0
-    if base_lr is None and (changes_bias_lr or lr_factor_func is not None):
-        raise ValueError("bias_lr_factor and lr_factor_func need base_lr.")
-    bias = {"lr": base_lr * bias_lr_factor} if changes_bias_lr else {}
-    if weight_decay_bias is not None:
-        bias["weight_decay"] = weight_decay_bias
-    if bias:
-        if "bias" in overrides:
-            raise ValueError("overrides has 'bias', and so have the arguments for biases.")
-        overrides["bias"] = bias
-
-    groups: dict[tuple, list[nn.Parameter]] = {}
-    seen: set[nn.Parameter] = set()
-    for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or parameter in seen:
-                continue
-            seen.add(parameter)
-            settings = copy.copy(defaults)
-            if weight_decay_norm is not None and isinstance(module, _NORM_LAYERS):
-                settings["weight_decay"] = weight_decay_norm
-            if lr_factor_func is not None:
-                settings["lr"] *= lr_factor_func(f"{module_name}.{name}")
-            settings.update(overrides.get(name, {}))
-            groups.setdefault(tuple(settings.items()), []).append(parameter)
-    return [{**dict(settings), "params": members} for settings, members in groups.items()]
-
-
-def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join parameter groups whose settings are equal; the order is that of first appearance.
-
-    A parameter that appears twice gets the settings of both, the later ones winning.
-    """
-    settings_of: dict[nn.Parameter, dict[str, Any]] = {}
-    for group in params:
-        settings = {name: value for name, value in group.items() if name != "params"}
-        for parameter in group["params"]:
-            settings_of.setdefault(parameter, {}).update(settings)
-    groups: dict[tuple, list[nn.Parameter]] = {}
-    for parameter, settings in settings_of.items():
-        groups.setdefault(tuple(settings.items()), []).append(parameter)
-    return [{**dict(settings), "params": members} for settings, members in groups.items()]
-
-
 def _build_schedule(cfg: CfgNode) -> ParamScheduler:
     solver = cfg.SOLVER
     name = solver.LR_SCHEDULER_NAME
@@ -187,7 +80,7 @@ def _build_schedule(cfg: CfgNode) -> ParamScheduler:
         end = solver.BASE_LR_END / solver.BASE_LR
         if not 0.0 <= end <= 1.0:
             raise AssertionError(
-                f"SOLVER.BASE_LR_END {solver.BASE_LR_END} must lie in [0, BASE_LR {solver.BASE_LR}]."
+                f"SOLVER.BASE_LR_END {solver.BASE_LR_END} must lie in [0, {solver.BASE_LR}]."
             )
         return CosineParamScheduler(1, end)
     if name == "WarmupStepWithFixedGammaLR":

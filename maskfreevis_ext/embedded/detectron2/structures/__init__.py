@@ -1,6 +1,6 @@
 """Boxes, masks, instances and padded batches of images."""
 
-from detectron2.structures.boxes import Boxes, BoxMode, pairwise_intersection, pairwise_iou
+from detectron2.structures.boxes import Boxes, BoxMode
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks, PolygonMasks, polygons_to_bitmask
@@ -12,7 +12,5 @@ __all__ = [
     "ImageList",
     "Instances",
     "PolygonMasks",
-    "pairwise_intersection",
-    "pairwise_iou",
     "polygons_to_bitmask",
 ]

@@ -112,26 +112,6 @@ class Boxes:
         """Which boxes have both sides longer than ``threshold``, [N] bool."""
         return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(dim=1)
 
-    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
-        """Which boxes leave an image of size (height, width) by less than a threshold, [N] bool."""
-        height, width = box_size
-        x1, y1, x2, y2 = self.tensor.unbind(dim=-1)
-        low, right, bottom = (
-            -boundary_threshold,
-            width + boundary_threshold,
-            height + boundary_threshold,
-        )
-        return (x1 >= low) & (y1 >= low) & (x2 < right) & (y2 < bottom)
-
-    def get_centers(self) -> Tensor:
-        """Centres (x, y), [N, 2]."""
-        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
-
-    def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply the coordinates, in place."""
-        self.tensor[:, 0::2] *= scale_x
-        self.tensor[:, 1::2] *= scale_y
-
     @classmethod
     def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
         """All boxes of a list, in its order."""
@@ -155,17 +135,3 @@ class Boxes:
 
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
-
-
-def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """Areas of the intersections, [N1, N2]."""
-    a, b = boxes1.tensor[:, None], boxes2.tensor[None]
-    size = torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])
-    return size.clamp(min=0).prod(dim=2)
-
-
-def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """Intersection over union, [N1, N2]; 0 where boxes do not meet."""
-    overlap = pairwise_intersection(boxes1, boxes2)
-    union = boxes1.area()[:, None] + boxes2.area() - overlap
-    return torch.where(overlap > 0, overlap / union, overlap.new_zeros(1))

@@ -92,7 +92,7 @@ class BitMasks:
         return BitMasks(torch.stack(bitmaps))
 
     def get_bounding_boxes(self) -> Boxes:
-        """Tight boxes, on the CPU: x2 and y2 lie one behind the last pixel; zeros for an empty mask."""
+        """Tight boxes, on the CPU: x2, y2 are one behind the last pixel; zeros if empty."""
         boxes = torch.zeros(len(self), 4, dtype=torch.float32)
         columns, rows = self.tensor.any(dim=1).cpu(), self.tensor.any(dim=2).cpu()
         for index in self.nonempty().nonzero().flatten().tolist():

@@ -1,4 +1,4 @@
-"""Talking between the processes of a distributed job. Everything also works, trivially, with a single process."""
+"""Talking between the processes of a distributed job, of which there may be just one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def get_rank() -> int:
 
 @functools.lru_cache
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Create the group of the processes on this machine. Every process calls it, with the same number.
+    """Create the group of the processes on this machine.
 
-    A second call with that number does nothing.
+    Every process calls it, with the same number. A second call with that number does nothing.
     """
     global _LOCAL_PROCESS_GROUP
     if _LOCAL_PROCESS_GROUP is not None:
@@ -38,7 +38,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     world_size = get_world_size()
     if world_size % num_workers_per_machine:
         raise AssertionError(
-            f"World size {world_size} is not a multiple of {num_workers_per_machine} processes per machine."
+            f"World size {world_size} is not a multiple of {num_workers_per_machine} per machine."
         )
     own_machine = get_rank() // num_workers_per_machine
     for machine in range(world_size // num_workers_per_machine):
@@ -66,11 +66,6 @@ def get_local_process_group() -> Any:
 def get_local_rank() -> int:
     """Index of this process among those on this machine."""
     return dist.get_rank(group=get_local_process_group()) if _is_distributed() else 0
-
-
-def get_local_size() -> int:
-    """Number of processes on this machine."""
-    return dist.get_world_size(group=get_local_process_group()) if _is_distributed() else 1
 
 
 def is_main_process() -> bool:
@@ -136,24 +131,3 @@ def gather(data: Any, dst: int = 0, group: Any = None) -> list[Any]:
 def shared_random_seed() -> int:
     """A random number, from numpy's generator of rank 0, that is the same on every process."""
     return all_gather(np.random.randint(2**31))[0]
-
-
-def reduce_dict(
-    input_dict: dict[str, torch.Tensor], average: bool = True
-) -> dict[str, torch.Tensor]:
-    """Add up (or average) scalar tensors over processes; the result is right on rank 0 only.
-
-    Args:
-        input_dict: The same keys on every process.
-        average: Divide by the number of processes.
-    """
-    world_size = get_world_size()
-    if world_size < 2:
-        return input_dict
-    with torch.no_grad():
-        names = sorted(input_dict)
-        values = torch.stack([input_dict[name] for name in names], dim=0)
-        dist.reduce(values, dst=0)
-        if average and get_rank() == 0:
-            values /= world_size
-        return dict(zip(names, values, strict=True))

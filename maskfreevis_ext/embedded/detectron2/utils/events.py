@@ -1,4 +1,4 @@
-"""Scalars, images and histograms of a training, and the writers that show them."""
+"""Scalars and images of a training, and the writers that show them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +23,6 @@ __all__ = [
     "JSONWriter",
     "TensorboardXWriter",
     "get_event_storage",
-    "has_event_storage",
 ]
 
 _active: list[EventStorage] = []
@@ -40,11 +37,6 @@ def get_event_storage() -> EventStorage:
     if not _active:
         raise AssertionError("get_event_storage() works only inside `with EventStorage(...)`.")
     return _active[-1]
-
-
-def has_event_storage() -> bool:
-    """Whether a storage is active."""
-    return bool(_active)
 
 
 class EventWriter:
@@ -95,7 +87,7 @@ class JSONWriter(EventWriter):
 
 
 class TensorboardXWriter(EventWriter):
-    """Writes scalars, images and histograms for TensorBoard.
+    """Writes scalars and images for TensorBoard.
 
     Args:
         log_dir: Folder of the event files.
@@ -115,7 +107,7 @@ class TensorboardXWriter(EventWriter):
         return SummaryWriter(**self._writer_args)
 
     def write(self) -> None:
-        """Write what came since the last call; images and histograms are then dropped."""
+        """Write what came since the last call; images are then dropped."""
         storage = get_event_storage()
         newest = self._last_write
         latest = storage.latest_with_smoothing_hint(self._window_size)
@@ -128,9 +120,6 @@ class TensorboardXWriter(EventWriter):
         for name, image, iteration in storage._vis_data:
             self._writer.add_image(name, image, iteration)
         storage.clear_images()
-        for histogram in storage._histograms:
-            self._writer.add_histogram_raw(**histogram)
-        storage.clear_histograms()
 
     def close(self) -> None:
         """Close the event file, if one was opened."""
@@ -139,7 +128,7 @@ class TensorboardXWriter(EventWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs one line: ETA, iteration, losses, ``[metric]`` scalars, times, learning rate and GPU memory.
+    """Logs one line: ETA, iteration, losses, ``[metric]`` scalars, times, rate and GPU memory.
 
     Args:
         max_iter: Last iteration, for the ETA. None: no ETA.
@@ -213,7 +202,7 @@ class CommonMetricPrinter(EventWriter):
 
 
 class EventStorage:
-    """Holds the scalars of a training with their history, and images and histograms until a writer takes them.
+    """Holds the scalars of a training, and its images until a writer takes them.
 
     Args:
         start_iter: Iteration to start from.
@@ -224,9 +213,7 @@ class EventStorage:
         self._smoothing_hints: dict[str, bool] = {}
         self._latest_scalars: dict[str, tuple[float, int]] = {}
         self._iter = start_iter
-        self._current_prefix = ""
         self._vis_data: list[tuple[str, torch.Tensor | np.ndarray, int]] = []
-        self._histograms: list[dict[str, Any]] = []
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor | np.ndarray) -> None:
         """Keep an RGB image [3, H, W] for TensorBoard: uint8, or float in [0, 1]."""
@@ -238,12 +225,11 @@ class EventStorage:
         """Add a scalar.
 
         Args:
-            name: Its name, behind the prefix of ``name_scope``.
+            name: Its name.
             value: Anything that ``float`` takes.
             smoothing_hint: Writers should show a median of the last values. The same at every call.
             cur_iter: Iteration it belongs to; by default the current one.
         """
-        name = self._current_prefix + name
         iteration = self._iter if cur_iter is None else cur_iter
         value = float(value)
         self._history[name].update(value, iteration)
@@ -257,24 +243,6 @@ class EventStorage:
         """Add several scalars, given as keywords."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
-
-    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Keep a histogram of a tensor's values for TensorBoard."""
-        low, high = hist_tensor.min().item(), hist_tensor.max().item()
-        edges = torch.linspace(low, high, steps=bins + 1, dtype=torch.float32)
-        self._histograms.append(
-            {
-                "tag": hist_name,
-                "min": low,
-                "max": high,
-                "num": len(hist_tensor),
-                "sum": float(hist_tensor.sum()),
-                "sum_squares": float((hist_tensor**2).sum()),
-                "bucket_limits": edges[1:].tolist(),
-                "bucket_counts": torch.histc(hist_tensor, bins=bins).tolist(),
-                "global_step": self._iter,
-            }
-        )
 
     def history(self, name: str) -> HistoryBuffer:
         """All values of one scalar.
@@ -295,7 +263,7 @@ class EventStorage:
         return self._latest_scalars
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """Like ``latest``, with the median of the last ``window_size`` iterations where smoothing is wanted."""
+        """Like ``latest``, with medians of ``window_size`` iterations where wanted."""
         result = {}
         for name, (value, iteration) in self._latest_scalars.items():
             if self._smoothing_hints[name]:
@@ -313,10 +281,6 @@ class EventStorage:
                 break
             count += 1
         return count
-
-    def smoothing_hints(self) -> dict[str, bool]:
-        """Name -> whether it should be smoothed."""
-        return self._smoothing_hints
 
     def step(self) -> None:
         """Go to the next iteration."""
@@ -339,20 +303,6 @@ class EventStorage:
         assert _active[-1] is self
         _active.pop()
 
-    @contextmanager
-    def name_scope(self, name: str) -> Iterator[None]:
-        """Put ``name/`` before the name of every scalar that comes within."""
-        previous = self._current_prefix
-        self._current_prefix = name.rstrip("/") + "/"
-        try:
-            yield
-        finally:
-            self._current_prefix = previous
-
     def clear_images(self) -> None:
         """Drop the images."""
         self._vis_data = []
-
-    def clear_histograms(self) -> None:
-        """Drop the histograms."""
-        self._histograms = []

@@ -1,4 +1,4 @@
-"""``PathManager``: local paths, URLs (cached) and ``detectron2://`` names of the public model zoo."""
+"""``PathManager``: local paths, URLs (cached) and ``detectron2://`` names of the model zoo."""
 
 from __future__ import annotations
 

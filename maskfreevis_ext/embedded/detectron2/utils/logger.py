@@ -8,16 +8,12 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from detectron2.utils.file_io import PathManager
-from tabulate import tabulate
 from termcolor import colored
 
 _DATE_FORMAT = "%m/%d %H:%M:%S"
-_counts: Counter = Counter()
 _last_times: dict[tuple, float] = {}
 
 
@@ -112,43 +108,6 @@ def _find_caller() -> tuple[str, tuple]:
     return ("detectron2" if module == "__main__" else module), key
 
 
-def log_first_n(
-    lvl: int,
-    msg: str,
-    n: int = 1,
-    *,
-    name: str | None = None,
-    key: str | Iterable[str] = "caller",
-) -> None:
-    """Log a message the first ``n`` times only.
-
-    Args:
-        lvl: Logging level.
-        msg: The message.
-        n: How often.
-        name: Logger; by default that of the caller's module.
-        key: What counts as the same: ``"caller"`` (the line of code), ``"message"``, or both.
-    """
-    kinds = (key,) if isinstance(key, str) else tuple(key)
-    module, line = _find_caller()
-    identity: tuple = ()
-    if "caller" in kinds:
-        identity += line
-    if "message" in kinds:
-        identity += (msg,)
-    _counts[identity] += 1
-    if _counts[identity] <= n:
-        logging.getLogger(name or module).log(lvl, msg)
-
-
-def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
-    """Log the first of every ``n`` calls from one line of code."""
-    module, line = _find_caller()
-    _counts[line] += 1
-    if n == 1 or _counts[line] % n == 1:
-        logging.getLogger(name or module).log(lvl, msg)
-
-
 def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
     """Log at most once in ``n`` seconds from one line of code."""
     module, line = _find_caller()
@@ -157,15 +116,3 @@ def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = 
     if last is None or now - last >= n:
         logging.getLogger(name or module).log(lvl, msg)
         _last_times[line] = now
-
-
-def create_small_table(small_dict: Mapping[str, Any]) -> str:
-    """A table of one row, with the keys as headers and numbers to three decimals."""
-    return tabulate(
-        [list(small_dict.values())],
-        headers=list(small_dict.keys()),
-        tablefmt="pipe",
-        floatfmt=".3f",
-        stralign="center",
-        numalign="center",
-    )

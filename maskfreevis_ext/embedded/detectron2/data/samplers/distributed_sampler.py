@@ -11,7 +11,9 @@ from torch.utils.data import Sampler
 
 
 class TrainingSampler(Sampler):
-    """An endless sequence of shuffled passes over a data set; process r of n takes every n-th index from the r-th on.
+    """An endless sequence of shuffled passes over a data set.
+
+    Process r of n takes every n-th index, from the r-th on.
 
     Args:
         size: Length of the data set.
@@ -49,7 +51,9 @@ class TrainingSampler(Sampler):
 
 
 class InferenceSampler(Sampler):
-    """Every index once: each process takes a run of neighbours, the first ones one more where it does not divide.
+    """Every index once: each process takes a run of neighbours.
+
+    The first processes take one more where the size does not divide.
 
     Args:
         size: Length of the data set, at least 1.

@@ -1,4 +1,4 @@
-"""Random augmentations. Each draws from numpy's global generator in the order in which Detectron2 does."""
+"""Random augmentations, which draw from numpy's generator in the order in which Detectron2 does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from detectron2.data.transforms.augmentation import Augmentation
 from detectron2.data.transforms.transform import ResizeTransform, RotationTransform
 from fvcore.transforms.transform import (
-    BlendTransform,
     CropTransform,
     HFlipTransform,
     NoOpTransform,
@@ -204,46 +203,3 @@ class RandomRotation(Augmentation):
         return RotationTransform(
             height, width, angle, expand=self.expand, center=center, interp=self.interp
         )
-
-
-class _RandomBlend(Augmentation):
-    """Mixes the image with another one; the weight of the image is drawn.
-
-    Args:
-        intensity_min: Least weight; 1 is the image itself.
-        intensity_max: Largest weight.
-    """
-
-    def __init__(self, intensity_min: float, intensity_max: float) -> None:
-        self._init(locals())
-
-    def _other(self, image: np.ndarray) -> float | np.ndarray:
-        raise NotImplementedError
-
-    def get_transform(self, image: np.ndarray) -> BlendTransform:
-        """Draw the weight."""
-        weight = np.random.uniform(self.intensity_min, self.intensity_max)
-        return BlendTransform(self._other(image), src_weight=1 - weight, dst_weight=weight)
-
-
-class RandomBrightness(_RandomBlend):
-    """Mixes the image with black."""
-
-    def _other(self, image: np.ndarray) -> float:
-        return 0
-
-
-class RandomContrast(_RandomBlend):
-    """Mixes the image with its mean."""
-
-    def _other(self, image: np.ndarray) -> float:
-        return image.mean()
-
-
-class RandomSaturation(_RandomBlend):
-    """Mixes an RGB image with its grey version."""
-
-    def _other(self, image: np.ndarray) -> np.ndarray:
-        if image.shape[-1] != 3:
-            raise AssertionError(f"RandomSaturation needs RGB, got {image.shape[-1]} channels.")
-        return image.dot([0.299, 0.587, 0.114])[:, :, np.newaxis]

@@ -260,7 +260,8 @@ def _check_config(cfg: CfgNode) -> None:
         )
     if any(resnets.DEFORM_ON_PER_STAGE):
         raise NotImplementedError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE needs deformable convolutions, which only the real Detectron2 has."
+            "MODEL.RESNETS.DEFORM_ON_PER_STAGE needs deformable convolutions, which only the real "
+            "Detectron2 has."
         )
     if resnets.DEPTH < 50:
         expected = {"RES2_OUT_CHANNELS": 64, "RES5_DILATION": 1, "NUM_GROUPS": 1}

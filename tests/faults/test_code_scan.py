@@ -1,0 +1,84 @@
+"""The package has one door each for weights and for YAML, and starts no programs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.training import ROOT
+
+FILES = [
+    *sorted((ROOT / "maskfreevis_ext").rglob("*.py")),
+    *sorted((ROOT / "tools").rglob("*.py")),
+]
+
+#: Calls that could run what a file says, and the only files that may make them.
+GUARDED = {
+    "torch.load": {"maskfreevis_ext/engine/safe_load.py"},
+    "torch.hub.load": set(),
+    "torch.jit.load": set(),
+    "torch.package.PackageImporter": set(),
+    "pickle.load": set(),
+    "pickle.loads": {
+        # Their own bytes, from another process of the same program.
+        "maskfreevis_ext/embedded/detectron2/utils/comm.py",
+        "maskfreevis_ext/embedded/detectron2/data/common.py",
+    },
+    "pickle.Unpickler": {"maskfreevis_ext/engine/safe_load.py"},
+    "marshal.loads": set(),
+    "shelve.open": set(),
+    "dill.load": set(),
+    "joblib.load": set(),
+    "yaml.load": set(),
+    "yaml.unsafe_load": set(),
+    "yaml.full_load": set(),
+    "eval": set(),
+    "exec": set(),
+    "compile": set(),
+    "__import__": set(),
+    "os.system": set(),
+    "os.popen": set(),
+    "subprocess.run": set(),
+    "subprocess.Popen": set(),
+    "subprocess.check_call": set(),
+    "subprocess.check_output": set(),
+}
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def _uses(path: Path) -> set[tuple[str, int]]:
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            found.add((_dotted(node.func), node.lineno))
+        elif isinstance(node, ast.ClassDef):
+            found.update((_dotted(base), node.lineno) for base in node.bases)
+        elif isinstance(node, ast.ImportFrom):
+            found.update((f"{node.module}.{name.name}", node.lineno) for name in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_file_calls_nothing_that_runs_data(path):
+    name = path.relative_to(ROOT).as_posix()
+    for call, line in _uses(path):
+        if name not in GUARDED.get(call, {name}):
+            pytest.fail(f"{name}:{line} calls {call}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_weights_only_and_allow_pickle_are_never_relaxed(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            relaxed = {"weights_only": False, "allow_pickle": True, "allow_unsafe": True}
+            assert relaxed.get(node.arg, ...) is not node.value.value, (path, node.value.lineno)
