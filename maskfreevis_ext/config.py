@@ -210,7 +210,7 @@ def _add_maskfree_keys(cfg: CN) -> None:
     maskfree.TEMPORAL = CN()
     maskfree.TEMPORAL.WEIGHT = 1.0  # weight of loss_bound_neighbor (x MASK_WEIGHT)
     maskfree.TEMPORAL.SCALE = 0.1  # lambda_temp of the paper
-    maskfree.TEMPORAL.PAIRS = "all"  # frame pairs of a clip: cycle, all or chain
+    maskfree.TEMPORAL.PAIRS = "all"  # frame pairs: cycle, all, chain or stride-k
     # Number of pairs that WEIGHT is meant for: the sum over E pairs is scaled by NORM_PAIRS / E, so
     # that the term does not grow with T. 0: plain sum, as in the reference (which is equal at T=3).
     maskfree.TEMPORAL.NORM_PAIRS = 3

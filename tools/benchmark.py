@@ -114,11 +114,12 @@ class Side:
 
 @dataclass
 class Figures:
-    """What was measured of a side: medians in seconds, and bytes."""
+    """What was measured of a side: medians and single samples in seconds, and bytes."""
 
     forward_s: float
     forward_backward_s: float | None
     peak_extra_bytes: int
+    samples_s: list[tuple[float, float | None]]
 
 
 def progress(text: str) -> None:
@@ -205,7 +206,10 @@ def measure(sides: Sequence[Side], args: argparse.Namespace) -> dict[str, Figure
         forward, both = zip(*samples[side.name], strict=True)
         peak = peak_extra_memory(side, device)
         figures[side.name] = Figures(
-            statistics.median(forward), None if None in both else statistics.median(both), peak
+            statistics.median(forward),
+            None if None in both else statistics.median(both),
+            peak,
+            samples[side.name],
         )
         side.clear()
         progress(f"memory: {side.name}: {peak / 2**20:.1f} MiB")

@@ -77,11 +77,10 @@ class BoxLossSettings:
                 "MODEL.MASKFREE.LAB_CHANNEL_ORDER is 'correct' or 'reversed', "
                 f"got {node.LAB_CHANNEL_ORDER!r}"
             )
-        if node.TEMPORAL.PAIRS not in ("cycle", "all", "chain"):
-            raise ConfigError(
-                "MODEL.MASKFREE.TEMPORAL.PAIRS is 'cycle', 'all' or 'chain', "
-                f"got {node.TEMPORAL.PAIRS!r}"
-            )
+        try:
+            frame_pairs(node.TEMPORAL.PAIRS, 2)
+        except ValueError as error:
+            raise ConfigError(f"MODEL.MASKFREE.TEMPORAL.PAIRS: {error}") from error
         for key, value in (("PAIRWISE", node.PAIRWISE), ("TEMPORAL", node.TEMPORAL)):
             if not 0 < value.THRESHOLD <= 1:
                 raise ConfigError(

@@ -221,19 +221,27 @@ def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
 
     Args:
         kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every a < b.
+            "stride-k" with a whole number k >= 1: frames k apart.
         num_frames: T.
 
     Returns:
         List of pairs, empty for T = 1. With two frames "cycle" is "chain".
 
     Raises:
-        ValueError: ``kind`` is none of the three.
+        ValueError: ``kind`` is none of these.
     """
-    chain = [(t, t + 1) for t in range(num_frames - 1)]
-    if kind == "chain":
-        return chain
-    if kind == "cycle":
-        return chain + ([(num_frames - 1, 0)] if num_frames > 2 else [])
     if kind == "all":
         return [(a, b) for a in range(num_frames) for b in range(a + 1, num_frames)]
-    raise ValueError(f"frame pairs are one of 'cycle', 'all', 'chain'; got {kind!r}")
+    prefix, _, number = kind.partition("-")
+    if kind in ("chain", "cycle"):
+        step = 1
+    elif prefix == "stride" and number.isdecimal() and int(number) >= 1:
+        step = int(number)
+    else:
+        raise ValueError(
+            f"frame pairs are one of 'cycle', 'all', 'chain', 'stride-k' (k >= 1); got {kind!r}"
+        )
+    pairs = [(t, t + step) for t in range(num_frames - step)]
+    if kind == "cycle" and num_frames > 2:
+        pairs.append((num_frames - 1, 0))
+    return pairs

@@ -138,6 +138,9 @@ def test_threshold_is_that_of_the_similarity() -> None:
     ("kind", "expected"),
     [
         ("chain", [(0, 1), (1, 2), (2, 3)]),
+        ("stride-1", [(0, 1), (1, 2), (2, 3)]),
+        ("stride-2", [(0, 2), (1, 3)]),
+        ("stride-9", []),
         ("cycle", [(0, 1), (1, 2), (2, 3), (3, 0)]),
         ("all", [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]),
     ],
@@ -153,8 +156,9 @@ def test_frame_pairs_of_short_clips(kind: str) -> None:
 
 
 def test_bad_arguments_raise() -> None:
-    with pytest.raises(ValueError, match="'cycle', 'all', 'chain'"):
-        frame_pairs("ring", 3)
+    for kind in ("ring", "stride-0", "stride-", "stride-x", "chain-2"):
+        with pytest.raises(ValueError, match="'cycle', 'all', 'chain', 'stride-k'"):
+            frame_pairs(kind, 3)
     with pytest.raises(ValueError, match="multiple of the stride"):
         lab_map(torch.zeros(1, 3, 10, 8))
     with pytest.raises(ValueError, match="odd"):
