@@ -1,8 +1,9 @@
 """Every config key of the project, its default and its meaning.
 
-``add_maskfreevis_config`` takes Detectron2's config and adds the keys of the reference's tree (DeepLab, Mask2Former,
-video Mask2Former, pseudo clips) under their own names, so that YAML files written for MaskFreeVIS or Mask2Former load
-unchanged, and the keys of this project under ``MODEL.MASKFREE`` and ``INPUT``.
+``add_maskfreevis_config`` takes Detectron2's config and adds the keys of the reference's tree
+(DeepLab, Mask2Former, video Mask2Former, pseudo clips) under their own names, so that YAML files
+written for MaskFreeVIS or Mask2Former load unchanged, and the keys of this project under
+``MODEL.MASKFREE`` and ``INPUT``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ DEAD_KEYS: dict[str, str] = {
     "INPUT.DATASET_MAPPER_NAME": "the mapper follows from the data set",
     "INPUT.COLOR_AUG_SSD": "it belongs to image segmentation; see INPUT.AUGMENTATIONS",
     "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": "it belongs to semantic segmentation",
-    "INPUT.SIZE_DIVISIBILITY": "frames are padded in the model (MODEL.MASK_FORMER.SIZE_DIVISIBILITY)",
+    "INPUT.SIZE_DIVISIBILITY": "the model pads (MODEL.MASK_FORMER.SIZE_DIVISIBILITY)",
     "INPUT.IMAGE_SIZE": "it belongs to LSJ for images",
     "INPUT.MIN_SCALE": "it belongs to LSJ for images",
     "INPUT.MAX_SCALE": "it belongs to LSJ for images",
@@ -109,7 +110,7 @@ def _add_maskformer_keys(cfg: CN) -> None:
     head = cfg.MODEL.SEM_SEG_HEAD
     head.MASK_DIM = 256  # channels of the mask features
     head.TRANSFORMER_ENC_LAYERS = 0  # layers of the deformable encoder
-    head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024  # width of its feed-forward blocks (reference: fixed)
+    head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024  # width of its feed-forward blocks
     head.PIXEL_DECODER_NAME = "BasePixelDecoder"  # only MSDeformAttnPixelDecoder exists here
     head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]  # its levels
     head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4  # dead
@@ -185,17 +186,17 @@ def _add_maskfree_keys(cfg: CN) -> None:
 
     # Cut the averaged colour to whole numbers before Lab, as the reference does.
     maskfree.LAB_QUANTIZE = False
-    # Let cells of the padding and positions outside the map (both black) count as look-alikes, as the
-    # reference does.
+    # Let cells of the padding and positions outside the map (both black) count as look-alikes, as
+    # the reference does.
     maskfree.MATCH_OUTSIDE = False
 
-    # Train with a graph of the masks of all queries. False: only the masks of matched queries get one,
-    # from their embeddings and the mask features; same gradients, far less memory and time.
+    # Train with a graph of the masks of all queries. False: only the masks of matched queries get
+    # one, from their embeddings and the mask features; same gradients, far less memory and time.
     maskfree.DENSE_MASK_GRADIENTS = False
 
     maskfree.PROJECTION = CN()
-    # Weight of loss_mask_proj. This and the next two are multiplied by MASK_FORMER.MASK_WEIGHT, which
-    # is the weight of all three in the reference.
+    # Weight of loss_mask_proj. This and the next two are multiplied by MASK_FORMER.MASK_WEIGHT,
+    # which is the weight of all three in the reference.
     maskfree.PROJECTION.WEIGHT = 1.0
     # Penalty on the projections of a mask in a frame where its object is absent. 0: such a frame
     # counts as the constant 2 without a gradient, as in the reference.

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend: each message says what was expected, what came, where, and the remedy."""
+"""Errors that a user can cause and mend: expected, got, where, and the remedy."""
 
 
 class MaskFreeError(Exception):
@@ -10,7 +10,7 @@ class ConfigError(MaskFreeError, ValueError):
 
 
 class DataError(MaskFreeError, ValueError):
-    """An annotation file, an image or a video cannot be used; names the file, the id and the field."""
+    """An annotation file, image or video cannot be used; names the file, the id and the field."""
 
 
 class CheckpointError(MaskFreeError, RuntimeError):

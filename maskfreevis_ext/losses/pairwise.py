@@ -1,6 +1,7 @@
 """Pairwise losses: two cells that look alike have the same label, in one frame or in two.
 
-Shape letters: K decoder outputs, N objects, T frames, E frame pairs, R search positions, (h, w) map.
+Shape letters: K decoder outputs, N objects, T frames, E frame pairs, R search positions, (h, w)
+map.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from maskfreevis_ext.ops.neighbors import Offset, pair_slices
 def same_label_nll(first: Tensor, second: Tensor) -> Tensor:
     """-log of the probability that two cells have the same label, from their logits.
 
-    -log(p q + (1 - p)(1 - q)) = softplus(a) + softplus(b) - softplus(a + b) for logits a and b. The linear
-    parts of the three are taken together, so that nothing large is subtracted.
+    -log(p q + (1 - p)(1 - q)) = softplus(a) + softplus(b) - softplus(a + b) for logits a and b.
+    The linear parts of the three are taken together, so that nothing large is subtracted.
 
     Args:
         first: Logits a, any shape.
@@ -41,8 +42,8 @@ def spatial_pairwise_sums(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum and weight of the spatial pairwise term of each object.
 
-    BoxInst eq. 6-7: the edge (p, q) counts with the value of the object's box map at p, and the edge (q, p)
-    with that at q. Their terms are equal, so each unordered pair is evaluated once.
+    BoxInst eq. 6-7: the edge (p, q) counts with the value of the object's box map at p, and the
+    edge (q, p) with that at q. Their terms are equal, so each unordered pair is evaluated once.
 
     Args:
         mask_logits: (K, N, T, h, w).
@@ -74,8 +75,8 @@ def temporal_pairwise_sums(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sums and weights of the temporal (TK) term of each object and frame pair.
 
-    MaskFreeVIS eq. 5: for the pair (a, b), the cell p of frame b and each match p + o of frame a that was kept
-    are to have the same label.
+    MaskFreeVIS eq. 5: for the pair (a, b), the cell p of frame b and each match p + o of frame a
+    that was kept are to have the same label.
 
     Args:
         mask_logits: (K, N, T, h, w).

@@ -35,9 +35,10 @@ def projection_loss(
 ) -> Tensor:
     """Distance of the projections of a mask to those of its box, for every object and frame.
 
-    Where the box is empty, because the object is absent from the frame, Dice is the constant 1 with no
-    gradient, whatever the mask. With ``empty_frame_weight`` the value there is that weight times the mean
-    probability of both projections, which is 0 for an empty mask and falls with every cell.
+    Where the box is empty, because the object is absent from the frame, Dice is the constant 1
+    with no gradient, whatever the mask. With ``empty_frame_weight`` the value there is that weight
+    times the mean probability of both projections, which is 0 for an empty mask and falls with
+    every cell.
 
     Args:
         row_logits: Largest logit of each row, (..., N, T, h).

@@ -1,12 +1,13 @@
 """Both pairwise losses of all objects at all decoder outputs, inside the objects' windows only.
 
-The weight of a pair is zero outside boxes, so each object is cut out of the map with a margin. -log P(same label) is
-summed with its gradient in closed form: with s = a + b,
+The weight of a pair is zero outside boxes, so each object is cut out of the map with a margin.
+-log P(same label) is summed with its gradient in closed form: with s = a + b,
 
     d/da [softplus(a) + softplus(b) - softplus(s)] = sigmoid(a) - sigmoid(s).
 
 It gives the values of ``pairwise.spatial_pairwise_sums`` and ``pairwise.temporal_pairwise_sums``.
-Shape letters: K decoder outputs, N objects, T frames, (h, w) map, (u, v) window of an object, P pairs of cells.
+Shape letters: K decoder outputs, N objects, T frames, (h, w) map, (u, v) window of an object, P
+pairs of cells.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class GridPairs:
 
     Attributes:
         offset: (dy, dx).
-        weight: Weight of each pair, (T, u', v') over the cells p of which both ends are in the window.
+        weight: Weight of each pair, (T, u', v') over the cells p of which both ends are in the
+        window.
     """
 
     offset: Offset
@@ -51,9 +53,7 @@ class ListedPairs:
     weight: Tensor
 
 
-def windows_of(
-    rows: Tensor, cols: Tensor, margin: int
-) -> list[Window | None]:
+def windows_of(rows: Tensor, cols: Tensor, margin: int) -> list[Window | None]:
     """The part of the map that holds an object's boxes in all frames, with a margin.
 
     Args:

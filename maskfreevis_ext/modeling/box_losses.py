@@ -113,7 +113,7 @@ class BoxLossSettings:
 
 @dataclass(frozen=True)
 class Affinities:
-    """What looks alike in a batch; made once a step, independent of layers, objects and predictions.
+    """What looks alike in a batch; made once a step, for all layers and objects.
 
     ``edges``: for each half offset (B, T, h', w') bool. ``outside``: (B, T, h, w) or None.
     ``matches``: (B, E, R, h, w) bool. ``pairs``: E frame pairs.
@@ -361,9 +361,12 @@ def _grid_pairs(
 
 
 def _listed_pairs(
-    matches: Tensor, frame_pairs: Sequence[tuple[int, int]], offsets: Sequence[Offset], dtype: torch.dtype
+    matches: Tensor,
+    frame_pairs: Sequence[tuple[int, int]],
+    offsets: Sequence[Offset],
+    dtype: torch.dtype,
 ) -> list[ListedPairs]:
-    """Matches (E, R, u, v) of an object's window as lists with weight 1, one for each frame pair."""
+    """Matches (E, R, u, v) of an object's window as lists with weight 1, one a frame pair."""
     height, width = matches.shape[-2:]
     shift = torch.tensor(offsets, device=matches.device)
     pairs = []

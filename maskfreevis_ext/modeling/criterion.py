@@ -1,4 +1,4 @@
-"""The losses of a batch of clips: which term for which object, at which decoder output, with which weight.
+"""The losses of a batch: which term for which object, at which output, with which weight.
 
 Shape letters: K decoder outputs (the last one first), N objects of several clips in one list.
 """
@@ -33,9 +33,10 @@ LOSS_NAMES = (
 class VideoSetCriterion(nn.Module):
     """Classification, box and mask losses on every decoder output.
 
-    Clips with boxes get projection + spatial + temporal pairwise losses, clips with masks point-sampled BCE +
-    Dice, and both may stand in one batch. The buffer ``_iter`` counts training steps for the warm-up; its
-    name and that of ``empty_weight`` are those of MaskFreeVIS checkpoints.
+    Clips with boxes get projection + spatial + temporal pairwise losses, clips with masks
+    point-sampled BCE + Dice, and both may stand in one batch. The buffer ``_iter`` counts training
+    steps for the warm-up; its name and that of ``empty_weight`` are those of MaskFreeVIS
+    checkpoints.
     """
 
     def __init__(
@@ -116,10 +117,11 @@ class VideoSetCriterion(nn.Module):
         """Weighted losses of all decoder outputs.
 
         Args:
-            outputs: ``pred_logits`` (B, Q, C+1), ``pred_masks`` (B, Q, T, h, w) and, with deep supervision,
-                ``aux_outputs``, a list of dicts of the same. With ``mask_embed`` (B, Q, D) in each and
-                ``mask_features`` (B, D, T, h, w) in the first, ``pred_masks`` needs no graph: the masks of
-                the matched queries are made again from these.
+            outputs: ``pred_logits`` (B, Q, C+1), ``pred_masks`` (B, Q, T, h, w) and, with deep
+            supervision,
+                ``aux_outputs``, a list of dicts of the same. With ``mask_embed`` (B, Q, D) in each
+                and ``mask_features`` (B, D, T, h, w) in the first, ``pred_masks`` needs no graph:
+                the masks of the matched queries are made again from these.
             targets: B dicts (``targets.build_targets``); they are not changed.
             frames: Pixel values in [0, 255] in the order of INPUT.FORMAT, zeros as padding,
                 (B, T, 3, H, W), float32.
@@ -127,8 +129,9 @@ class VideoSetCriterion(nn.Module):
             matches: Assignment to use instead of the matcher's, for tests and analysis.
 
         Returns:
-            ``LOSS_NAMES`` for the last output and ``{name}_{i}`` for auxiliary output i; every key at every
-            step, a zero with a gradient path where nothing applies. The sum is the training loss.
+            ``LOSS_NAMES`` for the last output and ``{name}_{i}`` for auxiliary output i; every key
+            at every step, a zero with a gradient path where nothing applies. The sum is the
+            training loss.
 
         Raises:
             NumericError: A matching cost is not finite.
@@ -234,7 +237,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
-    """Query of each object of the batch at each output, (K, sum of N), int64, -1 where there is none."""
+    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
     sizes = [len(target["labels"]) for target in targets]
     table = torch.full((len(matches), sum(sizes)), -1)
     for row, of_layer in zip(table, matches, strict=True):
@@ -260,8 +263,8 @@ def _matched_masks(
         clips: Indices of the clips, ascending.
 
     Returns:
-        Logits (K, N, T, h, w) float32, whether there is a query (K, N) float32, and the clip of each object
-        (N,) int64.
+        Logits (K, N, T, h, w) float32, whether there is a query (K, N) float32, and the clip of
+        each object (N,) int64.
     """
     sizes = [len(target["labels"]) for target in targets]
     clip_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))

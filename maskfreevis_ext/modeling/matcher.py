@@ -51,8 +51,8 @@ def mask_cost(
 class VideoHungarianMatcher(nn.Module):
     """Minimum-cost assignment of queries to object tracks.
 
-    In a clip with masks an object costs class + BCE + Dice (Mask2Former), in one with boxes class + the Dice of
-    the box tubes (MaskFreeVIS), in closed form.
+    In a clip with masks an object costs class + BCE + Dice (Mask2Former), in one with boxes class
+    + the Dice of the box tubes (MaskFreeVIS), in closed form.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class VideoHungarianMatcher(nn.Module):
             mask_weight: Weight of BCE (objects with masks).
             dice_weight: Weight of Dice.
             num_points: Points for masks; for boxes it sets the smoothing only.
-            nonfinite_cost: "error": NumericError; "replace": such pairs are matched last and counted
+            nonfinite_cost: "error": NumericError; "replace": such pairs are matched last and
+            counted
                 in ``num_replaced``.
 
         Raises:
@@ -107,13 +108,14 @@ class VideoHungarianMatcher(nn.Module):
         """Match every decoder output with the objects of its clip.
 
         Args:
-            layers: K decoder outputs with ``pred_logits`` (B, Q, C+1) and ``pred_masks`` (B, Q, T, h, w).
+            layers: K decoder outputs with ``pred_logits`` (B, Q, C+1) and ``pred_masks`` (B, Q, T,
+            h, w).
             targets: B dicts (``targets.build_targets``).
             image_size: (H, W) of the padded input.
 
         Returns:
-            For each output and clip, indices of the queries and of their objects, int64 on the CPU, both
-            of length min(Q, N).
+            For each output and clip, indices of the queries and of their objects, int64 on the
+            CPU, both of length min(Q, N).
 
         Raises:
             NumericError: A cost is NaN or Inf; names the output, the clip and the tensor.

@@ -9,8 +9,9 @@ from torch import Tensor
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Mean of a tensor over the processes of the default group; the tensor itself with one process.
 
-    DDP averages gradients over ranks, so a sum that is divided by the mean of the normalisers gives the
-    gradient of one process on the union of the ranks' batches. The result carries no gradient.
+    DDP averages gradients over ranks, so a sum that is divided by the mean of the normalisers
+    gives the gradient of one process on the union of the ranks' batches. The result carries no
+    gradient.
 
     Args:
         value: Same shape on every rank.

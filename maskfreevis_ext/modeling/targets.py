@@ -34,10 +34,10 @@ def build_targets(
         device: Where the targets are made.
 
     Returns:
-        B dicts with ``labels`` (N,) int64, ``ids`` (N, T) int64 with -1 where the object is absent, ``boxes``
-        (N, T, 4) float32 xyxy pixels of the padded input with zeros where it is absent, ``has_mask`` (N,)
-        bool, and ``masks`` (N, T, H, W) bool if the clip has mask supervision. Objects that appear in no
-        frame are left out. The input is not changed.
+        B dicts with ``labels`` (N,) int64, ``ids`` (N, T) int64 with -1 where the object is
+        absent, ``boxes`` (N, T, 4) float32 xyxy pixels of the padded input with zeros where it is
+        absent, ``has_mask`` (N,) bool, and ``masks`` (N, T, H, W) bool if the clip has mask
+        supervision. Objects that appear in no frame are left out. The input is not changed.
 
     Raises:
         DataError: ``supervision`` is neither "box" nor "mask", the frames have different numbers of
@@ -58,7 +58,8 @@ def build_targets(
         labels = torch.stack([frame.gt_classes.to(device) for frame in instances], dim=1)
         is_present = ids >= 0
         keep = is_present.any(dim=1)
-        # rows of absent frames may carry a class of -1; the largest is that of a frame with the object
+        # rows of absent frames may carry a class of -1; the largest is that of a frame with the
+        # object
         target = {
             "labels": labels.amax(dim=1).long()[keep],
             "ids": ids[keep],

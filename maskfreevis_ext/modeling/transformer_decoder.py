@@ -291,9 +291,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
             ``return_aux`` also ``aux_outputs``, a list of dicts of the same. In training, unless
-            ``dense_mask_gradients``, the masks have no graph; each dict then also has ``mask_embed``
-            (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T, h, w), whose
-            product is ``pred_masks``.
+            ``dense_mask_gradients``, the masks have no graph; each dict then also has
+            ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
+            h, w), whose product is ``pred_masks``.
 
         Raises:
             ValueError: The frames do not make whole clips.

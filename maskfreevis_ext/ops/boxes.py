@@ -1,7 +1,8 @@
 """Masks, boxes and their projections on the two axes.
 
-Boxes are (x0, y0, x1, y1) in pixels of the padded input, pixel i covering [i, i + 1]: the tight box of a mask
-whose columns are 3 ... 5 has x0 = 3 and x1 = 6. A box of an absent object is all zeros.
+Boxes are (x0, y0, x1, y1) in pixels of the padded input, pixel i covering [i, i + 1]: the tight
+box of a mask whose columns are 3 ... 5 has x0 = 3 and x1 = 6. A box of an absent object is all
+zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def mask_projections(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
         mask_logits: (..., h, w).
 
     Returns:
-        Rows (..., h) and columns (..., w). The gradient goes to one position where several are equal.
+        Rows (..., h) and columns (..., w). The gradient goes to one position where several are
+        equal.
     """
     return mask_logits.max(dim=-1).values, mask_logits.max(dim=-2).values
 
@@ -76,10 +78,10 @@ def _coverage(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
 def box_profiles(boxes: Tensor, map_size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
     """Filled boxes at the resolution of the masks, as a row profile and a column profile.
 
-    A filled box is the outer product of two profiles. Shrinking the filled box bilinearly (half-pixel
-    centres, no antialiasing) by an even factor averages the central 2 x 2 pixels of each cell, which again is
-    the product of the shrunk profiles; no map has to be made at full size. Edges are rounded to whole
-    pixels, and a box thinner than a pixel keeps one.
+    A filled box is the outer product of two profiles. Shrinking the filled box bilinearly
+    (half-pixel centres, no antialiasing) by an even factor averages the central 2 x 2 pixels of
+    each cell, which again is the product of the shrunk profiles; no map has to be made at full
+    size. Edges are rounded to whole pixels, and a box thinner than a pixel keeps one.
 
     Args:
         boxes: (..., 4), float.
@@ -106,7 +108,7 @@ def _ramp_knots(start: Tensor, end: Tensor, width: float) -> tuple[Tensor, tuple
 
 
 def _antiderivatives(x: Tensor, knots: Tensor, signs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """First and second antiderivative at x of sum s * max(x - k, 0); ``knots`` has a last axis of 4."""
+    """First and second antiderivative at x of sum s * max(x - k, 0); ``knots`` is (..., 4)."""
     once, twice = 0.0, 0.0
     for index, sign in enumerate(signs):
         ramp = (x - knots[..., index]).clamp(min=0)
@@ -129,7 +131,8 @@ def _interpolated_overlap(
 ) -> Tensor:
     """Integral over [0, length] of the product of two such boxes; the second has ramps of 1 pixel.
 
-    Integration by parts: each ramp max(x - k, 0) of the first box meets the antiderivatives of the second.
+    Integration by parts: each ramp max(x - k, 0) of the first box meets the antiderivatives of the
+    second.
     """
     knots, signs = _ramp_knots(*first, width)
     others, other_signs = _ramp_knots(*second, 1.0)
@@ -152,12 +155,13 @@ def box_dice_cost(
     stride: int,
     num_points: int,
 ) -> Tensor:
-    """Dice cost of predicted and given box tubes: the limit of the reference's point-sampled estimate.
+    """Dice cost of predicted and given box tubes, the limit of the point-sampled estimate.
 
-    The reference draws ``num_points`` uniform points a frame, samples the filled predicted box (a map at
-    ``stride``) and the filled given box (a map of pixels) bilinearly with zeros outside, and takes
-    1 - (2 <a, g> + 1) / (sum a + sum g + 1) over the points of all frames. The expectations of the three
-    sums are integrals of products of trapezoids, one axis at a time, and have a closed form.
+    The reference draws ``num_points`` uniform points a frame, samples the filled predicted box (a
+    map at ``stride``) and the filled given box (a map of pixels) bilinearly with zeros outside,
+    and takes 1 - (2 <a, g> + 1) / (sum a + sum g + 1) over the points of all frames. The
+    expectations of the three sums are integrals of products of trapezoids, one axis at a time, and
+    have a closed form.
 
     Args:
         pred_boxes: (..., Q, T, 4) in cells, integer, as ``boxes_from_projections`` gives them.

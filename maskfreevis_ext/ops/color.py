@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1), as scikit-image has them.
+# sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1), as scikit-image has
+# them.
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),

@@ -1,7 +1,8 @@
 """Shifted views of a map: a neighbourhood as pairs of slices, without unfold copies.
 
-An offset (dy, dx) pairs the cell p with the cell p + (dy, dx). ``pair_slices`` gives the two windows of
-a map in which both cells exist, so that ``x[..., *here]`` and ``x[..., *there]`` line up.
+An offset (dy, dx) pairs the cell p with the cell p + (dy, dx). ``pair_slices`` gives the two
+windows of a map in which both cells exist, so that ``x[..., *here]`` and ``x[..., *there]`` line
+up.
 """
 
 from __future__ import annotations

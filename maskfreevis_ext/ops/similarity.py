@@ -1,9 +1,10 @@
 """Which cells look alike: edges in a frame and matches between frames, from Lab colours.
 
 Both are independent of predictions, so they are computed once a step for all frames of the batch.
-Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2; the colour edges
-are those of BoxInst (arXiv:2012.02310). A similarity s = exp(-d / 2) of a distance d is compared with a
-threshold, which is the comparison d^2 <= (2 ln s)^2; neither exp nor square root is taken.
+Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2; the
+colour edges are those of BoxInst (arXiv:2012.02310). A similarity s = exp(-d / 2) of a distance d
+is compared with a threshold, which is the comparison d^2 <= (2 ln s)^2; neither exp nor square
+root is taken.
 
 Shape letters: E frame pairs, R search positions, (h, w) map at the stride of the masks.
 """
@@ -106,8 +107,8 @@ def spatial_edges(
 def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> Tensor:
     """Number of neighbours outside the map that a zero-padded comparison calls similar.
 
-    The reference pads Lab with zeros (black), so that a dark cell at the border has similar "neighbours"
-    outside. They add nothing to its loss, yet they count in the normaliser.
+    The reference pads Lab with zeros (black), so that a dark cell at the border has similar
+    "neighbours" outside. They add nothing to its loss, yet they count in the normaliser.
 
     Args:
         lab: (B, T, 3, h, w).
@@ -140,17 +141,19 @@ def patch_distances(
 ) -> Tensor:
     """Squared distances of the Lab patches of one frame to shifted patches of another.
 
-    For the pair (a, b) and the offset o, the patch of frame b at p is compared with that of frame a at
-    p + o. It is a windowed sum of squared colour differences, so no patch is ever laid out in memory.
+    For the pair (a, b) and the offset o, the patch of frame b at p is compared with that of frame
+    a at p + o. It is a windowed sum of squared colour differences, so no patch is ever laid out in
+    memory.
 
     Args:
         lab: (B, T, 3, h, w).
         pairs: E pairs (a, b) of frame indices.
         offsets: R offsets (dy, dx).
         patch_size: Side of the patch in cells, odd.
-        valid: Cells that may match, (B, h, w), bool. Those that may not, and candidates outside the map,
-            get an infinite distance. None: all may, and a candidate outside the map is a patch of zeros,
-            as in the reference.
+        valid: Cells that may match, (B, h, w), bool. Those that may not, and candidates outside
+        the map,
+            get an infinite distance. None: all may, and a candidate outside the map is a patch of
+            zeros, as in the reference.
 
     Returns:
         (B, E, R, h, w), dtype of ``lab``. Colours outside the map are zeros.
@@ -220,7 +223,8 @@ def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
     """Ordered frame pairs (a, b) of a clip whose masks are compared.
 
     Args:
-        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every a < b.
+        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every a
+        < b.
             "stride-k" with a whole number k >= 1: frames k apart.
         num_frames: T.
 

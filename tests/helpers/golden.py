@@ -1,7 +1,7 @@
 """Stored inputs and outputs of the reference implementation.
 
-The .npz files were written by the unmodified reference (float32, CPU); output 0 is the last decoder output and
-output l >= 1 is ``aux_outputs[l - 1]``.
+The .npz files were written by the unmodified reference (float32, CPU); output 0 is the last
+decoder output and output l >= 1 is ``aux_outputs[l - 1]``.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ def test_absent_frame_is_a_constant_without_the_penalty_and_pushes_down_with_it(
         loss.sum().backward()
         if weight == 0:
             assert float(loss.detach()) == 2.0
-            assert (rows.grad == 0).all() and (cols.grad == 0).all()
+            assert (rows.grad == 0).all()
+            assert (cols.grad == 0).all()
         else:
-            assert (rows.grad > 0).all() and (cols.grad > 0).all()
+            assert (rows.grad > 0).all()
+            assert (cols.grad > 0).all()
     empty = projection_loss(zeros - 50, zeros - 50, zeros, zeros, empty_frame_weight=1.0)
     assert float(empty) < 1e-6
 

@@ -21,7 +21,7 @@ SIZE = (64, 96)
 
 
 def _case(num_frames: int = 3, match_outside: bool = False, **changes: object) -> tuple:
-    """Arguments of ``box_losses`` in float64: 4 objects of 2 clips, one at the border, one absent."""
+    """Arguments of ``box_losses`` in float64: 4 objects of 2 clips, one absent."""
     settings = BoxLossSettings(match_outside=match_outside, temporal_warmup=0, **changes)
     blocks = torch.rand(2, 1, 3, 4, 6).repeat_interleave(16, -1).repeat_interleave(16, -2) * 255
     blocks[0] *= 0.02  # dark: looks like what is outside the map
@@ -107,7 +107,9 @@ def test_objects_without_a_query_weigh_nothing() -> None:
     assert gradient[1, 2].abs().max() == 0
     assert gradient[0, 2].abs().max() > 0
     keep = torch.tensor([0, 1, 3])
-    alone = box_losses(case[0][1:2, keep], case[1][1:2, keep], case[2][keep], case[3][keep], *case[4:])
+    alone = box_losses(
+        case[0][1:2, keep], case[1][1:2, keep], case[2][keep], case[3][keep], *case[4:]
+    )
     for name, value in alone.items():
         torch.testing.assert_close(losses[name][1:2], value, rtol=1e-9, atol=1e-12)
 

@@ -28,7 +28,8 @@ def test_box_targets_have_boxes_and_no_masks() -> None:
     assert target["labels"].tolist() == [4, 2]  # the object of no frame is left out
     assert target["ids"].tolist() == [[7, 7], [-1, 3]]
     assert target["boxes"].shape == (2, 2, 4)
-    assert (target["boxes"][1, 0] == 0).all() and (target["boxes"][1, 1] > 0).any()
+    assert (target["boxes"][1, 0] == 0).all()
+    assert (target["boxes"][1, 1] > 0).any()
     assert target["has_mask"].tolist() == [False, False]
     assert "masks" not in target
 
@@ -55,7 +56,8 @@ def test_input_stays_unchanged() -> None:
 def test_clip_without_objects() -> None:
     sample = {"instances": [_frame([])], "supervision": "box"}
     (target,) = build_targets([sample], (16, 16), CPU)
-    assert target["labels"].shape == (0,) and target["boxes"].shape == (0, 1, 4)
+    assert target["labels"].shape == (0,)
+    assert target["boxes"].shape == (0, 1, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One training step of the whole R50 model against the reference's losses and parameter gradients."""
+"""One training step of the whole R50 model against the reference's losses and gradients."""
 
 from __future__ import annotations
 

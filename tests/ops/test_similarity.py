@@ -109,7 +109,8 @@ def test_patch_distances_equal_a_loop(patch_size: int) -> None:
 def test_padding_and_outside_never_match() -> None:
     frames = torch.zeros(1, 2, 3, 32, 32)  # black everywhere: all cells look alike
     valid = valid_cells([(18, 32)], (8, 8), 4, frames.device)
-    assert valid[0, :4].all() and not valid[0, 4:].any()
+    assert valid[0, :4].all()
+    assert not valid[0, 4:].any()
     lab = lab_map(frames)
     for offset, edge in zip(
         half_offsets(1, 2), spatial_edges(lab, half_offsets(1, 2), 0.3, valid), strict=True

@@ -1,8 +1,10 @@
-"""The box-supervised criterion in the structure of the reference: literal, slow, and easy to compare with the paper.
+"""The box-supervised criterion in the structure of the reference: literal, slow, and easy to
+compare with the paper.
 
-Unfold copies of every neighbourhood, similarity maps repeated for every object, losses one decoder output after the
-other, sampled points for the Dice of two boxes, filled box maps of all queries. Written from the formulas of
-MaskFreeVIS (arXiv:2303.15904) and tied to stored values of the original by tests; the benchmark measures against it.
+Unfold copies of every neighbourhood, similarity maps repeated for every object, losses one decoder
+output after the other, sampled points for the Dice of two boxes, filled box maps of all queries.
+Written from the formulas of MaskFreeVIS (arXiv:2303.15904) and tied to stored values of the
+original by tests; the benchmark measures against it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def patch_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def similarities(frames: Tensor, pairs: list[tuple[int, int]]) -> tuple[Tensor, list[Tensor]]:
-    """Frame by frame: (B, T, 8, h, w), and for each pair (B, 9, h, w). ``frames`` (B, T, 3, H, W)."""
+    """Frame by frame: (B, T, 8, h, w), and for each pair (B, 9, h, w)."""
     spatial, temporal = [], [[] for _ in pairs]
     for clip in frames:
         labs = [rgb_to_lab(F.avg_pool2d(frame[None], 4).floor()[0].flip(0))[None] for frame in clip]
@@ -64,7 +66,7 @@ def box_maps(masks: Tensor) -> Tensor:
 def match(
     logits: Tensor, masks: Tensor, labels: Tensor, target: Tensor, points: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Assignment of one clip at one output. ``masks`` (Q, T, h, w), ``target`` (N, T, H, W) filled boxes."""
+    """Assignment of a clip at an output: ``masks`` (Q, T, h, w), filled boxes (N, T, H, W)."""
     predictions = sample(box_maps(masks.sigmoid() > 0.5), points).flatten(1)
     wanted = sample(target, points).flatten(1)
     cost = 5 * dice_matrix(predictions, wanted) - 2 * logits.softmax(-1)[:, labels]
@@ -99,14 +101,15 @@ def layer_losses(
     temporal: list[Tensor],
     pairs: list[tuple[int, int]],
 ) -> dict[str, Tensor]:
-    """Box losses of one output: matched ``masks`` (N, T, h, w), filled boxes ``target`` (N, T, H, W).
+    """Box losses of one output: matched ``masks`` (N, T, h, w), filled boxes ``target`` (N, T, H,
+    W).
 
     ``spatial`` (N, T, 8, h, w) and ``temporal`` E x (N, 9, h, w) are repeated for every object.
     """
     if len(masks) == 0:
         zero = masks.sum() * 0
         return {"loss_mask_proj": zero, "loss_bound": zero, "loss_bound_neighbor": zero}
-    num_objects, num_frames, h, w = masks.shape
+    h, w = masks.shape[-2:]
     small = F.interpolate(target, (h, w), mode="bilinear", align_corners=False)
     flat, flat_target = masks.flatten(0, 1)[:, None], small.flatten(0, 1)[:, None]
     weight = (spatial.flatten(0, 1) >= 0.3).float() * flat_target

@@ -1,4 +1,4 @@
-"""Matching as the reference computes it: filled box maps of all queries, sampled at random points."""
+"""Matching as the reference computes it: filled box maps of all queries at random points."""
 
 from __future__ import annotations
 

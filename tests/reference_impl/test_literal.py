@@ -1,4 +1,4 @@
-"""The literal implementation against the stored values of the reference, so that it may serve as a yardstick."""
+"""The literal implementation against the stored values of the reference."""
 
 from __future__ import annotations
 
