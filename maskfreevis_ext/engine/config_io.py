@@ -222,7 +222,10 @@ RULES: dict[str, tuple[Callable, str]] = {
     "MODEL.MASKFREE.PAIRWISE.WARMUP_ITERS": _at_least(0),
     "MODEL.MASKFREE.TEMPORAL.WEIGHT": _at_least(0),
     "MODEL.MASKFREE.TEMPORAL.SCALE": _at_least(0),
-    "MODEL.MASKFREE.TEMPORAL.PAIRS": _is_one_of("cycle", "all", "chain"),
+    "MODEL.MASKFREE.TEMPORAL.PAIRS": (
+        (lambda v: re.fullmatch(r"cycle|all|chain|stride-[1-9]\d*", v) is not None),
+        "one of cycle, all, chain, stride-k with k >= 1",
+    ),
     "MODEL.MASKFREE.TEMPORAL.NORM_PAIRS": _at_least(0),
     "MODEL.MASKFREE.TEMPORAL.PATCH_SIZE": _ODD,
     "MODEL.MASKFREE.TEMPORAL.SEARCH_RADIUS": _at_least(0),

@@ -2,7 +2,7 @@
 
 ``tests/golden/provider.json`` holds the answers of the real package, written by
 ``MASKFREEVIS_DETECTRON2=real python -m tests.provider.probe tests/golden/provider.json``
-(Detectron2 0.6 at 02b5c4e, torch 2.13, Pillow 13, OpenCV 5). Any provider must give the same.
+(Detectron2 0.6 at 02b5c4e, torch 2.13, Pillow 12.3, OpenCV 5). Any provider must give the same.
 """
 
 from __future__ import annotations

@@ -124,6 +124,7 @@ def test_step_values_agree_and_shares_are_reported(tmp_path) -> None:
     assert len(report["differences"]) == 4 * TINY_MODEL["MODEL.MASK_FORMER.DEC_LAYERS"]
     assert set(report["details"]["criterion_share"]) == {"literal", "ours"}
     assert report["details"]["parameter_bytes"] > 0
+    assert 0 < report["details"]["memory_share_with_parameters"] < 1
 
 
 def test_deform_attn_values_and_gradients_agree(tmp_path) -> None:
@@ -183,6 +184,13 @@ def test_too_few_channels_are_refused_in_one_line(capsys) -> None:
         tool["main"](["criterion", *LOSSES, "--mask-dim", "3"])
     assert stop.value.code == 2
     assert "--mask-dim" in capsys.readouterr().err
+
+
+def test_unknown_frame_pairs_are_refused_in_one_line(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        tool["main"](["criterion", *LOSSES, "--pairs", "some"])
+    assert stop.value.code == 2
+    assert "PAIRS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--frames", "0"], ["--batch", "many"]])
