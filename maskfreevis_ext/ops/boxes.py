@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_CACHED_CELLS = 2**19  # cells of float32 maps that a core's cache holds
+
 
 def mask_projections(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Largest logit of each row and of each column.
@@ -23,7 +25,18 @@ def mask_projections(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
         Rows (..., h) and columns (..., w). The gradient goes to one position where several are
         equal.
     """
-    return mask_logits.max(dim=-1).values, mask_logits.max(dim=-2).values
+    if torch.is_grad_enabled() and mask_logits.requires_grad:
+        return mask_logits.max(dim=-1).values, mask_logits.max(dim=-2).values
+    # Both axes of a few maps at a time, so that the second pass reads from the cache; amax takes a
+    # fifth of the time of max, which looks for the index too.
+    lead, (height, width) = mask_logits.shape[:-2], mask_logits.shape[-2:]
+    maps = mask_logits.flatten(0, -3) if lead else mask_logits[None]
+    rows, cols = maps.new_empty(len(maps), height), maps.new_empty(len(maps), width)
+    step = max(_CACHED_CELLS // max(height * width, 1), 1) if maps.device.type == "cpu" else None
+    for part in (slice(i, i + step) for i in range(0, len(maps), step)) if step else [slice(None)]:
+        torch.amax(maps[part], dim=-1, out=rows[part])
+        torch.amax(maps[part], dim=-2, out=cols[part])
+    return rows.view(*lead, height), cols.view(*lead, width)
 
 
 def _extent(present: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ def _axes(
 
 def _hat(way: Tensor) -> Tensor:
     """Bilinear weight of a cell that is ``way`` cells from the point."""
-    return (1 - way.abs()).relu_()
+    return way.abs().neg_().add_(1).clamp_(min=0)
 
 
 def _slope(way: Tensor) -> Tensor:
