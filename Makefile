@@ -10,9 +10,6 @@
 #   make test TORCH_INDEX=ADDRESS    an index with PyTorch builds without the GPU packages (some GB less)
 #   make quickstart OUTPUT=output/seed2 OPTS="SEED 2"   other folder, other config values
 
-# threads that wait do not keep a core busy: a second process on the machine would slow both down tenfold
-export OMP_WAIT_POLICY := passive
-
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)

@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+#: Tokens from which the sparse kernels win on the CPU (252 tokens: 0.6x of the speed, 1008: 2x).
+_SPARSE_TOKENS = 512
+
 
 def multi_scale_deformable_attention(
     value: Tensor,
@@ -53,7 +56,7 @@ def multi_scale_deformable_attention(
         )
     dtype = torch.promote_types(value.dtype, torch.float32)
     inputs = (value.to(dtype), sampling_locations.to(dtype), attention_weights.to(dtype))
-    if value.device.type == "cpu":
+    if value.device.type == "cpu" and num_tokens >= _SPARSE_TOKENS:
         output = _SparseAttention.apply(*inputs, tuple(spatial_shapes))
     else:
         output = _grid_sample_attention(*inputs, spatial_shapes)

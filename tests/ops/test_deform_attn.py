@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskfreevis_ext.ops import deform_attn
 from maskfreevis_ext.ops.deform_attn import (
     _grid_sample_attention,
     multi_scale_deformable_attention,
@@ -15,6 +16,12 @@ from maskfreevis_ext.ops.deform_attn import (
 from tests.reference_impl.deform_attn import grid_sample_attention
 
 SHAPES = [(3, 5), (1, 1), (4, 2)]
+
+
+@pytest.fixture(autouse=True)
+def _sparse_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small maps take the other form on the CPU; here they are to test the sparse one."""
+    monkeypatch.setattr(deform_attn, "_SPARSE_TOKENS", 0)
 
 
 def _inputs(
@@ -220,3 +227,15 @@ def test_deformable_attention_level_without_cells_raises() -> None:
     value, locations, weights = _inputs()
     with pytest.raises(ValueError, match="each level needs a cell"):
         multi_scale_deformable_attention(value, [(3, 5), (0, 1), (3, 3)], locations, weights)
+
+
+def test_few_tokens_take_the_grid_sample_form_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = _inputs()
+    sparse = multi_scale_deformable_attention(inputs[0], SHAPES, *inputs[1:])
+    monkeypatch.setattr(deform_attn, "_SPARSE_TOKENS", 10_000)
+    monkeypatch.setattr(deform_attn, "_SparseAttention", None)
+    torch.testing.assert_close(
+        multi_scale_deformable_attention(inputs[0], SHAPES, *inputs[1:]), sparse
+    )
