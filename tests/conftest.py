@@ -9,7 +9,8 @@ import torch
 
 import maskfreevis_ext  # noqa: F401
 
-torch.set_num_threads(2)
+# one thread: the tests are small, and threads that wait for a busy core cost more than they give
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
