@@ -14,15 +14,9 @@ import torch
 from torch import Tensor
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.losses.listed import CellPairs, listed_pairwise_sums
 from maskfreevis_ext.losses.pairwise import spatial_pairwise_sums, temporal_pairwise_sums
 from maskfreevis_ext.losses.projection import projection_loss
-from maskfreevis_ext.losses.windowed import (
-    GridPairs,
-    ListedPairs,
-    Window,
-    windowed_pairwise_sums,
-    windows_of,
-)
 from maskfreevis_ext.ops.boxes import box_profiles, mask_projections
 from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
 from maskfreevis_ext.ops.similarity import (
@@ -207,9 +201,9 @@ def box_losses(
     )
     projection = (per_frame.sum(-1) * is_matched).sum(-1)
     num_frames = is_matched.sum(-1) * mask_logits.shape[2]
-    # Windows need the extent of the boxes on the host, which is free on the CPU only.
-    in_windows = mask_logits.device.type == "cpu" and bool((is_matched == 1).all())
-    pairwise = _pairwise_in_windows if in_windows else _pairwise_dense
+    # The length of a list has to be known on the host, which is free on the CPU only.
+    in_lists = mask_logits.device.type == "cpu" and bool((is_matched == 1).all())
+    pairwise = _pairwise_listed if in_lists else _pairwise_dense
     spatial, temporal, projection_normalizer = pairwise(
         mask_logits, is_matched, rows, cols, clips, affinities, num_frames, settings
     )
@@ -292,7 +286,7 @@ def _pairwise_dense(
     )
 
 
-def _pairwise_in_windows(
+def _pairwise_listed(
     mask_logits: Tensor,
     is_matched: Tensor,
     rows: Tensor,
@@ -302,80 +296,65 @@ def _pairwise_in_windows(
     num_frames: Tensor,
     settings: BoxLossSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``_pairwise_dense`` inside the windows of the objects, all of which are matched."""
-    offsets = settings.search_offsets
-    reach = max(max(abs(dy), abs(dx)) for dy, dx in offsets)
-    windows = windows_of(rows, cols, max(reach, settings.pairwise_dilation))
-    spatial_weight = mask_logits.new_zeros(())
-    temporal_weight = mask_logits.new_zeros(len(affinities.pairs))
-    grids: list[list[GridPairs]] = []
-    lists: list[list[ListedPairs]] = []
-    for index, (window, clip) in enumerate(zip(windows, clips.tolist(), strict=True)):
-        if window is None:
-            grids.append([])
-            lists.append([])
-            continue
-        box_maps = rows[index][:, window[0], None] * cols[index][:, None, window[1]]
-        grids.append(_grid_pairs(affinities.edges, clip, window, box_maps, settings))
-        spatial_weight += sum(pairs.weight.sum() for pairs in grids[-1])
-        if affinities.outside is not None:
-            spatial_weight += (affinities.outside[(clip, ..., *window)] * box_maps).sum()
-        region = box_maps.sum(0) >= 1
-        matches = affinities.matches[(clip, ..., *window)] & region
-        lists.append(_listed_pairs(matches, affinities.pairs, offsets, mask_logits.dtype))
-        temporal_weight += matches.sum((1, 2, 3))
+    """``_pairwise_dense`` over lists of the pairs that count; every object is matched."""
+    box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
+    spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
+    spatial_weight = spatial.weight.sum()
+    if affinities.outside is not None:
+        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum()
+    temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
     normalizers = _normalizers(
         num_frames,
         spatial_weight.expand_as(num_frames),
         temporal_weight.expand(len(num_frames), -1),
     )
-    for of_grid, of_list in zip(grids, lists, strict=True):
-        for pairs in of_grid:
-            pairs.weight.div_(normalizers[0, 1])
-        for pairs, normalizer in zip(of_list, normalizers[0, 2:], strict=bool(of_list)):
-            pairs.weight.div_(normalizer)
-    spatial, temporal = windowed_pairwise_sums(mask_logits, windows, grids, lists)
-    return spatial, temporal, normalizers[:, 0]
+    spatial.weight.div_(normalizers[0, 1])
+    temporal.weight.div_(normalizers[0, 2:].index_select(0, pair_of))
+    sums = listed_pairwise_sums(mask_logits, [spatial, temporal])
+    return sums[0], sums[1], normalizers[:, 0]
 
 
-def _grid_pairs(
-    edges: Sequence[Tensor],
-    clip: int,
-    window: Window,
-    box_maps: Tensor,
-    settings: BoxLossSettings,
-) -> list[GridPairs]:
-    """Neighbours of an object's window with their weights; ``box_maps`` (T, u, v)."""
-    pairs = []
+def _spatial_list(
+    edges: Sequence[Tensor], clips: Tensor, box_maps: Tensor, settings: BoxLossSettings
+) -> CellPairs:
+    """Edges inside boxes, with the sum of the box maps at both ends; ``box_maps`` (N, T, h, w)."""
+    cells = torch.arange(box_maps.numel(), device=box_maps.device).view_as(box_maps)
+    width = box_maps.shape[-1]
+    first, step, weights = [], [], []
     for offset, edge in zip(half_offsets(1, settings.pairwise_dilation), edges, strict=True):
         here, there = pair_slices(offset, *box_maps.shape[-2:])
-        # an edge map starts at the first cell p that has p + offset in the map, at the same
-        # distance from the window's edge as in the window
-        rows, cols = (
-            slice(side.start, side.start + part.stop - part.start)
-            for side, part in zip(window, here, strict=True)
-        )
-        weight = box_maps[(..., *here)] + box_maps[(..., *there)]
-        pairs.append(GridPairs(offset, weight * edge[clip, :, rows, cols]))
-    return pairs
+        weight = (box_maps[(..., *here)] + box_maps[(..., *there)]) * edge[clips]
+        counts = weight > 0
+        first.append(cells[(..., *here)][counts])
+        step.append(torch.full_like(first[-1], offset[0] * width + offset[1]))
+        weights.append(weight[counts])
+    starts = torch.cat(first)
+    return CellPairs(starts, starts + torch.cat(step), torch.cat(weights))
 
 
-def _listed_pairs(
-    matches: Tensor,
-    frame_pairs: Sequence[tuple[int, int]],
-    offsets: Sequence[Offset],
-    dtype: torch.dtype,
-) -> list[ListedPairs]:
-    """Matches (E, R, u, v) of an object's window as lists with weight 1, one a frame pair."""
-    height, width = matches.shape[-2:]
-    shift = torch.tensor(offsets, device=matches.device)
-    pairs = []
-    for (a, b), of_pair in zip(frame_pairs, matches, strict=True):
-        candidate, y, x = of_pair.nonzero(as_tuple=True)
-        other_y, other_x = y + shift[candidate, 0], x + shift[candidate, 1]
-        # outside the map there is no mask: such a match counts in the normaliser only
-        inside = (other_y >= 0) & (other_y < height) & (other_x >= 0) & (other_x < width)
-        first, second = (b * height + y) * width + x, (a * height + other_y) * width + other_x
-        first, second = first[inside], second[inside]
-        pairs.append(ListedPairs(first, second, torch.ones_like(first, dtype=dtype)))
-    return pairs
+def _temporal_list(
+    affinities: Affinities, clips: Tensor, box_maps: Tensor, settings: BoxLossSettings
+) -> tuple[CellPairs, Tensor, Tensor]:
+    """Matches inside the union of an object's boxes.
+
+    Returns:
+        Pairs with weight 1, the frame pair of each (P,), and the number of matches of each frame pair
+        (E,), with those whose other cell is outside the map: they count, and have no loss.
+    """
+    num_frames, height, width = box_maps.shape[1:]
+    region = box_maps.sum(1) >= 1
+    matches = affinities.matches[clips] & region[:, None, None]  # (N, E, R, h, w)
+    index, pair, candidate, y, x = matches.nonzero(as_tuple=True)
+    weight = torch.bincount(pair, minlength=len(affinities.pairs)).to(box_maps.dtype)
+    shift = torch.tensor(settings.search_offsets, device=box_maps.device)[candidate]
+    other_y, other_x = y + shift[:, 0], x + shift[:, 1]
+    inside = (other_y >= 0) & (other_y < height) & (other_x >= 0) & (other_x < width)
+    frames = torch.tensor(affinities.pairs, dtype=torch.int64, device=box_maps.device)
+    frames = frames.view(-1, 2)[pair]
+    base = index * num_frames
+    first = ((base + frames[:, 1]) * height + y) * width + x
+    second = ((base + frames[:, 0]) * height + other_y) * width + other_x
+    pairs = CellPairs(
+        first[inside], second[inside], torch.ones_like(first[inside], dtype=box_maps.dtype)
+    )
+    return pairs, pair[inside], weight

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -128,8 +129,8 @@ def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> T
 def _box_sum(x: Tensor, size: int) -> Tensor:
     """Sum over size x size windows, (..., h + size - 1, w + size - 1) -> (..., h, w)."""
     height, width = x.shape[-2] - size + 1, x.shape[-1] - size + 1
-    rows = sum(x[..., i : i + height, :] for i in range(size))
-    return sum(rows[..., i : i + width] for i in range(size))
+    rows = reduce(torch.add, [x[..., i : i + height, :] for i in range(size)])
+    return reduce(torch.add, [rows[..., i : i + width] for i in range(size)])
 
 
 def patch_distances(
@@ -209,13 +210,12 @@ def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
     num_candidates = distances.shape[2]
     if top_k >= num_candidates:
         return keep
-    candidates = distances.unbind(2)
     rank = torch.zeros_like(distances, dtype=torch.uint8 if num_candidates < 256 else torch.int16)
-    for i in range(num_candidates):
-        for j in range(i + 1, num_candidates):
-            second_nearer = candidates[j] < candidates[i]
-            rank[:, :, i] += second_nearer
-            rank[:, :, j] += ~second_nearer
+    for step in range(1, num_candidates):
+        # all candidates i against i + step
+        later_nearer = distances[:, :, step:] < distances[:, :, :-step]
+        rank[:, :, :-step] += later_nearer
+        rank[:, :, step:] += ~later_nearer
     return keep & (rank < top_k)
 
 

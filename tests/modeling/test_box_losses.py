@@ -1,4 +1,4 @@
-"""Box losses: windows against whole maps, gradients, settings."""
+"""Box losses: lists of pairs against whole maps, gradients, settings."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from detectron2.config import get_cfg
 
 from maskfreevis_ext.config import add_maskfreevis_config
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.losses.windowed import windows_of
 from maskfreevis_ext.modeling import box_losses as module
 from maskfreevis_ext.modeling.box_losses import (
     BoxLossSettings,
     box_losses,
     compute_affinities,
 )
-from maskfreevis_ext.ops.boxes import box_profiles
 
 SIZE = (64, 96)
 
@@ -53,12 +51,12 @@ def _run(case: tuple) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 5])
 @pytest.mark.parametrize("match_outside", [False, True])
-def test_windows_give_the_losses_and_gradients_of_whole_maps(
+def test_lists_give_the_losses_and_gradients_of_whole_maps(
     num_frames: int, match_outside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = _case(num_frames, match_outside)
     losses, gradient = _run(case)
-    monkeypatch.setattr(module, "_pairwise_in_windows", module._pairwise_dense)
+    monkeypatch.setattr(module, "_pairwise_listed", module._pairwise_dense)
     expected, expected_gradient = _run(case)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, rtol=1e-9, atol=1e-12)
@@ -76,19 +74,19 @@ def test_windows_give_the_losses_and_gradients_of_whole_maps(
         {"temporal_pairs": "cycle", "temporal_norm_pairs": 0},
     ],
 )
-def test_windows_hold_for_other_neighbourhoods(
+def test_lists_hold_for_other_neighbourhoods(
     changes: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = _case(4, **changes)
     losses, gradient = _run(case)
-    monkeypatch.setattr(module, "_pairwise_in_windows", module._pairwise_dense)
+    monkeypatch.setattr(module, "_pairwise_listed", module._pairwise_dense)
     expected, expected_gradient = _run(case)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-7, atol=1e-12)
 
 
-def test_windowed_losses_gradcheck() -> None:
+def test_listed_losses_gradcheck() -> None:
     case = _case(2)
     small = case[0].detach()[:1].clone().requires_grad_()
 
@@ -112,14 +110,6 @@ def test_objects_without_a_query_weigh_nothing() -> None:
     )
     for name, value in alone.items():
         torch.testing.assert_close(losses[name][1:2], value, rtol=1e-9, atol=1e-12)
-
-
-def test_windows_hold_the_boxes_of_all_frames_and_the_margin() -> None:
-    boxes = torch.tensor([[[8.0, 0, 16, 12], [40, 8, 60, 20]], [[0.0] * 4, [0.0] * 4]])
-    rows, cols = box_profiles(boxes, (16, 24), 4)
-    window, absent = windows_of(rows, cols, 3)
-    assert window == (slice(0, 8), slice(0, 18))
-    assert absent is None
 
 
 @pytest.mark.parametrize(
