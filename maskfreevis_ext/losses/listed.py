@@ -1,8 +1,8 @@
 """Both pairwise losses of all objects at all decoder outputs, over lists of pairs of cells.
 
-The weight of most pairs is zero: outside boxes, across colour edges, without a match. The others stand
-in a list that is the same for all decoder outputs, and -log P(same label) is summed over it with its
-gradient in closed form: with s = a + b,
+The weight of most pairs is zero: outside boxes, across colour edges, without a match. The others
+stand in a list that is the same for all decoder outputs, and -log P(same label) is summed over it
+with its gradient in closed form: with s = a + b,
 
     d/da [softplus(a) + softplus(b) - softplus(s)] = sigmoid(a) - sigmoid(s).
 
@@ -67,7 +67,7 @@ class _PairSums(torch.autograd.Function):
 
 
 def _gradient(probs: Tensor, joint_probs: Tensor, pairs: CellPairs) -> Tensor:
-    """Gradient (K, M) of the sum over a list; ``joint_probs`` = sigmoid(a + b), (K, P), is used up."""
+    """Gradient (K, M) of a list's sum; ``joint_probs`` = sigmoid(a + b), (K, P), is used up."""
     joint_probs *= -pairs.weight
     gradient = torch.zeros_like(probs)
     degree = torch.zeros_like(probs[0])

@@ -338,8 +338,8 @@ def _temporal_list(
     """Matches inside the union of an object's boxes.
 
     Returns:
-        Pairs with weight 1, the frame pair of each (P,), and the number of matches of each frame pair
-        (E,), with those whose other cell is outside the map: they count, and have no loss.
+        Pairs with weight 1, the frame pair of each (P,), and the number of matches of each frame
+        pair (E,), with those whose other cell is outside the map: they count, and have no loss.
     """
     num_frames, height, width = box_maps.shape[1:]
     region = box_maps.sum(1) >= 1
