@@ -77,17 +77,17 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         epilog=epilog or _EXAMPLES.format(program=sys.argv[0]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of the config")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of OUTPUT_DIR"
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument("--num-gpus", type=int, default=1, help="number of gpus *per machine*")
-    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on each machine")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines of the job")
     parser.add_argument("--machine-rank", type=int, default=0, help="index of this machine")
     # A fixed port per user: processes that a killed job left behind show as a port in use.
-    user = os.getuid() if sys.platform != "win32" else 1
-    port = 2**15 + 2**14 + hash(user) % 2**14
+    user = os.getuid() if hasattr(os, "getuid") else 1
+    port = 49152 + user % 16384  # of the range that is nobody's by agreement
     parser.add_argument(
         "--dist-url",
         default=f"tcp://127.0.0.1:{port}",
