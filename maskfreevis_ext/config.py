@@ -243,7 +243,8 @@ def add_maskfreevis_config(cfg: CN) -> None:
     _add_maskfree_keys(cfg)
 
 
-def _lookup(cfg: CN, key: str) -> object:
+def lookup(cfg: CN, key: str) -> object:
+    """The value of a dotted key."""
     node: object = cfg
     for part in key.split("."):
         node = getattr(node, part)
@@ -261,7 +262,7 @@ def report_dead_keys(cfg: CN, defaults: CN) -> list[str]:
         The names of those keys.
     """
     logger = logging.getLogger(__name__)
-    changed = [key for key in DEAD_KEYS if _lookup(cfg, key) != _lookup(defaults, key)]
+    changed = [key for key in DEAD_KEYS if lookup(cfg, key) != lookup(defaults, key)]
     for key in changed:
         logger.warning("Config key %s does nothing: %s.", key, DEAD_KEYS[key])
     return changed

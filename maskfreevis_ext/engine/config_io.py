@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from maskfreevis_ext import describe_provider
-from maskfreevis_ext.config import add_maskfreevis_config, report_dead_keys
+from maskfreevis_ext.config import add_maskfreevis_config, lookup, report_dead_keys
 from maskfreevis_ext.engine.yaml_check import check_yaml_file
 from maskfreevis_ext.errors import ConfigError
 
@@ -251,14 +251,6 @@ RULES: dict[str, tuple[Callable, str]] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _is_one_of("full_model", "norm", "value"),
     "DATALOADER.NUM_WORKERS": _at_least(0),
 }
-
-
-def lookup(cfg: CfgNode, key: str) -> object:
-    """The value of a dotted key."""
-    node: object = cfg
-    for part in key.split("."):
-        node = getattr(node, part)
-    return node
 
 
 def validate(cfg: CfgNode) -> None:

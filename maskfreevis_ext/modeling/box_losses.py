@@ -204,8 +204,9 @@ def box_losses(
     # The length of a list has to be known on the host, which is free on the CPU only.
     in_lists = mask_logits.device.type == "cpu" and bool((is_matched == 1).all())
     pairwise = _pairwise_listed if in_lists else _pairwise_dense
+    box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
     spatial, temporal, projection_normalizer = pairwise(
-        mask_logits, is_matched, rows, cols, clips, affinities, num_frames, settings
+        mask_logits, is_matched, box_maps, clips, affinities, num_frames, settings
     )
     temporal = temporal * settings.temporal_scale
     if settings.temporal_norm_pairs and affinities.pairs:
@@ -235,8 +236,7 @@ def _normalizers(num_frames: Tensor, spatial: Tensor, temporal: Tensor) -> Tenso
 def _pairwise_dense(
     mask_logits: Tensor,
     is_matched: Tensor,
-    rows: Tensor,
-    cols: Tensor,
+    box_maps: Tensor,
     clips: Tensor,
     affinities: Affinities,
     num_frames: Tensor,
@@ -247,17 +247,15 @@ def _pairwise_dense(
     Args:
         mask_logits: (K, N, T, h, w).
         is_matched: (K, N), float.
-        rows: Row profiles of the boxes, (N, T, h).
-        cols: Column profiles, (N, T, w).
+        box_maps: Filled boxes, (N, T, h, w), values in [0, 1].
         clips: (N,).
         affinities: Edges and matches.
         num_frames: Frames of matched objects, (K,).
-        settings: Windows.
+        settings: Neighbourhoods.
 
     Returns:
         Normalised spatial and temporal term and the normaliser of the projection, each (K,).
     """
-    box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
     edges = [edge[clips] for edge in affinities.edges]
     spatial, spatial_weight = spatial_pairwise_sums(
         mask_logits, edges, half_offsets(1, settings.pairwise_dilation), box_maps
@@ -289,15 +287,13 @@ def _pairwise_dense(
 def _pairwise_listed(
     mask_logits: Tensor,
     is_matched: Tensor,
-    rows: Tensor,
-    cols: Tensor,
+    box_maps: Tensor,
     clips: Tensor,
     affinities: Affinities,
     num_frames: Tensor,
     settings: BoxLossSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``_pairwise_dense`` over lists of the pairs that count; every object is matched."""
-    box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
     spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
     spatial_weight = spatial.weight.sum()
     if affinities.outside is not None:

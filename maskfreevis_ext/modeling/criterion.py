@@ -118,10 +118,10 @@ class VideoSetCriterion(nn.Module):
 
         Args:
             outputs: ``pred_logits`` (B, Q, C+1), ``pred_masks`` (B, Q, T, h, w) and, with deep
-            supervision,
-                ``aux_outputs``, a list of dicts of the same. With ``mask_embed`` (B, Q, D) in each
-                and ``mask_features`` (B, D, T, h, w) in the first, ``pred_masks`` needs no graph:
-                the masks of the matched queries are made again from these.
+                supervision, ``aux_outputs``, a list of dicts of the same. With ``mask_embed``
+                (B, Q, D) in each and ``mask_features`` (B, D, T, h, w) in the first,
+                ``pred_masks`` needs no graph: the masks of the matched queries are made again
+                from these.
             targets: B dicts (``targets.build_targets``); they are not changed.
             frames: Pixel values in [0, 255] in the order of INPUT.FORMAT, zeros as padding,
                 (B, T, 3, H, W), float32.
@@ -263,8 +263,8 @@ def _matched_masks(
         clips: Indices of the clips, ascending.
 
     Returns:
-        Logits (K, N, T, h, w) float32, whether there is a query (K, N) float32, and the clip of
-        each object (N,) int64.
+        Logits (K, N, T, h, w) and whether there is a query (K, N), both in float32 or better, and
+        the clip of each object (N,) int64.
     """
     sizes = [len(target["labels"]) for target in targets]
     clip_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
