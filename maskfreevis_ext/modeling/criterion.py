@@ -6,6 +6,7 @@ Shape letters: K decoder outputs (the last one first), N objects of several clip
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -145,8 +146,15 @@ class VideoSetCriterion(nn.Module):
         queries = _query_of_object(matches, targets).to(frames.device)
 
         losses = {"loss_ce": self._class_loss(layers, targets, queries)}
-        losses.update(self._mask_losses(layers, targets, queries))
-        losses.update(self._box_losses(layers, targets, queries, frames, frame_sizes))
+        matched = _matched_masks(layers, targets, queries)
+        with_masks = [i for i, target in enumerate(targets) if "masks" in target]
+        losses.update(self._mask_losses(matched.of_clips(with_masks), targets, with_masks))
+        with_boxes = [i for i, target in enumerate(targets) if "masks" not in target]
+        losses.update(
+            self._box_losses(
+                matched.of_clips(with_boxes), targets, with_boxes, frames, frame_sizes
+            )
+        )
         weighted = {}
         for index in range(len(layers)):
             suffix = "" if index == 0 else f"_{index - 1}"
@@ -177,47 +185,49 @@ class VideoSetCriterion(nn.Module):
 
     def _box_losses(
         self,
-        layers: list[dict[str, Tensor]],
+        matched: MatchedMasks,
         targets: list[dict[str, Tensor]],
-        queries: Tensor,
+        clips: list[int],
         frames: Tensor,
         frame_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """Losses of the clips with boxes, each (K,)."""
-        clips = [
-            clip
-            for clip, target in enumerate(targets)
-            if "masks" not in target and len(target["labels"])
-        ]
-        logits, is_matched, clip_of = _matched_masks(layers, targets, queries, clips)
+        """Losses of the objects of the clips with boxes, each (K,)."""
+        clips = [clip for clip in clips if len(targets[clip]["labels"])]
+        logits = matched.logits
         if not clips:
             return no_box_losses(logits, self.box_settings)
         stride = frames.shape[-2] // logits.shape[-2]
+        chosen = slice(None) if len(clips) == len(frames) else clips  # no copy of a whole batch
         affinities = compute_affinities(
-            frames[clips], [frame_sizes[clip] for clip in clips], stride, self.box_settings
+            frames[chosen], [frame_sizes[clip] for clip in clips], stride, self.box_settings
         )
-        sizes = torch.tensor([len(targets[clip]["labels"]) for clip in clips])
-        slots = torch.repeat_interleave(torch.arange(len(clips)), sizes).to(clip_of.device)
+        slots = torch.searchsorted(torch.tensor(clips), matched.clips).to(logits.device)
         boxes = torch.cat([targets[clip]["boxes"] for clip in clips]).to(logits.dtype)
         return box_losses(
-            logits, is_matched, boxes, slots, affinities, stride, self._iter, self.box_settings
+            logits,
+            matched.is_matched,
+            boxes,
+            slots,
+            affinities,
+            stride,
+            self._iter,
+            self.box_settings,
         )
 
     def _mask_losses(
-        self, layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
+        self, matched: MatchedMasks, targets: list[dict[str, Tensor]], clips: list[int]
     ) -> dict[str, Tensor]:
-        """Point-sampled BCE and Dice of the clips with masks, each (K,)."""
-        clips = [i for i, target in enumerate(targets) if "masks" in target]
-        logits, is_matched, _ = _matched_masks(layers, targets, queries, clips)
-        num_objects = is_matched.shape[1]
+        """Point-sampled BCE and Dice of the objects of the clips with masks, each (K,)."""
+        logits = matched.logits
+        num_objects = logits.shape[1]
         count = mean_over_ranks(logits.new_tensor(float(num_objects))).clamp(min=1)
         if num_objects == 0:
             zero = logits.flatten(1).sum(1)
             return {"loss_mask": zero, "loss_dice": zero}
-        masks = torch.cat([targets[i]["masks"] for i in clips]).flatten(0, 1)[:, None]
+        masks = torch.cat([targets[clip]["masks"] for clip in clips]).flatten(0, 1)[:, None]
         masks = masks.to(logits.dtype)
         bce, dice = [], []
-        for of_layer, matched in zip(logits, is_matched, strict=True):
+        for of_layer, is_matched in zip(logits, matched.is_matched, strict=True):
             rows = of_layer.flatten(0, 1)[:, None]  # (N * T, 1, h, w)
             with torch.no_grad():
                 coords = uncertain_point_coords(
@@ -225,7 +235,7 @@ class VideoSetCriterion(nn.Module):
                 )
                 labels = sample_points(masks, coords)[:, 0]
             points = sample_points(rows, coords)[:, 0]
-            weight = matched.repeat_interleave(of_layer.shape[1]) / count
+            weight = is_matched.repeat_interleave(of_layer.shape[1]) / count
             bce.append((point_bce(points, labels) * weight).sum())
             dice.append((point_dice(points, labels) * weight).sum())
         return {"loss_mask": torch.stack(bce), "loss_dice": torch.stack(dice)}
@@ -248,63 +258,116 @@ def _query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]
     return table
 
 
+@dataclass(frozen=True)
+class MatchedMasks:
+    """Masks of the queries that were matched, one for each object.
+
+    Attributes:
+        logits: (K, N, T, h, w), float32 or better.
+        is_matched: Whether the object has a query, (K, N), float; elsewhere the logits are those
+            of some query and count nowhere.
+        clips: Clip of each object, (N,), int64, on the CPU, ascending.
+        anchor: Zeros with a gradient path, (K,), for a term that has no objects.
+    """
+
+    logits: Tensor
+    is_matched: Tensor
+    clips: Tensor
+    anchor: Tensor
+
+    def of_clips(self, clips: list[int]) -> MatchedMasks:
+        """Those of some clips."""
+        columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
+        if len(columns) == len(self.clips):
+            return self
+        if len(columns) == 0:  # the gradient of a slice would be as large as the whole
+            logits = self.logits.detach()[:, :0] + self.anchor.view(-1, 1, 1, 1, 1)
+        else:
+            logits = self.logits.index_select(1, columns.to(self.logits.device))
+        is_matched = self.is_matched[:, columns.to(self.is_matched.device)]
+        return MatchedMasks(logits, is_matched, self.clips[columns], self.anchor)
+
+
 def _matched_masks(
-    layers: list[dict[str, Tensor]],
-    targets: list[dict[str, Tensor]],
-    queries: Tensor,
-    clips: list[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask logits of the objects of some clips.
+    layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
+) -> MatchedMasks:
+    """Mask logits of the query of each object.
 
     Args:
         layers: K decoder outputs.
         targets: B dicts.
-        queries: (K, N of all clips), -1 where an object has no query.
-        clips: Indices of the clips, ascending.
-
-    Returns:
-        Logits (K, N, T, h, w) and whether there is a query (K, N), both in float32 or better, and
-        the clip of each object (N,) int64.
+        queries: (K, N), -1 where an object has no query.
     """
     sizes = [len(target["labels"]) for target in targets]
-    clip_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    columns = torch.cat([(clip_of == clip).nonzero()[:, 0] for clip in clips] or [clip_of[:0]])
-    clip_of = clip_of[columns].to(queries.device)
-    queries = queries[:, columns.to(queries.device)]
+    clips = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    index = clips.to(queries.device)
     safe = queries.clamp(min=0)
-    if "mask_embed" in layers[0]:
-        embeddings = torch.stack(
-            [layer["mask_embed"][clip_of, query] for layer, query in zip(layers, safe, strict=True)]
+
+    def matched(name: str) -> Tensor:
+        """An output of the matched queries, (K, N, ...)."""
+        return torch.stack(
+            [layer[name][index, query] for layer, query in zip(layers, safe, strict=True)]
         )
-        logits = _masks_of_embeddings(embeddings, layers[0]["mask_features"], sizes, clips)
-    else:
-        logits = torch.stack(
-            [layer["pred_masks"][clip_of, query] for layer, query in zip(layers, safe, strict=True)]
+
+    logits = matched("pred_masks")
+    if "mask_embed" in layers[0]:
+        logits = _ProductGradient.apply(
+            matched("mask_embed"), layers[0]["mask_features"], logits, sizes
         )
     logits = _at_least_float32(logits)
-    return logits, (queries >= 0).to(logits.dtype), clip_of
+    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
+    return MatchedMasks(
+        logits, (queries >= 0).to(logits.dtype), clips, _at_least_float32(anchor)
+    )
 
 
-def _masks_of_embeddings(
-    embeddings: Tensor, mask_features: Tensor, sizes: list[int], clips: list[int]
-) -> Tensor:
-    """Mask logits with a graph, for the queries that were matched only.
+class _ProductGradient(torch.autograd.Function):
+    """Gives known mask logits the gradient of the product that they are.
 
-    Args:
-        embeddings: Mask embeddings, (K, N, D), the objects of ``clips`` one clip after the other.
-        mask_features: (B, D, T, h, w).
-        sizes: Objects of each of the B clips.
-        clips: Indices of the clips, ascending.
-
-    Returns:
-        (K, N, T, h, w).
+    The decoder has multiplied embeddings and features of all queries already, without a graph;
+    here the few that were matched get one, and no product is made twice.
     """
-    shape = mask_features.shape[2:]
-    # autocast gives the two in different precisions
-    embeddings, mask_features = _at_least_float32(embeddings), _at_least_float32(mask_features)
-    of_clips = embeddings.split([sizes[clip] for clip in clips], dim=1) if clips else [embeddings]
-    masks = [
-        (part.flatten(0, 1) @ mask_features[clip].flatten(1)).view(*part.shape[:2], *shape)
-        for clip, part in zip(clips or [0], of_clips, strict=True)
-    ]
-    return torch.cat(masks, dim=1)
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        embeddings: Tensor,
+        mask_features: Tensor,
+        logits: Tensor,
+        sizes: list[int],
+    ) -> Tensor:
+        """The logits as they are.
+
+        Args:
+            ctx: Keeps the two factors.
+            embeddings: Mask embeddings, (K, N, D), the objects of one clip after the other.
+            mask_features: (B, D, T, h, w).
+            logits: Their product, (K, N, T, h, w).
+            sizes: Objects of each of the B clips.
+        """
+        ctx.save_for_backward(embeddings, mask_features)
+        ctx.sizes = sizes
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple:
+        """Gradients of embeddings and features."""
+        embeddings, mask_features = ctx.saved_tensors
+        # autocast gives the two in different precisions
+        factors = _at_least_float32(embeddings), _at_least_float32(mask_features)
+        of_embeddings = torch.zeros_like(factors[0])
+        of_features = torch.empty_like(factors[1], memory_format=torch.contiguous_format)
+        start = 0
+        for size, features, gradient in zip(
+            ctx.sizes, factors[1].flatten(2), of_features.flatten(2), strict=True
+        ):
+            if size == 0:
+                gradient.zero_()
+                continue
+            rows = slice(start, start + size)
+            start += size
+            of_clip = upstream[:, rows].reshape(-1, features.shape[1]).to(features.dtype)
+            own = factors[0][:, rows].reshape(len(of_clip), -1)
+            torch.mm(own.t().contiguous(), of_clip, out=gradient)
+            of_embeddings[:, rows] = (of_clip @ features.t()).view_as(of_embeddings[:, rows])
+        return of_embeddings.to(embeddings.dtype), of_features.to(mask_features.dtype), None, None

@@ -124,8 +124,10 @@ class VideoHungarianMatcher(nn.Module):
         if sum(sizes) == 0:
             empty = torch.zeros(0, dtype=torch.int64)
             return [[(empty, empty)] * len(targets) for _ in layers]
+        of_boxes = [i for i, target in enumerate(targets) if sizes[i] and "masks" not in target]
+        boxes = dict(zip(of_boxes, _predicted_boxes(layers, of_boxes), strict=True))
         costs = [
-            self._costs(layers, target, clip, image_size)
+            self._costs(layers, target, clip, boxes.get(clip), image_size)
             for clip, target in enumerate(targets)
             if sizes[clip]
         ]
@@ -147,14 +149,16 @@ class VideoHungarianMatcher(nn.Module):
         layers: list[dict[str, Tensor]],
         target: dict[str, Tensor],
         clip: int,
+        boxes: Tensor | None,
         image_size: tuple[int, int],
     ) -> Tensor:
-        """Costs of one clip for all outputs, (K, Q, N)."""
+        """Costs of one clip for all outputs, (K, Q, N); ``boxes`` (K, Q, T, 4), without masks."""
         logits = torch.stack([layer["pred_logits"][clip] for layer in layers]).float()
         cost = -self.class_weight * logits.softmax(-1)[..., target["labels"]]
-        if "masks" not in target:
-            return cost + self.dice_weight * self._box_cost(
-                layers, target["boxes"], clip, image_size
+        if boxes is not None:
+            stride = image_size[0] // layers[0]["pred_masks"].shape[-2]
+            return cost + self.dice_weight * box_dice_cost(
+                boxes, target["boxes"], image_size, stride, self.num_points
             )
         points = torch.rand(self.num_points, 2, device=cost.device)
         weights = self.mask_weight, self.dice_weight
@@ -163,23 +167,6 @@ class VideoHungarianMatcher(nn.Module):
             for layer in layers
         ]
         return cost + torch.stack(of_masks)
-
-    def _box_cost(
-        self,
-        layers: list[dict[str, Tensor]],
-        boxes: Tensor,
-        clip: int,
-        image_size: tuple[int, int],
-    ) -> Tensor:
-        """Dice cost of box tubes for all outputs, (K, Q, N)."""
-        predicted = torch.stack(
-            [
-                boxes_from_projections(*mask_projections(layer["pred_masks"][clip]))
-                for layer in layers
-            ]
-        )
-        stride = image_size[0] // layers[0]["pred_masks"].shape[-2]
-        return box_dice_cost(predicted, boxes, image_size, stride, self.num_points)
 
     def _check(self, table: np.ndarray, layers: list[dict[str, Any]], sizes: list[int]) -> None:
         """Refuse or replace costs that are not finite; ``table`` is changed in place."""
@@ -209,3 +196,15 @@ class VideoHungarianMatcher(nn.Module):
             f"predictions, got NaN or Inf in {' and '.join(names) or 'the targets'}. Lower "
             "SOLVER.BASE_LR, or switch SOLVER.AMP.ENABLED off."
         )
+
+
+def _predicted_boxes(layers: list[dict[str, Tensor]], clips: list[int]) -> Tensor:
+    """Tight boxes of the masks of some clips at all outputs, (clips, K, Q, T, 4), int64 cells."""
+    masks = [layer["pred_masks"] for layer in layers]
+    lead = len(clips), len(layers), *masks[0].shape[1:3]
+    rows = masks[0].new_empty(*lead, masks[0].shape[-2])
+    cols = masks[0].new_empty(*lead, masks[0].shape[-1])
+    for place, clip in enumerate(clips):
+        for layer, of_layer in enumerate(masks):
+            mask_projections(of_layer[clip], out=(rows[place, layer], cols[place, layer]))
+    return boxes_from_projections(rows, cols)

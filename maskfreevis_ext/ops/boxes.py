@@ -10,16 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CACHED_CELLS = 2**19  # cells of float32 maps that a core's cache holds
+_BLOCK_CELLS = 2**21  # cells of float32 maps that the last-level cache holds
 
 
-def mask_projections(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+def mask_projections(
+    mask_logits: Tensor, out: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Largest logit of each row and of each column.
 
     The sigmoid is monotonic, so these are also the logits of the projections of the probabilities.
 
     Args:
         mask_logits: (..., h, w).
+        out: Where to put the result, contiguous, for logits without a gradient.
 
     Returns:
         Rows (..., h) and columns (..., w). The gradient goes to one position where several are
@@ -30,22 +33,27 @@ def mask_projections(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
     # Both axes of a few maps at a time, so that the second pass reads from the cache; amax takes a
     # fifth of the time of max, which looks for the index too.
     lead, (height, width) = mask_logits.shape[:-2], mask_logits.shape[-2:]
-    maps = mask_logits.flatten(0, -3) if lead else mask_logits[None]
-    rows, cols = maps.new_empty(len(maps), height), maps.new_empty(len(maps), width)
-    step = max(_CACHED_CELLS // max(height * width, 1), 1) if maps.device.type == "cpu" else None
-    for part in (slice(i, i + step) for i in range(0, len(maps), step)) if step else [slice(None)]:
-        torch.amax(maps[part], dim=-1, out=rows[part])
+    if out is None:
+        out = mask_logits.new_empty(*lead, height), mask_logits.new_empty(*lead, width)
+    maps = mask_logits.reshape(-1, height, width)
+    rows, cols = out[0].view(-1, height), out[1].view(-1, width)
+    step = max(len(maps), 1)
+    if maps.device.type == "cpu":
+        step = max(_BLOCK_CELLS // max(height * width, 1), 1)
+    for start in range(0, len(maps), step):
+        part = slice(start, start + step)
         torch.amax(maps[part], dim=-2, out=cols[part])
-    return rows.view(*lead, height), cols.view(*lead, width)
+        torch.amax(maps[part], dim=-1, out=rows[part])
+    return out
 
 
 def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
     """First True and one past the last True along the last axis; 0 and 0 where there is none."""
     length = present.shape[-1]
-    position = torch.arange(length, device=present.device)
-    last = torch.where(present, position + 1, 0).amax(-1)
-    first = torch.where(present, position, length).amin(-1)
-    return torch.where(last > 0, first, 0), last
+    position = torch.arange(length, device=present.device, dtype=torch.int32)
+    last = (present * (position + 1)).amax(-1)
+    from_end = (present * (length - position)).amax(-1)
+    return torch.where(last > 0, length - from_end, 0), last
 
 
 def boxes_from_projections(rows: Tensor, cols: Tensor) -> Tensor:
@@ -60,7 +68,7 @@ def boxes_from_projections(rows: Tensor, cols: Tensor) -> Tensor:
     """
     y0, y1 = _extent(rows > 0)
     x0, x1 = _extent(cols > 0)
-    return torch.stack((x0, y0, x1, y1), dim=-1)
+    return torch.stack((x0, y0, x1, y1), dim=-1).long()
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
@@ -113,52 +121,49 @@ def box_profiles(boxes: Tensor, map_size: tuple[int, int], stride: int) -> tuple
     return _coverage(y0, y1, map_size[0], stride), _coverage(x0, x1, map_size[1], stride)
 
 
-def _ramp_knots(start: Tensor, end: Tensor, width: float) -> tuple[Tensor, tuple[int, ...]]:
-    """Knots k and signs s with which sum s * max(x - k, 0) / width is the interpolated box."""
-    half = width / 2
-    knots = torch.stack((start - half, start + half, end - half, end + half), dim=-1)
-    return knots, (1, -1, -1, 1)
-
-
-def _antiderivatives(x: Tensor, knots: Tensor, signs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """First and second antiderivative at x of sum s * max(x - k, 0); ``knots`` is (..., 4)."""
+def _antiderivatives(x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second antiderivative at x of a box [start, end] with edges 1 pixel wide."""
     once, twice = 0.0, 0.0
-    for index, sign in enumerate(signs):
-        ramp = (x - knots[..., index]).clamp(min=0)
+    for knot, sign in ((start - 0.5, 1), (start + 0.5, -1), (end - 0.5, -1), (end + 0.5, 1)):
+        ramp = (x - knot).clamp(min=0)
         square = ramp * ramp
         once = once + sign * square / 2
         twice = twice + sign * square * ramp / 6
     return once, twice
 
 
-def _interpolated_area(start: Tensor, end: Tensor, width: float, length: float) -> Tensor:
-    """Integral over [0, length] of a box [start, end] whose edges are ramps of ``width`` pixels."""
-    knots, signs = _ramp_knots(start, end, width)
-    full, _ = _antiderivatives(torch.full_like(start, length), knots, signs)
-    zero, _ = _antiderivatives(torch.zeros_like(start), knots, signs)
-    return (full - zero) / width
+def _edge_overlaps(
+    start: Tensor, end: Tensor, stride: int, length: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integrals over the axis of a map's rising edge, alone and times interpolated boxes.
 
+    The edge before cell e is a ramp from 0 to 1, ``stride`` pixels wide, around pixel e * stride.
+    A box of cells [e, f) is the edge at e minus that at f, so that these few integrals give those
+    of every box of cells. Integration by parts: the ramp meets the antiderivatives of the box.
 
-def _interpolated_overlap(
-    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], width: float, length: float
-) -> Tensor:
-    """Integral over [0, length] of the product of two such boxes; the second has ramps of 1 pixel.
+    Args:
+        start: First pixels of the boxes, (N, T), float64.
+        end: One past their last pixels.
+        stride: Pixels per cell.
+        length: Pixels of the axis, n * stride.
 
-    Integration by parts: each ramp max(x - k, 0) of the first box meets the antiderivatives of the
-    second.
+    Returns:
+        Edge times box (N, T, n + 1), edge alone (n + 1,) and box alone (N, T).
     """
-    knots, signs = _ramp_knots(*first, width)
-    others, other_signs = _ramp_knots(*second, 1.0)
-    end = torch.full_like(others[..., 0], length)
-    end_once, end_twice = _antiderivatives(end, others, other_signs)
-    total = 0.0
-    for index, sign in enumerate(signs):
-        knot = knots[..., index]
-        start = knot.clamp(0, length)
-        once, twice = _antiderivatives(start, others, other_signs)
-        part = (length - knot) * end_once - (start - knot) * once - (end_twice - twice)
-        total = total + sign * part
-    return total / width
+    start, end = start[..., None], end[..., None]
+    edges = torch.arange(0, length + 1, stride, dtype=start.dtype, device=start.device)
+    limit = torch.full_like(start, length)
+    end_once, end_twice = _antiderivatives(limit, start, end)
+    overlap, alone = 0.0, 0.0
+    for knot, sign in ((edges - stride / 2, 1), (edges + stride / 2, -1)):
+        low = knot.clamp(0, length)
+        once, twice = _antiderivatives(low, start, end)
+        part = (length - knot) * end_once - (low - knot) * once - (end_twice - twice)
+        overlap = overlap + sign * part / stride
+        above, below = length - knot, (-knot).clamp(min=0)
+        alone = alone + sign * (above.clamp(min=0).square() - below.square()) / (2 * stride)
+    zero_once, _ = _antiderivatives(torch.zeros_like(start), start, end)
+    return overlap, alone, (end_once - zero_once)[..., 0]
 
 
 def box_dice_cost(
@@ -187,16 +192,18 @@ def box_dice_cost(
         (..., Q, N), float32, values in [0, 1).
     """
     # float64: third powers of pixel coordinates are subtracted from each other
-    pred = pred_boxes.double() * stride
     target = torch.floor(target_boxes.double() + 0.5)
+    objects = torch.arange(target.shape[0], device=target.device)[:, None]
+    frames = torch.arange(target.shape[1], device=target.device)
     overlap, pred_area, target_area = 1.0, 1.0, 1.0
-    for axis, length in ((0, float(image_size[1])), (1, float(image_size[0]))):
-        first = pred[..., axis], pred[..., axis + 2]  # (..., Q, T)
-        second = target[..., axis], target[..., axis + 2]  # (N, T)
-        wide = tuple(edge.unsqueeze(-2) for edge in first)  # (..., Q, 1, T)
-        overlap = overlap * _interpolated_overlap(wide, second, float(stride), length) / length
-        pred_area = pred_area * _interpolated_area(*first, float(stride), length) / length
-        target_area = target_area * _interpolated_area(*second, 1.0, length) / length
+    for axis, length in ((0, image_size[1]), (1, image_size[0])):
+        both, edge, box = _edge_overlaps(target[..., axis], target[..., axis + 2], stride, length)
+        low, high = pred_boxes[..., axis], pred_boxes[..., axis + 2]  # (..., Q, T)
+        wide_low, wide_high = low.unsqueeze(-2), high.unsqueeze(-2)
+        shared = both[objects, frames, wide_low] - both[objects, frames, wide_high]
+        overlap = overlap * shared / length
+        pred_area = pred_area * (edge[low] - edge[high]) / length
+        target_area = target_area * box / length
     overlap = num_points * overlap.sum(-1)
     total = num_points * (pred_area.sum(-1)[..., :, None] + target_area.sum(-1))
     return (1 - (2 * overlap + 1) / (total + 1)).float()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskfreevis_ext.errors import ConfigError, NumericError
-from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, mask_cost
+from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_cost
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.golden import CriterionCase
 from tests.reference_impl.matching import sampled_box_dice
@@ -101,7 +101,8 @@ def test_assignment_is_one_to_one_and_batches_are_independent(masks: bool) -> No
 def test_assignment_has_the_least_cost() -> None:
     layers, targets = _random_batch([3], num_queries=4)
     matcher = _matcher()
-    cost = matcher._costs(layers, targets[0], 0, (32, 32))
+    boxes = _predicted_boxes(layers, [0])[0]
+    cost = matcher._costs(layers, targets[0], 0, boxes, (32, 32))
     for of_layer, (queries, objects) in zip(
         cost, (match[0] for match in matcher(layers, targets, (32, 32))), strict=True
     ):
