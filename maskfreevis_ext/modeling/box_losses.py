@@ -6,6 +6,7 @@ Shape letters: K decoder outputs, N objects of all box-supervised clips, E frame
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.losses.listed import CellPairs, listed_pairwise_sums
 from maskfreevis_ext.losses.pairwise import spatial_pairwise_sums, temporal_pairwise_sums
 from maskfreevis_ext.losses.projection import projection_loss
-from maskfreevis_ext.ops.boxes import box_profiles, mask_projections
+from maskfreevis_ext.ops.boxes import box_profiles, mask_projections, masks_to_boxes
 from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
 from maskfreevis_ext.ops.similarity import (
     frame_pairs,
@@ -315,17 +316,18 @@ def _spatial_list(
 ) -> CellPairs:
     """Edges inside boxes, with the sum of the box maps at both ends; ``box_maps`` (N, T, h, w)."""
     cells = torch.arange(box_maps.numel(), device=box_maps.device).view_as(box_maps)
+    in_box = box_maps > 0
     width = box_maps.shape[-1]
-    first, step, weights = [], [], []
+    first, second = [], []
     for offset, edge in zip(half_offsets(1, settings.pairwise_dilation), edges, strict=True):
         here, there = pair_slices(offset, *box_maps.shape[-2:])
-        weight = (box_maps[(..., *here)] + box_maps[(..., *there)]) * edge[clips]
-        counts = weight > 0
-        first.append(cells[(..., *here)][counts])
-        step.append(torch.full_like(first[-1], offset[0] * width + offset[1]))
-        weights.append(weight[counts])
-    starts = torch.cat(first)
-    return CellPairs(starts, starts + torch.cat(step), torch.cat(weights))
+        counts = (in_box[(..., *here)] | in_box[(..., *there)]).logical_and_(edge[clips])
+        first.append(cells[(..., *here)].masked_select(counts))
+        second.append(first[-1] + (offset[0] * width + offset[1]))
+    starts, ends = torch.cat(first), torch.cat(second)
+    boxes = box_maps.flatten()
+    weight = boxes.index_select(0, starts).add_(boxes.index_select(0, ends))
+    return CellPairs(starts, ends, weight)
 
 
 def _temporal_list(
@@ -337,20 +339,56 @@ def _temporal_list(
         Pairs with weight 1, the frame pair of each (P,), and the number of matches of each frame
         pair (E,), with those whose other cell is outside the map: they count, and have no loss.
     """
-    num_frames, height, width = box_maps.shape[1:]
+    map_size = box_maps.shape[-2:]
     region = box_maps.sum(1) >= 1
-    matches = affinities.matches[clips] & region[:, None, None]  # (N, E, R, h, w)
-    index, pair, candidate, y, x = matches.nonzero(as_tuple=True)
-    weight = torch.bincount(pair, minlength=len(affinities.pairs)).to(box_maps.dtype)
-    shift = torch.tensor(settings.search_offsets, device=box_maps.device)[candidate]
-    other_y, other_x = y + shift[:, 0], x + shift[:, 1]
-    inside = (other_y >= 0) & (other_y < height) & (other_x >= 0) & (other_x < width)
-    frames = torch.tensor(affinities.pairs, dtype=torch.int64, device=box_maps.device)
-    frames = frames.view(-1, 2)[pair]
-    base = index * num_frames
-    first = ((base + frames[:, 1]) * height + y) * width + x
-    second = ((base + frames[:, 0]) * height + other_y) * width + other_x
-    pairs = CellPairs(
-        first[inside], second[inside], torch.ones_like(first[inside], dtype=box_maps.dtype)
+    planes = affinities.matches.shape[1:3]  # (E, R)
+    flat = torch.arange(planes.numel() * map_size.numel(), device=region.device)
+    flat = flat.view(*planes, *map_size)
+    chosen = []
+    for index, (x0, y0, x1, y1) in enumerate(masks_to_boxes(region).long().tolist()):
+        window = (..., slice(y0, y1), slice(x0, x1))
+        counts = affinities.matches[clips[index]][window] & region[index][window]
+        chosen.append(flat[window].masked_select(counts).add_(index * flat.numel()))
+    chosen = torch.cat(chosen)  # flat indices in (N, E, R, h, w)
+    plane = chosen.div(map_size.numel(), rounding_mode="floor")
+    first, second, pair = (
+        table.index_select(0, plane)
+        for table in _plane_tables(affinities.pairs, settings.search_offsets, box_maps)
     )
-    return pairs, pair[inside], weight
+    weight = torch.bincount(pair, minlength=len(affinities.pairs)).to(box_maps.dtype)
+    first += chosen
+    second += chosen
+    if affinities.outside is not None:
+        inside = _inside(settings.search_offsets, map_size, region.device).flatten()
+        keep = inside[chosen % len(inside)]
+        first, second, pair = first[keep], second[keep], pair[keep]
+    return CellPairs(first, second, torch.ones_like(first, dtype=weight.dtype)), pair, weight
+
+
+def _plane_tables(
+    pairs: Sequence[tuple[int, int]], offsets: Sequence[Offset], box_maps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each plane of (N, E, R, h, w): how to come from its cells to those of (N, T, h, w).
+
+    Returns:
+        What to add to a flat index for that of the cell in the later frame of the pair and of its
+        match in the earlier one, and the frame pair; each (N * E * R,), int64.
+    """
+    num_objects, num_frames, height, width = box_maps.shape
+    frames = torch.tensor(pairs, dtype=torch.int64).view(-1, 1, 2)
+    shift = torch.tensor([dy * width + dx for dy, dx in offsets])
+    shape = num_objects, len(pairs), len(offsets)
+    objects = torch.arange(num_objects).view(-1, 1, 1) * num_frames
+    base = objects - torch.arange(math.prod(shape)).view(shape)
+    first = (base + frames[..., 1]) * (height * width)
+    second = (base + frames[..., 0]) * (height * width) + shift
+    pair = torch.arange(len(pairs)).view(-1, 1).expand(shape)
+    return tuple(table.flatten().to(box_maps.device) for table in (first, second, pair))
+
+
+def _inside(offsets: Sequence[Offset], map_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Cells whose neighbour at each offset is on the map, (R, h, w), bool."""
+    inside = torch.zeros(len(offsets), *map_size, dtype=torch.bool, device=device)
+    for of_offset, offset in zip(inside, offsets, strict=True):
+        of_offset[pair_slices(offset, *map_size)[0]] = True
+    return inside
