@@ -80,12 +80,12 @@ REFERENCE_MODE = (
 )
 DENSE_KEY = "MODEL.MASKFREE.DENSE_MASK_GRADIENTS"
 
-#: Without these, waiting threads and memory that goes back to the system distort short timings.
+#: Without these, memory that goes back to the system distorts short timings.
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
 }
+WAIT_POLICY = "OMP_WAIT_POLICY"  # --wait-policy
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -278,7 +278,7 @@ def describe_environment(args: argparse.Namespace) -> dict[str, Any]:
         "memory_is": "torch.cuda.max_memory_allocated above the start"
         if is_cuda
         else "running peak of the allocations of tensors (torch profiler) above the start",
-        "variables": {name: os.environ.get(name) for name in ENVIRONMENT},
+        "variables": {name: os.environ.get(name) for name in (*ENVIRONMENT, WAIT_POLICY)},
     }
 
 
@@ -1222,6 +1222,13 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--warmup", type=int, default=1, help="rounds before; default 1")
         command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
         command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--wait-policy",
+            choices=("default", "passive", "active"),
+            default="default",
+            help="OMP_WAIT_POLICY of both sides; default leaves it unset, as in a training run; "
+            "passive is steadier on a busy machine and wakes threads late",
+        )
         command.add_argument("--json", metavar="FILE", help="also write the figures here")
         if name in ("similarity", "matcher", "criterion"):
             _add_scene(command, batch=2)
@@ -1250,13 +1257,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def restart_with_environment() -> None:
-    """Start the same command again with ``ENVIRONMENT``, which is read before Python starts."""
-    if all(os.environ.get(name) == value for name, value in ENVIRONMENT.items()):
+def restart_with_environment(wait_policy: str) -> None:
+    """Start the same command again with variables that are read before Python starts."""
+    wanted = {**ENVIRONMENT, WAIT_POLICY: None if wait_policy == "default" else wait_policy}
+    if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
-    settings = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    settings = " ".join(f"{name}={value}" for name, value in wanted.items() if value)
     progress(f"starting again with {settings}")
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ENVIRONMENT})  # noqa: S606
+    environment = {**os.environ, **wanted}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 
 
 def run(args: argparse.Namespace) -> None:
@@ -1280,6 +1290,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parse_args()
-    restart_with_environment()
+    restart_with_environment(parse_args().wait_policy)
     main()

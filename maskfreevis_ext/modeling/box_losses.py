@@ -32,6 +32,8 @@ from maskfreevis_ext.ops.similarity import (
 
 from .reduce import mean_over_ranks
 
+_PAIRS_AT_ONCE = 16  # frame pairs whose distances are held at a time; matches are 4x smaller
+
 
 @dataclass(frozen=True)
 class BoxLossSettings:
@@ -143,12 +145,15 @@ def compute_affinities(
         outside = outside_edges(lab, grid_offsets(1, dilation, with_center=False), threshold)
     pairs = frame_pairs(settings.temporal_pairs, frames.shape[1])
     offsets = settings.search_offsets
-    if pairs:
-        distances = patch_distances(lab, pairs, offsets, settings.patch_size, valid)
-        matches = nearest_matches(distances, settings.top_k, settings.temporal_threshold)
-    else:
+    planes = []
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        some = pairs[start : start + _PAIRS_AT_ONCE]
+        distances = patch_distances(lab, some, offsets, settings.patch_size, valid)
+        planes.append(nearest_matches(distances, settings.top_k, settings.temporal_threshold))
+    if not planes:
         shape = (lab.shape[0], 0, len(offsets), *lab.shape[-2:])
-        matches = torch.zeros(shape, dtype=torch.bool, device=lab.device)
+        planes.append(torch.zeros(shape, dtype=torch.bool, device=lab.device))
+    matches = torch.cat(planes, dim=1) if len(planes) > 1 else planes[0]
     return Affinities(edges, outside, matches, pairs)
 
 

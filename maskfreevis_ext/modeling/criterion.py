@@ -151,9 +151,7 @@ class VideoSetCriterion(nn.Module):
         losses.update(self._mask_losses(matched.of_clips(with_masks), targets, with_masks))
         with_boxes = [i for i, target in enumerate(targets) if "masks" not in target]
         losses.update(
-            self._box_losses(
-                matched.of_clips(with_boxes), targets, with_boxes, frames, frame_sizes
-            )
+            self._box_losses(matched.of_clips(with_boxes), targets, with_boxes, frames, frame_sizes)
         )
         weighted = {}
         for index in range(len(layers)):
@@ -316,9 +314,7 @@ def _matched_masks(
         )
     logits = _at_least_float32(logits)
     anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
-    return MatchedMasks(
-        logits, (queries >= 0).to(logits.dtype), clips, _at_least_float32(anchor)
-    )
+    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, _at_least_float32(anchor))
 
 
 class _ProductGradient(torch.autograd.Function):

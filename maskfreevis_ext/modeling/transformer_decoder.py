@@ -139,7 +139,9 @@ class FFNLayer(_ResidualBlock):
 
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""
-        return self._leave(queries, self.linear2(F.relu(self.linear1(self._enter(queries)))))
+        return self._leave(
+            queries, self.linear2(F.relu(self.linear1(self._enter(queries)), inplace=True))
+        )
 
 
 class MLP(nn.Module):

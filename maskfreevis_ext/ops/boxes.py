@@ -182,7 +182,7 @@ def box_dice_cost(
     have a closed form.
 
     Args:
-        pred_boxes: (..., Q, T, 4) in cells, integer, as ``boxes_from_projections`` gives them.
+        pred_boxes: (..., Q, T, 4), in cells, whole, as ``boxes_from_projections`` gives them.
         target_boxes: (N, T, 4) in pixels.
         image_size: (H, W) of the padded input in pixels.
         stride: Pixels per cell.
@@ -198,7 +198,7 @@ def box_dice_cost(
     overlap, pred_area, target_area = 1.0, 1.0, 1.0
     for axis, length in ((0, image_size[1]), (1, image_size[0])):
         both, edge, box = _edge_overlaps(target[..., axis], target[..., axis + 2], stride, length)
-        low, high = pred_boxes[..., axis], pred_boxes[..., axis + 2]  # (..., Q, T)
+        low, high = pred_boxes[..., axis].long(), pred_boxes[..., axis + 2].long()  # (..., Q, T)
         wide_low, wide_high = low.unsqueeze(-2), high.unsqueeze(-2)
         shared = both[objects, frames, wide_low] - both[objects, frames, wide_high]
         overlap = overlap * shared / length

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -128,9 +127,13 @@ def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> T
 
 def _box_sum(x: Tensor, size: int) -> Tensor:
     """Sum over size x size windows, (..., h + size - 1, w + size - 1) -> (..., h, w)."""
-    height, width = x.shape[-2] - size + 1, x.shape[-1] - size + 1
-    rows = reduce(torch.add, [x[..., i : i + height, :] for i in range(size)])
-    return reduce(torch.add, [rows[..., i : i + width] for i in range(size)])
+    for axis in (-2, -1):
+        length = x.shape[axis] - size + 1
+        parts = [x.narrow(axis, start, length) for start in range(size)]
+        x = parts[0] + parts[1] if size > 1 else parts[0]
+        for part in parts[2:]:
+            x += part
+    return x
 
 
 def patch_distances(
@@ -181,7 +184,7 @@ def patch_distances(
         if blank is None:
             allowed = torch.zeros_like(valid)
             allowed[(..., *here)] = valid[(..., *here)] & valid[(..., *there)]
-            distance = distance.masked_fill(~allowed[:, None], float("inf"))
+            distance.masked_fill_(allowed.logical_not_()[:, None], float("inf"))
         else:
             inside = torch.zeros(height, width, dtype=torch.bool, device=lab.device)
             inside[here] = True
@@ -210,13 +213,16 @@ def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
     num_candidates = distances.shape[2]
     if top_k >= num_candidates:
         return keep
-    rank = torch.zeros_like(distances, dtype=torch.uint8 if num_candidates < 256 else torch.int16)
+    dtype = torch.uint8 if num_candidates < 256 else torch.int16
+    # every candidate comes after those before it, unless it is nearer
+    rank = torch.arange(num_candidates, dtype=dtype, device=distances.device)
+    rank = rank.view(-1, 1, 1).expand_as(distances).contiguous()
     for step in range(1, num_candidates):
         # all candidates i against i + step
         later_nearer = distances[:, :, step:] < distances[:, :, :-step]
         rank[:, :, :-step] += later_nearer
-        rank[:, :, step:] += ~later_nearer
-    return keep & (rank < top_k)
+        rank[:, :, step:] -= later_nearer.view(torch.uint8)
+    return keep.logical_and_(rank < top_k)
 
 
 def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:

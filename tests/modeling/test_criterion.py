@@ -68,8 +68,8 @@ def _run(criterion: VideoSetCriterion, outputs: dict, targets: list[dict], frame
     return criterion(outputs, targets, frames, [SIZE] * len(targets))
 
 
-@pytest.mark.parametrize("num_frames", range(1, 9))
-@pytest.mark.parametrize("pairs", ["cycle", "all", "chain"])
+@pytest.mark.parametrize("num_frames", [*range(1, 9), 16, 32])
+@pytest.mark.parametrize("pairs", ["cycle", "all", "chain", "stride-1"])
 def test_any_number_of_frames_gives_finite_losses_and_gradients(
     num_frames: int, pairs: str
 ) -> None:
