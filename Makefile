@@ -1,6 +1,7 @@
 # make quickstart   train on generated videos from boxes only, evaluate, draw (about 10 minutes on 2 CPU cores)
 # make test         lint and the whole test suite
 # make test-fast    the tests that take seconds
+# make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
 # make lint         ruff check, ruff format --check
 # make format       ruff format, and what ruff check can mend
 # make clean        remove the environment and what the commands above made
@@ -21,7 +22,7 @@ CONFIG := configs/quickstart/maskfreevis_tiny.yaml
 DATA := datasets/quickstart
 OUTPUT := output/quickstart
 
-.PHONY: quickstart test test-fast lint format clean
+.PHONY: quickstart test test-fast test-triton lint format clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py pyproject.toml constraints.txt
@@ -52,6 +53,10 @@ test: lint
 
 test-fast: $(STAMP)
 	$(PY) -m pytest -m "not slow"
+
+test-triton: $(STAMP)
+	$(PY) -m pip install triton
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/losses/test_fused_kernels.py
 
 clean:
 	rm -rf $(VENV) $(DATA) $(OUTPUT)

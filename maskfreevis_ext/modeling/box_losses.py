@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.losses import fused, pairwise
 from maskfreevis_ext.losses.listed import CellPairs, listed_pairwise_sums
-from maskfreevis_ext.losses.pairwise import spatial_pairwise_sums, temporal_pairwise_sums
 from maskfreevis_ext.losses.projection import projection_loss
 from maskfreevis_ext.ops.boxes import box_profiles, mask_projections, masks_to_boxes
 from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
@@ -209,9 +209,9 @@ def box_losses(
     num_frames = is_matched.sum(-1) * mask_logits.shape[2]
     # The length of a list has to be known on the host, which is free on the CPU only.
     in_lists = mask_logits.device.type == "cpu" and bool((is_matched == 1).all())
-    pairwise = _pairwise_listed if in_lists else _pairwise_dense
+    pairwise_terms = _pairwise_listed if in_lists else _pairwise_dense
     box_maps = rows[..., :, None] * cols[..., None, :]  # (N, T, h, w)
-    spatial, temporal, projection_normalizer = pairwise(
+    spatial, temporal, projection_normalizer = pairwise_terms(
         mask_logits, is_matched, box_maps, clips, affinities, num_frames, settings
     )
     temporal = temporal * settings.temporal_scale
@@ -262,14 +262,15 @@ def _pairwise_dense(
     Returns:
         Normalised spatial and temporal term and the normaliser of the projection, each (K,).
     """
+    sums = fused if fused.is_available(mask_logits.device) else pairwise
     edges = [edge[clips] for edge in affinities.edges]
-    spatial, spatial_weight = spatial_pairwise_sums(
+    spatial, spatial_weight = sums.spatial_pairwise_sums(
         mask_logits, edges, half_offsets(1, settings.pairwise_dilation), box_maps
     )
     if affinities.outside is not None:
         spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum((1, 2, 3))
     regions = (box_maps.sum(1) >= 1).to(box_maps.dtype)  # union of the clip's boxes
-    temporal, temporal_weight = temporal_pairwise_sums(
+    temporal, temporal_weight = sums.temporal_pairwise_sums(
         mask_logits, affinities.matches[clips], affinities.pairs, settings.search_offsets, regions
     )
 

@@ -130,7 +130,9 @@ class DeformableEncoderLayer(nn.Module):
         """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
         attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
         tokens = self.norm1(tokens + self.dropout(attended))
-        hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens), inplace=True)))
+        # as a matrix: in place on a view of one would copy it in the backward pass
+        hidden = F.relu(self.linear1(tokens.flatten(0, 1)), inplace=True)
+        hidden = self.linear2(self.dropout(hidden)).view_as(tokens)
         return self.norm2(tokens + self.dropout(hidden))
 
 

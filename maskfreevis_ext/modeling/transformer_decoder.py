@@ -140,7 +140,7 @@ class FFNLayer(_ResidualBlock):
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""
         return self._leave(
-            queries, self.linear2(F.relu(self.linear1(self._enter(queries)), inplace=True))
+            queries, self.linear2(F.relu(self.linear1(self._enter(queries))))
         )
 
 
@@ -308,6 +308,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         values, keys = self._memory(maps, num_frames)
         # (B * T, channels, h, w) -> (B, channels, T, h, w), for one product over all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
+        mask_features = mask_features.contiguous()
         resized = self._resized_mask_features(mask_features, maps)
 
         query_position = self.query_embed.weight
