@@ -231,6 +231,46 @@ def _add_maskfree_keys(cfg: CN) -> None:
     maskfree.TEST.FRAMES_PER_CHUNK = 8  # frames that pass backbone and pixel decoder together
 
 
+def _add_multimask_keys(cfg: CN) -> None:
+    """Keys of the multimask head (SAM 2, arXiv 2408.00714)."""
+    multimask = cfg.MODEL.MULTIMASK = CN()
+    multimask.ENABLED = False
+    multimask.NUM_MASKS = 3  # M: hypotheses beside the ordinary mask of each query
+    multimask.IOU_SIGMOID = True  # predicted IoUs lie in (0, 1)
+    multimask.PRED_OBJ_SCORES = True  # train a score for the presence of the object in each frame
+    # Overwrite the masks of objects whose score says "absent" before the loss, as SAM 2 does. One
+    # wrong score then costs some hundred times a wrong mask; for comparison only.
+    multimask.NO_OBJ_OVERWRITE_IN_TRAIN = False
+    # IoU that objects with boxes learn to predict. "box": that of the tight box of the mask with
+    # the given box. "mask": none, so that only objects with masks train the prediction.
+    multimask.IOU_TARGET = "box"
+    multimask.STABILITY_DELTA = 0.05  # offset of the logits in the stability of a mask
+    multimask.STABILITY_THRESH = 0.98  # TEST.STABILITY keeps the ordinary mask from here on
+
+    loss = multimask.LOSS = CN()
+    loss.MASK = 20.0  # weight of loss_mask (focal), for objects with masks; also chooses the best
+    loss.DICE = 1.0  # weight of loss_dice, likewise
+    loss.IOU = 1.0  # weight of loss_iou
+    loss.CLASS = 1.0  # weight of loss_class, the presence of the object
+    loss.FOCAL_ALPHA = 0.25  # weight of the foreground; below 0: none
+    loss.FOCAL_GAMMA = 2.0
+    loss.SUPERVISE_ALL_IOU = True  # IoU of all hypotheses, not only of the best
+    loss.IOU_L1 = True  # absolute error of the IoU; False: squared
+    loss.OBJ_GAMMA = 0.0  # focal exponent of loss_class; 0: plain BCE
+    loss.OBJ_ALPHA = -1.0  # weight of present objects in it; below 0: none
+    # Divide these four by the number of frames and of decoder outputs. False: plain sums over
+    # frames, as in SAM 2.
+    loss.NORM_STEPS_FRAMES = False
+
+    test = multimask.TEST = CN()
+    test.USE_IOU = True  # multiply the score of a track by its predicted IoU
+    test.USE_OBJECT_SCORE = True  # multiply it by the presence of the object
+    test.EMPTY_ABSENT = True  # empty masks in frames whose object score is below 0.5
+    # Keep the ordinary mask where it is stable, else take the best of the others (SAM 2). False:
+    # the highest predicted IoU of all.
+    test.STABILITY = False
+
+
 def add_maskfreevis_config(cfg: CN) -> None:
     """Add every key of the reference and of this project to Detectron2's config, in place.
 
@@ -241,6 +281,7 @@ def add_maskfreevis_config(cfg: CN) -> None:
     _add_maskformer_keys(cfg)
     _add_video_keys(cfg)
     _add_maskfree_keys(cfg)
+    _add_multimask_keys(cfg)
 
 
 def lookup(cfg: CN, key: str) -> object:

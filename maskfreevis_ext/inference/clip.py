@@ -5,6 +5,8 @@ T frames, Q queries, C classes, K kept tracks, (h, w) logits, (H, W) frame as th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,6 +62,7 @@ def clip_result(
     padded_size: tuple[int, int],
     frame_size: tuple[int, int],
     output_size: tuple[int, int],
+    rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, object]:
     """What the model gives for one video.
 
@@ -69,6 +72,8 @@ def clip_result(
         padded_size: Height and width of the network's input.
         frame_size: Height and width of the frames in it.
         output_size: Height and width of the video.
+        rate: From kept queries (N,) to their mask logits (N, T, h, w) and what their scores are
+            multiplied by (N,), both instead of ``pred_masks`` alone.
 
     Returns:
         ``image_size`` (height, width), ``pred_scores`` list of K floats, falling, ``pred_labels``
@@ -77,7 +82,13 @@ def clip_result(
     """
     scores, labels, queries = select_tracks(outputs["pred_logits"], num_tracks)
     kept, place = queries.unique(return_inverse=True)
-    masks = resize_masks(outputs["pred_masks"][kept], padded_size, frame_size, output_size)
+    if rate is None:
+        logits = outputs["pred_masks"][kept]
+    else:
+        logits, factor = rate(kept)
+        scores, order = (scores * factor[place]).sort(descending=True, stable=True)
+        labels, place = labels[order], place[order]
+    masks = resize_masks(logits, padded_size, frame_size, output_size)
     return {
         "image_size": output_size,
         "pred_scores": scores.tolist(),

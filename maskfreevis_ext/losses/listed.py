@@ -45,10 +45,7 @@ class _PairSums(torch.autograd.Function):
         plus, probs = F.softplus(logits), logits.sigmoid()
         sums, gradients = [], []
         for pairs in lists:
-            sides = pairs.first, pairs.second
-            joint = logits.index_select(1, sides[0]).add_(logits.index_select(1, sides[1]))
-            value = plus.index_select(1, sides[0]).add_(plus.index_select(1, sides[1]))
-            value -= F.softplus(joint)
+            value, joint = _same_label_nll(logits, plus, pairs)
             sums.append(value @ pairs.weight)
             if ctx.needs_input_grad[0]:
                 gradients.append(_gradient(probs, joint.sigmoid_(), pairs))
@@ -64,6 +61,14 @@ class _PairSums(torch.autograd.Function):
             part = gradient * scale[:, None]
             total = part if total is None else total.add_(part)
         return total, *[None] * len(upstream)
+
+
+def _same_label_nll(logits: Tensor, plus: Tensor, pairs: CellPairs) -> tuple[Tensor, Tensor]:
+    """-log P(same label) and a + b of every pair, (K, P); ``plus`` = softplus(logits), (K, M)."""
+    joint = logits.index_select(1, pairs.first).add_(logits.index_select(1, pairs.second))
+    value = plus.index_select(1, pairs.first).add_(plus.index_select(1, pairs.second))
+    value -= F.softplus(joint)
+    return value, joint
 
 
 def _gradient(probs: Tensor, joint_probs: Tensor, pairs: CellPairs) -> Tensor:
@@ -87,8 +92,34 @@ def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Ten
     Returns:
         (lists, K).
     """
+    logits, compact = _compact(mask_logits, lists)
+    return _PairSums.apply(logits, *compact)
+
+
+@torch.no_grad()
+def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Tensor:
+    """``listed_pairwise_sums`` of each object by itself, without a gradient.
+
+    Args:
+        mask_logits: (K, N, T, h, w); both cells of a pair belong to one object.
+        lists: At least one list.
+
+    Returns:
+        (lists, K, N).
+    """
+    num_objects = mask_logits.shape[1]
+    objects = [pairs.first.div(mask_logits[0, 0].numel(), rounding_mode="floor") for pairs in lists]
+    logits, compact = _compact(mask_logits, lists)
+    sums = logits.new_zeros(len(lists), len(logits), num_objects)
+    for of_list, pairs, owner in zip(sums, compact, objects, strict=True):
+        value = _same_label_nll(logits, F.softplus(logits), pairs)[0]
+        of_list.index_add_(1, owner, value.mul_(pairs.weight))
+    return sums
+
+
+def _compact(mask_logits: Tensor, lists: Sequence[CellPairs]) -> tuple[Tensor, list[CellPairs]]:
+    """The logits of the few cells that stand in a list (K, M'), and the lists by their indices."""
     logits = mask_logits.flatten(1)
-    # few cells stand in a list; only those are copied and evaluated
     is_used = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
     for pairs in lists:
         is_used[pairs.first] = True
@@ -100,4 +131,4 @@ def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Ten
         )
         for pairs in lists
     ]
-    return _PairSums.apply(logits.index_select(1, is_used.nonzero()[:, 0]), *compact)
+    return logits.index_select(1, is_used.nonzero()[:, 0]), compact

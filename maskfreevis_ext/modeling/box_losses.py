@@ -16,7 +16,11 @@ from torch import Tensor
 
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.losses import fused, pairwise
-from maskfreevis_ext.losses.listed import CellPairs, listed_pairwise_sums
+from maskfreevis_ext.losses.listed import (
+    CellPairs,
+    listed_pairwise_sums,
+    listed_sums_by_object,
+)
 from maskfreevis_ext.losses.projection import projection_loss
 from maskfreevis_ext.ops.boxes import box_profiles, mask_projections, masks_to_boxes
 from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
@@ -224,6 +228,81 @@ def box_losses(
     }
 
 
+@torch.no_grad()
+def box_costs(
+    mask_logits: Tensor,
+    boxes: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    stride: int,
+    iteration: Tensor,
+    settings: BoxLossSettings,
+    weights: dict[str, float],
+) -> Tensor:
+    """What each of several masks of an object would add to the weighted sum of ``box_losses``.
+
+    Args:
+        mask_logits: (K, N, T, h, w), K decoder outputs times hypotheses.
+        boxes: (N, T, 4), as for ``box_losses``, like all that follows.
+        clips: (N,).
+        affinities: Edges and matches.
+        stride: Pixels per cell.
+        iteration: (1,).
+        settings: Weights and windows.
+        weights: Weight of each of the three terms.
+
+    Returns:
+        (K, N). Normalised by the objects of this process alone; it orders the masks of an object.
+    """
+    rows, cols = box_profiles(boxes, mask_logits.shape[-2:], stride)
+    projection = projection_loss(
+        *mask_projections(mask_logits), rows, cols, settings.empty_frame_weight
+    ).sum(-1)
+    box_maps = rows[..., :, None] * cols[..., None, :]
+    by_object = _costs_listed if mask_logits.device.type == "cpu" else _costs_dense
+    spatial, temporal = by_object(mask_logits, box_maps, clips, affinities, settings)
+    scale = settings.temporal_scale * warmup_factor(iteration, settings.temporal_warmup)
+    if settings.temporal_norm_pairs and affinities.pairs:
+        scale = scale * (settings.temporal_norm_pairs / len(affinities.pairs))
+    num_frames = max(boxes.shape[0] * boxes.shape[1], 1)
+    return (
+        weights["loss_mask_proj"] * projection / num_frames
+        + weights["loss_bound"] * spatial * warmup_factor(iteration, settings.pairwise_warmup)
+        + weights["loss_bound_neighbor"] * temporal * scale
+    )
+
+
+def _costs_dense(
+    mask_logits: Tensor,
+    box_maps: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    settings: BoxLossSettings,
+) -> tuple[Tensor, Tensor]:
+    """Normalised spatial and temporal term of each object on whole maps, (K, N) each."""
+    spatial, spatial_weight, temporal, temporal_weight = _dense_sums(
+        mask_logits, box_maps, clips, affinities, settings
+    )
+    temporal = (temporal / temporal_weight.sum(0).clamp(min=1)).sum(-1)
+    return spatial / spatial_weight.sum().clamp(min=1), temporal
+
+
+def _costs_listed(
+    mask_logits: Tensor,
+    box_maps: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    settings: BoxLossSettings,
+) -> tuple[Tensor, Tensor]:
+    """``_costs_dense`` over lists of the pairs that count."""
+    spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
+    temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
+    spatial.weight.div_(spatial.weight.sum().clamp(min=1))
+    temporal.weight.div_(temporal_weight.clamp(min=1).index_select(0, pair_of))
+    sums = listed_sums_by_object(mask_logits, [spatial, temporal])
+    return sums[0], sums[1]
+
+
 def _normalizers(num_frames: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
     """Normalisers of the three terms, shared by all ranks, at least 1.
 
@@ -262,16 +341,8 @@ def _pairwise_dense(
     Returns:
         Normalised spatial and temporal term and the normaliser of the projection, each (K,).
     """
-    sums = fused if fused.is_available(mask_logits.device) else pairwise
-    edges = [edge[clips] for edge in affinities.edges]
-    spatial, spatial_weight = sums.spatial_pairwise_sums(
-        mask_logits, edges, half_offsets(1, settings.pairwise_dilation), box_maps
-    )
-    if affinities.outside is not None:
-        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum((1, 2, 3))
-    regions = (box_maps.sum(1) >= 1).to(box_maps.dtype)  # union of the clip's boxes
-    temporal, temporal_weight = sums.temporal_pairwise_sums(
-        mask_logits, affinities.matches[clips], affinities.pairs, settings.search_offsets, regions
+    spatial, spatial_weight, temporal, temporal_weight = _dense_sums(
+        mask_logits, box_maps, clips, affinities, settings
     )
 
     def total(values: Tensor) -> Tensor:
@@ -289,6 +360,32 @@ def _pairwise_dense(
         (total(temporal) / normalizers[:, 2:]).sum(-1),
         normalizers[:, 0],
     )
+
+
+def _dense_sums(
+    mask_logits: Tensor,
+    box_maps: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    settings: BoxLossSettings,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums and weights of each object on whole maps.
+
+    Returns:
+        Spatial sum (K, N) and weight (N,), temporal sum (K, N, E) and weight (N, E).
+    """
+    sums = fused if fused.is_available(mask_logits.device) else pairwise
+    edges = [edge[clips] for edge in affinities.edges]
+    spatial, spatial_weight = sums.spatial_pairwise_sums(
+        mask_logits, edges, half_offsets(1, settings.pairwise_dilation), box_maps
+    )
+    if affinities.outside is not None:
+        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum((1, 2, 3))
+    regions = (box_maps.sum(1) >= 1).to(box_maps.dtype)  # union of the clip's boxes
+    temporal, temporal_weight = sums.temporal_pairwise_sums(
+        mask_logits, affinities.matches[clips], affinities.pairs, settings.search_offsets, regions
+    )
+    return spatial, spatial_weight, temporal, temporal_weight
 
 
 def _pairwise_listed(

@@ -16,9 +16,28 @@ from torch import Tensor, nn
 from maskfreevis_ext.losses.point_mask import point_bce, point_dice
 from maskfreevis_ext.ops.points import sample_points, uncertain_point_coords
 
-from .box_losses import BoxLossSettings, box_losses, compute_affinities, no_box_losses
+from .box_losses import (
+    Affinities,
+    BoxLossSettings,
+    box_costs,
+    box_losses,
+    compute_affinities,
+    no_box_losses,
+)
+from .matched_masks import (
+    MatchedMasks,
+    at_least_float32,
+    clip_of_object,
+    matched_masks,
+    query_of_object,
+)
 from .matcher import Match, VideoHungarianMatcher
+from .multimask_head import MultimaskHead
+from .multimask_losses import Hypotheses, MultimaskLosses, make_hypotheses, shrink_masks
 from .reduce import mean_over_ranks
+
+#: Terms that the multimask head adds.
+MULTIMASK_LOSS_NAMES = ("loss_iou", "loss_class")
 
 #: Terms of each decoder output, in the order of the reference.
 LOSS_NAMES = (
@@ -29,6 +48,25 @@ LOSS_NAMES = (
     "loss_bound",
     "loss_bound_neighbor",
 )
+
+
+@dataclass(frozen=True)
+class BoxScene:
+    """Clips with boxes: what their losses need beside the masks.
+
+    Attributes:
+        boxes: (N, T, 4), xyxy pixels, zeros where the object is absent.
+        is_present: (N, T), bool.
+        clips: Index of each object's clip in ``affinities``, (N,), int64.
+        affinities: Edges and matches.
+        stride: Pixels per cell of the masks.
+    """
+
+    boxes: Tensor
+    is_present: Tensor
+    clips: Tensor
+    affinities: Affinities
+    stride: int
 
 
 class VideoSetCriterion(nn.Module):
@@ -51,6 +89,7 @@ class VideoSetCriterion(nn.Module):
         oversample_ratio: float,
         importance_sample_ratio: float,
         box_settings: BoxLossSettings,
+        multimask: MultimaskLosses | None = None,
     ) -> None:
         """Take the parts and the weights.
 
@@ -63,11 +102,13 @@ class VideoSetCriterion(nn.Module):
             oversample_ratio: PointRend's k.
             importance_sample_ratio: PointRend's beta.
             box_settings: Settings of the box losses.
+            multimask: Terms of several masks per object, and their weights; None: one mask.
         """
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
-        self.weights = weights
+        self.multimask = multimask
+        self.weights = weights if multimask is None else {**weights, **multimask.weights}
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
@@ -105,7 +146,13 @@ class VideoSetCriterion(nn.Module):
             oversample_ratio=mask_former.OVERSAMPLE_RATIO,
             importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
             box_settings=BoxLossSettings.from_config(cfg),
+            multimask=MultimaskLosses.from_config(cfg) if cfg.MODEL.MULTIMASK.ENABLED else None,
         )
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the terms of each decoder output."""
+        return LOSS_NAMES if self.multimask is None else LOSS_NAMES + MULTIMASK_LOSS_NAMES
 
     def forward(
         self,
@@ -114,6 +161,7 @@ class VideoSetCriterion(nn.Module):
         frames: Tensor,
         frame_sizes: Sequence[tuple[int, int]],
         matches: list[list[Match]] | None = None,
+        multimask_head: MultimaskHead | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses of all decoder outputs.
 
@@ -128,9 +176,10 @@ class VideoSetCriterion(nn.Module):
                 (B, T, 3, H, W), float32.
             frame_sizes: (height, width) of the frames of each clip without padding.
             matches: Assignment to use instead of the matcher's, for tests and analysis.
+            multimask_head: Makes the further masks, if the criterion has ``multimask``.
 
         Returns:
-            ``LOSS_NAMES`` for the last output and ``{name}_{i}`` for auxiliary output i; every key
+            ``loss_names`` for the last output and ``{name}_{i}`` for auxiliary output i; every key
             at every step, a zero with a gradient path where nothing applies. The sum is the
             training loss.
 
@@ -143,20 +192,28 @@ class VideoSetCriterion(nn.Module):
             matches = self.matcher(layers, targets, image_size)
         if self.training:
             self._iter += 1
-        queries = _query_of_object(matches, targets).to(frames.device)
-
+        queries = query_of_object(matches, targets)
+        all_matched = bool((queries >= 0).all())
+        queries = queries.to(frames.device)
         losses = {"loss_ce": self._class_loss(layers, targets, queries)}
-        matched = _matched_masks(layers, targets, queries)
         with_masks = [i for i, target in enumerate(targets) if "masks" in target]
-        losses.update(self._mask_losses(matched.of_clips(with_masks), targets, with_masks))
         with_boxes = [i for i, target in enumerate(targets) if "masks" not in target]
-        losses.update(
-            self._box_losses(matched.of_clips(with_boxes), targets, with_boxes, frames, frame_sizes)
-        )
+        scene = self._box_scene(layers, targets, with_boxes, frames, frame_sizes)
+        if self.multimask is None:
+            matched = matched_masks(layers, targets, queries)
+            losses.update(self._mask_losses(matched.of_clips(with_masks), targets, with_masks))
+            losses.update(self._box_losses(matched.of_clips(with_boxes), scene))
+        else:
+            hypotheses = make_hypotheses(
+                multimask_head, layers, queries, clip_of_object(targets), all_matched
+            )
+            losses.update(
+                self._hypothesis_losses(hypotheses, targets, scene, with_masks, with_boxes)
+            )
         weighted = {}
         for index in range(len(layers)):
             suffix = "" if index == 0 else f"_{index - 1}"
-            for name in LOSS_NAMES:
+            for name in self.loss_names:
                 weighted[name + suffix] = losses[name][index] * self.weights[name]
         return weighted
 
@@ -164,7 +221,7 @@ class VideoSetCriterion(nn.Module):
         self, layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
     ) -> Tensor:
         """Cross-entropy over all queries, weighted mean, (K,)."""
-        logits = _at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
+        logits = at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
         num_layers, num_clips, num_queries = logits.shape[:3]
         # one slot more takes the objects that found no query
         classes = torch.full(
@@ -181,36 +238,84 @@ class VideoSetCriterion(nn.Module):
         weight = self.empty_weight.to(logits.dtype)[classes]
         return (nll.view_as(weight) * weight).sum((1, 2)) / weight.sum((1, 2))
 
-    def _box_losses(
+    def _box_scene(
         self,
-        matched: MatchedMasks,
+        layers: list[dict[str, Tensor]],
         targets: list[dict[str, Tensor]],
         clips: list[int],
         frames: Tensor,
         frame_sizes: Sequence[tuple[int, int]],
-    ) -> dict[str, Tensor]:
-        """Losses of the objects of the clips with boxes, each (K,)."""
+    ) -> BoxScene | None:
+        """What the losses of the clips with boxes need beside the masks; None without an object."""
         clips = [clip for clip in clips if len(targets[clip]["labels"])]
-        logits = matched.logits
         if not clips:
-            return no_box_losses(logits, self.box_settings)
-        stride = frames.shape[-2] // logits.shape[-2]
+            return None
+        stride = frames.shape[-2] // layers[0]["pred_masks"].shape[-2]
         chosen = slice(None) if len(clips) == len(frames) else clips  # no copy of a whole batch
         affinities = compute_affinities(
             frames[chosen], [frame_sizes[clip] for clip in clips], stride, self.box_settings
         )
-        slots = torch.searchsorted(torch.tensor(clips), matched.clips).to(logits.device)
-        boxes = torch.cat([targets[clip]["boxes"] for clip in clips]).to(logits.dtype)
+        own = clip_of_object([targets[clip] for clip in clips]).to(frames.device)
+        boxes = torch.cat([targets[clip]["boxes"] for clip in clips])
+        is_present = (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        return BoxScene(boxes, is_present, own, affinities, stride)
+
+    def _box_losses(self, matched: MatchedMasks, scene: BoxScene | None) -> dict[str, Tensor]:
+        """Losses of the objects of the clips with boxes, each (K,)."""
+        if scene is None:
+            return no_box_losses(matched.logits, self.box_settings)
         return box_losses(
-            logits,
+            matched.logits,
             matched.is_matched,
-            boxes,
-            slots,
-            affinities,
-            stride,
+            scene.boxes.to(matched.logits.dtype),
+            scene.clips,
+            scene.affinities,
+            scene.stride,
             self._iter,
             self.box_settings,
         )
+
+    def _hypothesis_losses(
+        self,
+        hypotheses: Hypotheses,
+        targets: list[dict[str, Tensor]],
+        scene: BoxScene | None,
+        with_masks: list[int],
+        with_boxes: list[int],
+    ) -> dict[str, Tensor]:
+        """Losses of the best of several masks of each object, and of all ratings, each (K,)."""
+        logits = hypotheses.logits
+        count = mean_over_ranks(logits.new_tensor(float(logits.shape[2]))).clamp(min=1)
+        stride = 1
+        masks = [targets[clip]["masks"] for clip in with_masks]
+        if masks:
+            stride = masks[0].shape[-1] // logits.shape[-1]
+        of_masks = hypotheses.of_clips(with_masks)
+        small = [shrink_masks(mask, stride) for mask in masks]
+        small = torch.cat(small) if small else logits.new_zeros(0, *logits.shape[3:])
+        losses = self.multimask.of_masks(of_masks, small, count)
+
+        of_boxes = hypotheses.of_clips(with_boxes)
+        best = torch.zeros(of_boxes.logits.shape[0], of_boxes.logits.shape[2], dtype=torch.int64)
+        best = best.to(logits.device)
+        if scene is not None:
+            boxes = scene.boxes.to(logits.dtype)
+            costs = box_costs(
+                of_boxes.logits.flatten(0, 1),
+                boxes,
+                scene.clips,
+                scene.affinities,
+                scene.stride,
+                self._iter,
+                self.box_settings,
+                self.weights,
+            )
+            best = costs.view(of_boxes.logits.shape[:3]).argmin(1)
+            ratings = self.multimask.of_boxes(
+                of_boxes, best, boxes, scene.is_present, scene.stride, count
+            )
+            losses = {**losses, **{name: losses[name] + ratings[name] for name in ratings}}
+        return {**losses, **self._box_losses(of_boxes.chosen(best), scene)}
 
     def _mask_losses(
         self, matched: MatchedMasks, targets: list[dict[str, Tensor]], clips: list[int]
@@ -237,133 +342,3 @@ class VideoSetCriterion(nn.Module):
             bce.append((point_bce(points, labels) * weight).sum())
             dice.append((point_dice(points, labels) * weight).sum())
         return {"loss_mask": torch.stack(bce), "loss_dice": torch.stack(dice)}
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    """The tensor, in float32 if it was in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
-    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
-    sizes = [len(target["labels"]) for target in targets]
-    table = torch.full((len(matches), sum(sizes)), -1)
-    for row, of_layer in zip(table, matches, strict=True):
-        start = 0
-        for (queries, objects), size in zip(of_layer, sizes, strict=True):
-            row[start + objects] = queries
-            start += size
-    return table
-
-
-@dataclass(frozen=True)
-class MatchedMasks:
-    """Masks of the queries that were matched, one for each object.
-
-    Attributes:
-        logits: (K, N, T, h, w), float32 or better.
-        is_matched: Whether the object has a query, (K, N), float; elsewhere the logits are those
-            of some query and count nowhere.
-        clips: Clip of each object, (N,), int64, on the CPU, ascending.
-        anchor: Zeros with a gradient path, (K,), for a term that has no objects.
-    """
-
-    logits: Tensor
-    is_matched: Tensor
-    clips: Tensor
-    anchor: Tensor
-
-    def of_clips(self, clips: list[int]) -> MatchedMasks:
-        """Those of some clips."""
-        columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
-        if len(columns) == len(self.clips):
-            return self
-        if len(columns) == 0:  # the gradient of a slice would be as large as the whole
-            logits = self.logits.detach()[:, :0] + self.anchor.view(-1, 1, 1, 1, 1)
-        else:
-            logits = self.logits.index_select(1, columns.to(self.logits.device))
-        is_matched = self.is_matched[:, columns.to(self.is_matched.device)]
-        return MatchedMasks(logits, is_matched, self.clips[columns], self.anchor)
-
-
-def _matched_masks(
-    layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
-) -> MatchedMasks:
-    """Mask logits of the query of each object.
-
-    Args:
-        layers: K decoder outputs.
-        targets: B dicts.
-        queries: (K, N), -1 where an object has no query.
-    """
-    sizes = [len(target["labels"]) for target in targets]
-    clips = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    index = clips.to(queries.device)
-    safe = queries.clamp(min=0)
-
-    def matched(name: str) -> Tensor:
-        """An output of the matched queries, (K, N, ...)."""
-        return torch.stack(
-            [layer[name][index, query] for layer, query in zip(layers, safe, strict=True)]
-        )
-
-    logits = matched("pred_masks")
-    if "mask_embed" in layers[0]:
-        logits = _ProductGradient.apply(
-            matched("mask_embed"), layers[0]["mask_features"], logits, sizes
-        )
-    logits = _at_least_float32(logits)
-    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
-    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, _at_least_float32(anchor))
-
-
-class _ProductGradient(torch.autograd.Function):
-    """Gives known mask logits the gradient of the product that they are.
-
-    The decoder has multiplied embeddings and features of all queries already, without a graph;
-    here the few that were matched get one, and no product is made twice.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        embeddings: Tensor,
-        mask_features: Tensor,
-        logits: Tensor,
-        sizes: list[int],
-    ) -> Tensor:
-        """The logits as they are.
-
-        Args:
-            ctx: Keeps the two factors.
-            embeddings: Mask embeddings, (K, N, D), the objects of one clip after the other.
-            mask_features: (B, D, T, h, w).
-            logits: Their product, (K, N, T, h, w).
-            sizes: Objects of each of the B clips.
-        """
-        ctx.save_for_backward(embeddings, mask_features)
-        ctx.sizes = sizes
-        return logits.view_as(logits)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple:
-        """Gradients of embeddings and features."""
-        embeddings, mask_features = ctx.saved_tensors
-        # autocast gives the two in different precisions
-        factors = _at_least_float32(embeddings), _at_least_float32(mask_features)
-        of_embeddings = torch.zeros_like(factors[0])
-        of_features = torch.empty_like(factors[1], memory_format=torch.contiguous_format)
-        start = 0
-        for size, features, gradient in zip(
-            ctx.sizes, factors[1].flatten(2), of_features.flatten(2), strict=True
-        ):
-            if size == 0:
-                gradient.zero_()
-                continue
-            rows = slice(start, start + size)
-            start += size
-            of_clip = upstream[:, rows].reshape(-1, features.shape[1]).to(features.dtype)
-            own = factors[0][:, rows].reshape(len(of_clip), -1)
-            torch.mm(own.t().contiguous(), of_clip, out=gradient)
-            of_embeddings[:, rows] = (of_clip @ features.t()).view_as(of_embeddings[:, rows])
-        return of_embeddings.to(embeddings.dtype), of_features.to(mask_features.dtype), None, None

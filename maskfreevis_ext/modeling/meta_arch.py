@@ -5,6 +5,8 @@ B clips, T frames, (Hp, Wp) the padded size.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.inference.clip import clip_result
+from maskfreevis_ext.inference.multimask import MultimaskInference, rate_queries
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
+from maskfreevis_ext.modeling.multimask_head import MultimaskHead
 from maskfreevis_ext.modeling.targets import build_targets
 
 
@@ -33,6 +37,7 @@ class VideoMaskFormer(nn.Module):
         num_tracks: int,
         frames_per_chunk: int,
         deep_supervision: bool,
+        multimask_inference: MultimaskInference | None = None,
     ) -> None:
         """Make the model.
 
@@ -46,6 +51,7 @@ class VideoMaskFormer(nn.Module):
             num_tracks: Tracks kept per video.
             frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
+            multimask_inference: How the masks of a multimask head are used; None: the defaults.
         """
         super().__init__()
         self.backbone = backbone
@@ -57,6 +63,7 @@ class VideoMaskFormer(nn.Module):
         self.num_tracks = num_tracks
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
+        self.multimask_inference = multimask_inference or MultimaskInference()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
@@ -85,12 +92,18 @@ class VideoMaskFormer(nn.Module):
             "num_tracks": cfg.MODEL.MASKFREE.TEST.NUM_TRACKS,
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
+            "multimask_inference": MultimaskInference.from_config(cfg),
         }
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.pixel_mean.device
+
+    @property
+    def multimask_head(self) -> MultimaskHead | None:
+        """The head for further masks, if the decoder has one."""
+        return getattr(self.sem_seg_head.predictor, "multimask_head", None)
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, object]]:
         """Losses of a batch of clips, or the tracks of each video.
@@ -133,10 +146,36 @@ class VideoMaskFormer(nn.Module):
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
         # Colours and sums over pixels need float32, whatever the network ran in.
         with torch.autocast(self.device.type, enabled=False):
-            return self.criterion(outputs, targets, frames=raw, frame_sizes=sizes)
+            return self.criterion(
+                outputs,
+                targets,
+                frames=raw,
+                frame_sizes=sizes,
+                multimask_head=self.multimask_head,
+            )
+
+    def _tracks(self, video: dict) -> dict[str, object]:
+        outputs, sizes = self.predict(video)
+        rate = None
+        if self.multimask_head is not None:
+            rate = partial(self._rate, outputs)
+        return clip_result(outputs, num_tracks=self.num_tracks, **sizes, rate=rate)
+
+    def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
+        rated = rate_queries(self.multimask_head, outputs, kept, self.multimask_inference)
+        return rated.masks, rated.factor
 
     @torch.no_grad()
-    def _tracks(self, video: dict) -> dict[str, object]:
+    def predict(self, video: dict) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+        """Outputs of the decoder for one video, before tracks are chosen.
+
+        Args:
+            video: A dict of the test mapper.
+
+        Returns:
+            The outputs without their batch axis, and ``padded_size``, ``frame_size`` and
+            ``output_size``, (height, width) each, as ``clip_result`` takes them.
+        """
         frames = _stack_frames(video)
         num_frames, frame_size = frames.shape[0], (frames.shape[2], frames.shape[3])
         padded_size = self._padded_size([frame_size])
@@ -148,13 +187,16 @@ class VideoMaskFormer(nn.Module):
         mask_features = torch.cat([features for features, _ in decoded])
         maps = [torch.cat(level) for level in zip(*(levels for _, levels in decoded), strict=True)]
         outputs = self.sem_seg_head.predictor(maps, mask_features, num_frames)
-        return clip_result(
-            {name: outputs[name][0] for name in ("pred_logits", "pred_masks")},
-            num_tracks=self.num_tracks,
-            padded_size=padded_size,
-            frame_size=frame_size,
-            output_size=(video.get("height", frame_size[0]), video.get("width", frame_size[1])),
-        )
+        sizes = {
+            "padded_size": padded_size,
+            "frame_size": frame_size,
+            "output_size": (
+                video.get("height", frame_size[0]),
+                video.get("width", frame_size[1]),
+            ),
+        }
+        names = "pred_logits", "pred_masks", "mask_embed", "queries", "mask_features"
+        return {name: outputs[name][0] for name in names if name in outputs}, sizes
 
     def _decode_pixels(
         self, frames: Tensor, padded_size: tuple[int, int]

@@ -6,7 +6,6 @@ B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,8 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling.mlp import MLP
+from maskfreevis_ext.modeling.multimask_head import MultimaskHead
 from maskfreevis_ext.modeling.position_encoding import sine_position_3d
 
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
@@ -139,32 +140,7 @@ class FFNLayer(_ResidualBlock):
 
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""
-        return self._leave(
-            queries, self.linear2(F.relu(self.linear1(self._enter(queries))))
-        )
-
-
-class MLP(nn.Module):
-    """Linear layers with ReLU between them."""
-
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
-        """Make the layers.
-
-        Args:
-            in_dim: Channels of the input.
-            hidden_dim: Channels between the layers.
-            out_dim: Channels of the output.
-            num_layers: Linear layers.
-        """
-        super().__init__()
-        dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_dim) to (..., out_dim)."""
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
+        return self._leave(queries, self.linear2(F.relu(self.linear1(self._enter(queries)))))
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
@@ -191,6 +167,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         enforce_input_proj: bool,
         num_levels: int = 3,
         dense_mask_gradients: bool = False,
+        multimask_head: MultimaskHead | None = None,
     ) -> None:
         """Make the decoder.
 
@@ -208,15 +185,23 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             num_levels: Levels that the pixel decoder gives.
             dense_mask_gradients: Keep the graph of the masks of all queries in training, instead of
                 giving the mask embeddings and features from which those that count are made again.
+            multimask_head: Makes further masks of the queries that count; who has the outputs calls
+                it. None: one mask per query.
 
         Raises:
-            ConfigError: D is odd or not a multiple of the heads.
+            ConfigError: D is odd or not a multiple of the heads, or ``multimask_head`` comes with
+                ``dense_mask_gradients``.
         """
         super().__init__()
         if hidden_dim % num_heads or hidden_dim % 2:
             raise ConfigError(
                 "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of "
                 f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
+            )
+        if multimask_head is not None and dense_mask_gradients:
+            raise ConfigError(
+                "MODEL.MULTIMASK.ENABLED makes the masks of matched queries from their embeddings; "
+                "set MODEL.MASKFREE.DENSE_MASK_GRADIENTS to False."
             )
         self.num_levels = num_levels
         self.dense_mask_gradients = dense_mask_gradients
@@ -242,6 +227,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 self.input_proj.append(nn.Identity())
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+        self.multimask_head = multimask_head
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, object]:
@@ -265,6 +251,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             "enforce_input_proj": mask_former.ENFORCE_INPUT_PROJ,
             "num_levels": len(head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
             "dense_mask_gradients": cfg.MODEL.MASKFREE.DENSE_MASK_GRADIENTS,
+            "multimask_head": (
+                MultimaskHead.from_config(cfg) if cfg.MODEL.MULTIMASK.ENABLED else None
+            ),
         }
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
@@ -295,7 +284,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             ``return_aux`` also ``aux_outputs``, a list of dicts of the same. In training, unless
             ``dense_mask_gradients``, the masks have no graph; each dict then also has
             ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
-            h, w), whose product is ``pred_masks``.
+            h, w), whose product is ``pred_masks``. With a multimask head each dict has
+            ``mask_embed`` and the normalised ``queries`` (B, Q, D), and the first one
+            ``mask_features``, in evaluation too.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -329,14 +320,15 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             predictions.append(self._predict(queries))
 
         predictions = predictions if return_aux else predictions[-1:]
-        if self.training and not self.dense_mask_gradients:
-            with torch.no_grad():
-                outputs = self._masks(predictions, mask_features)
-            for output, (_, embedding) in zip(outputs, predictions, strict=True):
-                output["mask_embed"] = embedding
-            outputs[-1]["mask_features"] = mask_features
-        else:
+        is_lean = self.training and not self.dense_mask_gradients
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_lean):
             outputs = self._masks(predictions, mask_features)
+        if is_lean or self.multimask_head is not None:
+            for output, prediction in zip(outputs, predictions, strict=True):
+                output["mask_embed"] = prediction[1]
+                if self.multimask_head is not None:
+                    output["queries"] = prediction[2]
+            outputs[-1]["mask_features"] = mask_features
         final = outputs.pop()
         if return_aux:
             final["aux_outputs"] = outputs
@@ -356,10 +348,10 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             keys.append(tokens + position.to(tokens.dtype))
         return values, keys
 
-    def _predict(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (B, Q, C + 1) and mask embeddings (B, Q, mask_dim) of the queries."""
+    def _predict(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits (B, Q, C + 1), mask embeddings (B, Q, mask_dim), normalised queries."""
         normed = self.decoder_norm(queries)
-        return self.class_embed(normed), self.mask_embed(normed)
+        return self.class_embed(normed), self.mask_embed(normed), normed
 
     @staticmethod
     @torch.no_grad()
@@ -390,13 +382,13 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
 
     @staticmethod
     def _masks(
-        predictions: Sequence[tuple[Tensor, Tensor]], mask_features: Tensor
+        predictions: Sequence[tuple[Tensor, Tensor, Tensor]], mask_features: Tensor
     ) -> list[dict[str, Tensor | list[dict[str, Tensor]]]]:
         """Class and mask logits of L predictions; one product for the masks of all of them."""
-        embeddings = torch.cat([embedding for _, embedding in predictions], dim=1)
+        embeddings = torch.cat([embedding for _, embedding, _ in predictions], dim=1)
         masks = torch.bmm(embeddings, mask_features.flatten(2))
         masks = masks.unflatten(2, mask_features.shape[2:]).chunk(len(predictions), dim=1)
         return [
             {"pred_logits": logits, "pred_masks": mask}
-            for (logits, _), mask in zip(predictions, masks, strict=True)
+            for (logits, _, _), mask in zip(predictions, masks, strict=True)
         ]

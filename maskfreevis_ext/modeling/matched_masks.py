@@ -1,0 +1,161 @@
+"""The masks of the queries that were matched, with a gradient to what they are made of.
+
+Shape letters: K decoder outputs, N objects of B clips in one list, D channels of a mask embedding,
+T frames, (h, w) map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .matcher import Match
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor, in float32 if it was in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
+    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
+    sizes = [len(target["labels"]) for target in targets]
+    table = torch.full((len(matches), sum(sizes)), -1)
+    for row, of_layer in zip(table, matches, strict=True):
+        start = 0
+        for (queries, objects), size in zip(of_layer, sizes, strict=True):
+            row[start + objects] = queries
+            start += size
+    return table
+
+
+@dataclass(frozen=True)
+class MatchedMasks:
+    """Masks of the queries that were matched, one for each object.
+
+    Attributes:
+        logits: (K, N, T, h, w), float32 or better.
+        is_matched: Whether the object has a query, (K, N), float; elsewhere the logits are those
+            of some query and count nowhere.
+        clips: Clip of each object, (N,), int64, on the CPU, ascending.
+        anchor: Zeros with a gradient path, (K,), for a term that has no objects.
+    """
+
+    logits: Tensor
+    is_matched: Tensor
+    clips: Tensor
+    anchor: Tensor
+
+    def of_clips(self, clips: list[int]) -> MatchedMasks:
+        """Those of some clips."""
+        columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
+        if len(columns) == len(self.clips):
+            return self
+        if len(columns) == 0:  # the gradient of a slice would be as large as the whole
+            logits = self.logits.detach()[:, :0] + self.anchor.view(-1, 1, 1, 1, 1)
+        else:
+            logits = self.logits.index_select(1, columns.to(self.logits.device))
+        is_matched = self.is_matched[:, columns.to(self.is_matched.device)]
+        return MatchedMasks(logits, is_matched, self.clips[columns], self.anchor)
+
+
+def of_queries(
+    layers: list[dict[str, Tensor]], name: str, queries: Tensor, clips: Tensor
+) -> Tensor:
+    """An output of the query of each object, (K, N, ...).
+
+    Args:
+        layers: K decoder outputs.
+        name: Key of an output (B, Q, ...).
+        queries: (K, N); -1, "no query", gives that of query 0.
+        clips: Clip of each object, (N,).
+    """
+    index = clips.to(queries.device)
+    of_layers = [
+        layer[name][index, query] for layer, query in zip(layers, queries.clamp(min=0), strict=True)
+    ]
+    return torch.stack(of_layers)
+
+
+def clip_of_object(targets: list[dict[str, Tensor]]) -> Tensor:
+    """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU."""
+    sizes = torch.tensor([len(target["labels"]) for target in targets])
+    return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+
+def matched_masks(
+    layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
+) -> MatchedMasks:
+    """Mask logits of the query of each object.
+
+    Args:
+        layers: K decoder outputs.
+        targets: B dicts.
+        queries: (K, N), -1 where an object has no query.
+    """
+    clips = clip_of_object(targets)
+    logits = of_queries(layers, "pred_masks", queries, clips)
+    if "mask_embed" in layers[0]:
+        logits = ProductGradient.apply(
+            of_queries(layers, "mask_embed", queries, clips),
+            layers[0]["mask_features"],
+            logits,
+            [len(target["labels"]) for target in targets],
+        )
+    logits = at_least_float32(logits)
+    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
+    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, at_least_float32(anchor))
+
+
+class ProductGradient(torch.autograd.Function):
+    """Gives known mask logits the gradient of the product that they are.
+
+    The decoder has multiplied embeddings and features of all queries already, without a graph;
+    here the few that were matched get one, and no product is made twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        embeddings: Tensor,
+        mask_features: Tensor,
+        logits: Tensor,
+        sizes: list[int],
+    ) -> Tensor:
+        """The logits as they are.
+
+        Args:
+            ctx: Keeps the two factors.
+            embeddings: Mask embeddings, (K, N, D), the objects of one clip after the other.
+            mask_features: (B, D, T, h, w).
+            logits: Their product, (K, N, T, h, w).
+            sizes: Objects of each of the B clips.
+        """
+        ctx.save_for_backward(embeddings, mask_features)
+        ctx.sizes = sizes
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple:
+        """Gradients of embeddings and features."""
+        embeddings, mask_features = ctx.saved_tensors
+        # autocast gives the two in different precisions
+        factors = at_least_float32(embeddings), at_least_float32(mask_features)
+        of_embeddings = torch.zeros_like(factors[0])
+        of_features = torch.empty_like(factors[1], memory_format=torch.contiguous_format)
+        start = 0
+        for size, features, gradient in zip(
+            ctx.sizes, factors[1].flatten(2), of_features.flatten(2), strict=True
+        ):
+            if size == 0:
+                gradient.zero_()
+                continue
+            rows = slice(start, start + size)
+            start += size
+            of_clip = upstream[:, rows].reshape(-1, features.shape[1]).to(features.dtype)
+            own = factors[0][:, rows].reshape(len(of_clip), -1)
+            torch.mm(own.t().contiguous(), of_clip, out=gradient)
+            of_embeddings[:, rows] = (of_clip @ features.t()).view_as(of_embeddings[:, rows])
+        return of_embeddings.to(embeddings.dtype), of_features.to(mask_features.dtype), None, None
