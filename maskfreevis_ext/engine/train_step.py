@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
 
+import detectron2.utils.comm as comm
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from maskfreevis_ext.errors import NumericError
+
+_LAYER_SUFFIX = re.compile(r"_\d+$")
 
 #: A mixed-precision training ends when this many steps in a row were left out.
 MAX_SKIPPED = 40
@@ -68,7 +72,21 @@ class TrainStep(SimpleTrainer):
         self._write_metrics(
             {name: torch.tensor(value) for name, value in values.items()}, data_time
         )
+        self._write_unweighted(values)
         self._update(values, data)
+
+    def _write_unweighted(self, values: dict[str, float]) -> None:
+        """Log each term without its weight too, as ``raw/`` + its name without "loss_"."""
+        model = getattr(self.model, "module", self.model)
+        weights = getattr(getattr(model, "criterion", None), "weights", {})
+        if not comm.is_main_process():
+            return
+        storage = get_event_storage()
+        latest = storage.latest()  # means over all processes
+        for name in values:
+            weight = weights.get(_LAYER_SUFFIX.sub("", name), 0)
+            if weight and name in latest:
+                storage.put_scalar("raw/" + name.removeprefix("loss_"), latest[name][0] / weight)
 
     def _check(self, values: dict[str, float], data: list[dict]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
