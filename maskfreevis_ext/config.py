@@ -271,6 +271,42 @@ def _add_multimask_keys(cfg: CN) -> None:
     test.STABILITY = False
 
 
+def _add_spatial_mask_keys(cfg: CN) -> None:
+    """Keys of the spatial mask head (after PAGE-4D, arXiv 2510.17568)."""
+    spatial = cfg.MODEL.SPATIAL_MASK = CN()
+    spatial.ENABLED = False
+    spatial.IN_LEVEL = "res3"  # level of the pixel decoder that the head looks at
+    spatial.DETACH_INPUT = True  # no gradient from the head to the pixel decoder
+    spatial.TAU_INIT = 2.0  # temperature at the start; learned
+    spatial.ALPHA_INIT = 1.0  # strength at the start; learned
+    spatial.BIAS_MAX = 0.5  # the most that is taken off an attention logit
+    # What the bias hides from the queries: "background", where the mask is off, or "dynamic", where
+    # it is on (for tokens that are to look at the still scene, as in PAGE-4D).
+    spatial.SUPPRESS = "background"
+    spatial.ROWS = "all"  # all: every query alike; gate: times a learned factor per layer
+    spatial.LAYERS = []  # decoder layers that are biased, from 0; empty: all
+    spatial.HOLD_START = 0  # step at which the bias starts to fade ...
+    spatial.HOLD_END = 0  # ... and at which it is gone; 0: it stays
+
+    loss = spatial.LOSS = CN()
+    loss.ENABLED = True  # supervise the mask where there is ground truth
+    loss.WEIGHT = 1.0  # weight of loss_spatial_mask and loss_spatial_box
+    loss.DICE = 0.0  # Dice beside the BCE of loss_spatial_mask, with this weight
+    loss.USE_TV = False  # loss_spatial_tv: smooth probabilities
+    loss.TV_WEIGHT = 0.2  # x 0.1: weight of loss_spatial_tv; x 0.05: of loss_spatial_temporal
+    loss.USE_TEMPORAL = False  # loss_spatial_temporal: still background; for a still camera
+    # What videos without masks teach the head. "skip": nothing. "weak": there is no object outside
+    # the boxes, and something in every row and column of a box.
+    loss.BOX_MODE = "skip"
+    loss.BOX_NEGATIVES = True  # "weak" counts what is outside all boxes as background
+    loss.POS_WEIGHT = 1.0  # weight of foreground in the BCE; 0: background / foreground
+
+    # Folder of motion masks, <video>/<frame>.png, pixels above 0 move; SegAnyMo's layout,
+    # [<video>/]sam2/mask_frames/view_<v>/<ttt>.png, is found too. They come before the masks of the
+    # objects. A frame without a file has no ground truth.
+    cfg.INPUT.MOTION_MASK_ROOT = ""
+
+
 def add_maskfreevis_config(cfg: CN) -> None:
     """Add every key of the reference and of this project to Detectron2's config, in place.
 
@@ -282,6 +318,7 @@ def add_maskfreevis_config(cfg: CN) -> None:
     _add_video_keys(cfg)
     _add_maskfree_keys(cfg)
     _add_multimask_keys(cfg)
+    _add_spatial_mask_keys(cfg)
 
 
 def lookup(cfg: CN, key: str) -> object:

@@ -17,6 +17,7 @@ from detectron2.data import (
 
 from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.mappers import YTVISDatasetMapper
+from maskfreevis_ext.data.motion_masks import check_motion_masks
 from maskfreevis_ext.data.ytvis import DatasetDict, check_images
 from maskfreevis_ext.errors import ConfigError, DataError
 
@@ -206,6 +207,8 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
         )
     check_supervision(cfg.INPUT.SUPERVISION, videos)
     check_images(videos)
+    if cfg.INPUT.MOTION_MASK_ROOT:
+        check_motion_masks(cfg.INPUT.MOTION_MASK_ROOT, videos)
     if cfg.INPUT.SUPERVISION == "box":
         _drop_masks(videos)
     return videos

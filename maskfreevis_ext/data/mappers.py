@@ -17,6 +17,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augmentation
+from maskfreevis_ext.data.motion_masks import read_motion_mask
 from maskfreevis_ext.data.rle import decode_rle
 from maskfreevis_ext.data.sampling import sample_clip
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -55,6 +56,9 @@ class YTVISDatasetMapper:
       the box of the mask.
     * ``gt_masks`` BitMasks (n, H, W): only where ``supervision`` is "mask"; empty where absent.
 
+    With INPUT.MOTION_MASK_ROOT, in training, also ``motion_masks``: list of T bool tensors (H, W),
+    None where a frame has no file; None altogether for a clip without any.
+
     Randomness comes from numpy's global state, which Detectron2 seeds in every worker.
     """
 
@@ -69,6 +73,7 @@ class YTVISDatasetMapper:
         num_frames: int = 3,
         frame_range: int = 5,
         shuffle: bool = False,
+        motion_mask_root: str = "",
     ) -> None:
         """Set up the mapper.
 
@@ -80,6 +85,7 @@ class YTVISDatasetMapper:
             num_frames: T, >= 1.
             frame_range: Reach of the sampling window on each side, frames.
             shuffle: Frames in random order instead of sorted in time.
+            motion_mask_root: Folder of motion masks; none if empty.
         """
         checks = (
             ("INPUT.SUPERVISION", supervision in SUPERVISIONS, supervision, SUPERVISIONS),
@@ -97,6 +103,7 @@ class YTVISDatasetMapper:
         self.num_frames = num_frames
         self.frame_range = frame_range
         self.shuffle = shuffle
+        self.motion_mask_root = motion_mask_root
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -111,6 +118,7 @@ class YTVISDatasetMapper:
             "num_frames": cfg.INPUT.SAMPLING_FRAME_NUM,
             "frame_range": cfg.INPUT.SAMPLING_FRAME_RANGE,
             "shuffle": cfg.INPUT.SAMPLING_FRAME_SHUFFLE,
+            "motion_mask_root": cfg.INPUT.MOTION_MASK_ROOT,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +150,25 @@ class YTVISDatasetMapper:
             sample["instances"] = build_instances(
                 dataset_dict, indices, transforms, frames[0].shape[:2], supervision == "mask"
             )
+            if self.motion_mask_root:
+                sample["motion_masks"] = self._motion_masks(dataset_dict, indices, transforms)
         return sample
+
+    def _motion_masks(
+        self, video: dict[str, Any], indices: Sequence[int], transforms: T.TransformList
+    ) -> list[torch.Tensor | None] | None:
+        """Motion masks of a clip, (H, W) bool or None each; None for a clip without any."""
+        masks = [read_motion_mask(self.motion_mask_root, video, index) for index in indices]
+        if all(mask is None for mask in masks):
+            return None
+        return [
+            None
+            if mask is None
+            else torch.from_numpy(
+                np.ascontiguousarray(transforms.apply_segmentation(mask.astype(np.uint8)))
+            ).bool()
+            for mask in masks
+        ]
 
     def _choose_frames(self, video: dict[str, Any]) -> list[int]:
         if not self.is_train:

@@ -47,12 +47,47 @@ def resize_masks(
     num_masks, num_frames = mask_logits.shape[:2]
     masks = torch.empty((num_masks, num_frames, *output_size), dtype=torch.bool)
     for t in range(num_frames):
-        logits = mask_logits[None, :, t].float()
-        logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
-        logits = logits[..., : frame_size[0], : frame_size[1]]
-        logits = F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
+        logits = _to_output(mask_logits[None, :, t], padded_size, frame_size, output_size)
         masks[:, t] = logits[0].gt(0).cpu()
     return masks
+
+
+def frame_probabilities(
+    mask_logits: Tensor,
+    padded_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """Probabilities of a spatial mask at the size of the video, made frame by frame.
+
+    Args:
+        mask_logits: (T, h, w) or (T, V, h, w), of the padded frames.
+        padded_size: As in ``resize_masks``, like the other two.
+        frame_size: Height and width of the frame in the padded one.
+        output_size: Height and width of the result.
+
+    Returns:
+        (..., *output_size) uint8 on the CPU, 255 for probability 1.
+    """
+    maps = mask_logits.flatten(0, -3)
+    probs = torch.empty((len(maps), *output_size), dtype=torch.uint8)
+    for of_frame, logits in zip(probs, maps, strict=True):
+        resized = _to_output(logits[None, None], padded_size, frame_size, output_size)
+        of_frame.copy_((resized[0, 0].sigmoid() * 255).round())
+    return probs.view(*mask_logits.shape[:-2], *output_size)
+
+
+def _to_output(
+    logits: Tensor,
+    padded_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """Logits (1, K, h, w) at the size of the video, float32."""
+    logits = logits.float()
+    logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
+    logits = logits[..., : frame_size[0], : frame_size[1]]
+    return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
 
 
 def clip_result(

@@ -65,7 +65,11 @@ class MaskFormerHead(nn.Module):
         }
 
     def forward(
-        self, features: dict[str, Tensor], num_frames: int, return_aux: bool = False
+        self,
+        features: dict[str, Tensor],
+        num_frames: int,
+        return_aux: bool = False,
+        num_views: int | None = None,
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """Predict the objects of B clips of T frames.
 
@@ -74,10 +78,11 @@ class MaskFormerHead(nn.Module):
                 together.
             num_frames: T.
             return_aux: Also give ``aux_outputs``.
+            num_views: Cameras of a clip, see the decoder.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1), ``pred_masks`` (B, Q, T, H/4, W/4) and, if asked for,
             ``aux_outputs``.
         """
         mask_features, maps = self.pixel_decoder(features)
-        return self.predictor(maps, mask_features, num_frames, return_aux)
+        return self.predictor(maps, mask_features, num_frames, return_aux, num_views)

@@ -13,10 +13,15 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.inference.clip import clip_result
+from maskfreevis_ext.inference.clip import clip_result, frame_probabilities
 from maskfreevis_ext.inference.multimask import MultimaskInference, rate_queries
+from maskfreevis_ext.losses.spatial_mask import (
+    SpatialMaskLossSettings,
+    compute_mask_supervision_loss,
+)
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.multimask_head import MultimaskHead
+from maskfreevis_ext.modeling.spatial_targets import build_spatial_targets
 from maskfreevis_ext.modeling.targets import build_targets
 
 
@@ -38,6 +43,8 @@ class VideoMaskFormer(nn.Module):
         frames_per_chunk: int,
         deep_supervision: bool,
         multimask_inference: MultimaskInference | None = None,
+        spatial_loss: SpatialMaskLossSettings | None = None,
+        mask_stride: int = 4,
     ) -> None:
         """Make the model.
 
@@ -52,6 +59,8 @@ class VideoMaskFormer(nn.Module):
             frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
             multimask_inference: How the masks of a multimask head are used; None: the defaults.
+            spatial_loss: How the mask of a spatial mask head is supervised; None: it is not.
+            mask_stride: Pixels per cell of the targets of that mask.
         """
         super().__init__()
         self.backbone = backbone
@@ -64,6 +73,8 @@ class VideoMaskFormer(nn.Module):
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
         self.multimask_inference = multimask_inference or MultimaskInference()
+        self.spatial_loss = spatial_loss
+        self.mask_stride = mask_stride
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
@@ -93,6 +104,12 @@ class VideoMaskFormer(nn.Module):
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
             "multimask_inference": MultimaskInference.from_config(cfg),
+            "spatial_loss": (
+                SpatialMaskLossSettings.from_config(cfg)
+                if cfg.MODEL.SPATIAL_MASK.ENABLED and cfg.MODEL.SPATIAL_MASK.LOSS.ENABLED
+                else None
+            ),
+            "mask_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
         }
 
     @property
@@ -141,25 +158,43 @@ class VideoMaskFormer(nn.Module):
         for b, (clip, (h, w)) in enumerate(zip(clips, sizes, strict=True)):
             raw[b, ..., :h, :w] = clip
             images[b, ..., :h, :w] = self._normalize(clip)
+        num_views = _common_views(batched_inputs)
         features = self.backbone(images.flatten(0, 1))
-        outputs = self.sem_seg_head(features, lengths[0], return_aux=self.deep_supervision)
+        outputs = self.sem_seg_head(
+            features, lengths[0], return_aux=self.deep_supervision, num_views=num_views
+        )
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
         # Colours and sums over pixels need float32, whatever the network ran in.
         with torch.autocast(self.device.type, enabled=False):
-            return self.criterion(
+            losses = self.criterion(
                 outputs,
                 targets,
                 frames=raw,
                 frame_sizes=sizes,
                 multimask_head=self.multimask_head,
             )
+        if self.spatial_loss is not None:
+            spatial = build_spatial_targets(
+                batched_inputs, targets, (height, width), self.mask_stride, num_views, self.device
+            )
+            losses |= compute_mask_supervision_loss(
+                outputs["mask_logits"],
+                spatial.masks,
+                spatial.valid,
+                self.spatial_loss,
+                weak=spatial.weak,
+            )
+        return losses
 
     def _tracks(self, video: dict) -> dict[str, object]:
         outputs, sizes = self.predict(video)
         rate = None
         if self.multimask_head is not None:
             rate = partial(self._rate, outputs)
-        return clip_result(outputs, num_tracks=self.num_tracks, **sizes, rate=rate)
+        result = clip_result(outputs, num_tracks=self.num_tracks, **sizes, rate=rate)
+        if "mask_logits" in outputs:
+            result["dynamic_mask"] = frame_probabilities(outputs["mask_logits"], **sizes)
+        return result
 
     def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
         rated = rate_queries(self.multimask_head, outputs, kept, self.multimask_inference)
@@ -186,7 +221,9 @@ class VideoMaskFormer(nn.Module):
         ]
         mask_features = torch.cat([features for features, _ in decoded])
         maps = [torch.cat(level) for level in zip(*(levels for _, levels in decoded), strict=True)]
-        outputs = self.sem_seg_head.predictor(maps, mask_features, num_frames)
+        outputs = self.sem_seg_head.predictor(
+            maps, mask_features, num_frames, num_views=video.get("num_views")
+        )
         sizes = {
             "padded_size": padded_size,
             "frame_size": frame_size,
@@ -195,7 +232,7 @@ class VideoMaskFormer(nn.Module):
                 video.get("width", frame_size[1]),
             ),
         }
-        names = "pred_logits", "pred_masks", "mask_embed", "queries", "mask_features"
+        names = "pred_logits", "pred_masks", "mask_embed", "queries", "mask_features", "mask_logits"
         return {name: outputs[name][0] for name in names if name in outputs}, sizes
 
     def _decode_pixels(
@@ -216,6 +253,18 @@ class VideoMaskFormer(nn.Module):
         height = max(h for h, _ in sizes)
         width = max(w for _, w in sizes)
         return -(-height // step) * step, -(-width // step) * step
+
+
+def _common_views(batched_inputs: list[dict]) -> int | None:
+    """Cameras of the clips of a batch (``num_views``), which must agree; None: there is no axis."""
+    views = {clip.get("num_views") for clip in batched_inputs}
+    if len(views) > 1:
+        raise DataError(
+            "The clips of a training batch must have the same number of views, got "
+            f"{[clip.get('num_views') for clip in batched_inputs]} for videos "
+            f"{[clip.get('video_id') for clip in batched_inputs]}."
+        )
+    return views.pop()
 
 
 def _stack_frames(clip: dict) -> Tensor:

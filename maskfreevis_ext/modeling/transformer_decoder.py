@@ -5,6 +5,7 @@ B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling.mlp import MLP
 from maskfreevis_ext.modeling.multimask_head import MultimaskHead
 from maskfreevis_ext.modeling.position_encoding import sine_position_3d
+from maskfreevis_ext.modeling.spatial_bias import SpatialBias
 
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = (
@@ -48,7 +50,12 @@ class MultiheadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None = None,
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         """Attend from the queries to the keys.
 
@@ -57,6 +64,7 @@ class MultiheadAttention(nn.Module):
             key: (B, S, D).
             value: (B, S, D).
             allowed: Where a query may look, bool (B, Q, S); everywhere when absent.
+            key_bias: Added to the attention logits of each key, (B, S), with a gradient.
 
         Returns:
             (B, Q, D).
@@ -73,8 +81,39 @@ class MultiheadAttention(nn.Module):
             for x, weight, bias in inputs
         )
         mask = None if allowed is None else allowed[:, None]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        head_dim = q.shape[-1]
+        if key_bias is not None:
+            q, k, v = _with_key_bias(q, k, v, key_bias)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[..., :head_dim]
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+def _with_key_bias(
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of wider heads, whose attention logits have a bias for each key.
+
+    A further channel, constant in the queries, carries the bias in the keys, so that the fused
+    attention gives it a gradient; an additive mask of the fused attention has none. Heads are
+    widened to a multiple of 8.
+
+    Args:
+        q: (B, heads, Q, d).
+        k: (B, heads, S, d).
+        v: (B, heads, S, d).
+        key_bias: (B, S).
+
+    Returns:
+        The three with 8 * ceil((d + 1) / 8) channels; of the result the first d count.
+    """
+    dim = q.shape[-1]
+    wide = 8 * (dim // 8 + 1)
+    # attention divides by the root of the new width
+    q = F.pad(q * math.sqrt(wide / dim), (0, 1), value=math.sqrt(wide))
+    bias = key_bias.to(k.dtype)[:, None, :, None].expand(-1, k.shape[1], -1, -1)
+    k = torch.cat((k, bias), dim=-1)
+    rest = wide - dim - 1
+    return F.pad(q, (0, rest)), F.pad(k, (0, rest)), F.pad(v, (0, rest + 1))
 
 
 class _ResidualBlock(nn.Module):
@@ -118,11 +157,20 @@ class CrossAttentionLayer(_ResidualBlock):
         self.pre_norm = pre_norm
 
     def forward(
-        self, queries: Tensor, query_position: Tensor, key: Tensor, value: Tensor, allowed: Tensor
+        self,
+        queries: Tensor,
+        query_position: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor,
+        key_bias: Tensor | None = None,
     ) -> Tensor:
-        """Update the queries (B, Q, D) from keys and values (B, S, D), where allowed (B, Q, S)."""
+        """Update the queries (B, Q, D) from keys and values (B, S, D).
+
+        ``allowed`` (B, Q, S) says where they may look, ``key_bias`` (B, S) where less.
+        """
         placed = self._enter(queries) + query_position
-        return self._leave(queries, self.multihead_attn(placed, key, value, allowed))
+        return self._leave(queries, self.multihead_attn(placed, key, value, allowed, key_bias))
 
 
 class FFNLayer(_ResidualBlock):
@@ -168,6 +216,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         num_levels: int = 3,
         dense_mask_gradients: bool = False,
         multimask_head: MultimaskHead | None = None,
+        spatial_bias: SpatialBias | None = None,
     ) -> None:
         """Make the decoder.
 
@@ -187,6 +236,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 giving the mask embeddings and features from which those that count are made again.
             multimask_head: Makes further masks of the queries that count; who has the outputs calls
                 it. None: one mask per query.
+            spatial_bias: Where the queries should look less. None: nowhere.
 
         Raises:
             ConfigError: D is odd or not a multiple of the heads, or ``multimask_head`` comes with
@@ -228,6 +278,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self.multimask_head = multimask_head
+        self.spatial_bias = spatial_bias
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, object]:
@@ -254,6 +305,11 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             "multimask_head": (
                 MultimaskHead.from_config(cfg) if cfg.MODEL.MULTIMASK.ENABLED else None
             ),
+            "spatial_bias": (
+                SpatialBias.from_config(cfg, in_channels)
+                if cfg.MODEL.SPATIAL_MASK.ENABLED
+                else None
+            ),
         }
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
@@ -269,6 +325,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         mask_features: Tensor,
         num_frames: int,
         return_aux: bool = False,
+        num_views: int | None = None,
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """Predict the objects of B clips.
 
@@ -278,6 +335,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             num_frames: T, frames of each clip.
             return_aux: Also give the predictions of the learned queries and of every layer but
                 the last.
+            num_views: V, where the frames are those of V cameras, time first; for
+                ``mask_logits`` only.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
@@ -286,7 +345,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
             h, w), whose product is ``pred_masks``. With a multimask head each dict has
             ``mask_embed`` and the normalised ``queries`` (B, Q, D), and the first one
-            ``mask_features``, in evaluation too.
+            ``mask_features``, in evaluation too. With a spatial mask head the first one has
+            ``mask_logits`` (B, T, h_k, w_k), (B, T / V, V, h_k, w_k) with views.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -302,6 +362,10 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         mask_features = mask_features.contiguous()
         resized = self._resized_mask_features(mask_features, maps)
 
+        biases = (
+            None if self.spatial_bias is None else self.spatial_bias(maps, num_frames, num_views)
+        )
+
         query_position = self.query_embed.weight
         queries = self.query_feat.weight.expand(batch, -1, -1)
         predictions = [self._predict(queries)]
@@ -314,7 +378,10 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         for i, (cross_attention, self_attention, ffn) in enumerate(layers):
             level = i % self.num_levels
             allowed = self._allowed(predictions[-1][1], resized[level])
-            queries = cross_attention(queries, query_position, keys[level], values[level], allowed)
+            key_bias = None if biases is None else biases.of_layer(i, level)
+            queries = cross_attention(
+                queries, query_position, keys[level], values[level], allowed, key_bias
+            )
             queries = self_attention(queries, query_position)
             queries = ffn(queries)
             predictions.append(self._predict(queries))
@@ -330,6 +397,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                     output["queries"] = prediction[2]
             outputs[-1]["mask_features"] = mask_features
         final = outputs.pop()
+        if biases is not None:
+            final["mask_logits"] = biases.mask_logits
         if return_aux:
             final["aux_outputs"] = outputs
         return final

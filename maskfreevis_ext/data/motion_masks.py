@@ -1,0 +1,105 @@
+"""Masks of what moves, as another method made them: one PNG per frame in a folder of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from maskfreevis_ext.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+def candidate_paths(root: str, file_name: str, image_root: str, index: int) -> list[str]:
+    """Where the motion mask of a frame may be, the likeliest first.
+
+    Args:
+        root: INPUT.MOTION_MASK_ROOT.
+        file_name: Path of the frame.
+        image_root: Folder of the videos, which ``file_name`` is in.
+        index: Number of the frame in the video, from 0.
+
+    Returns:
+        ``<root>/<video>/<frame>.png`` and, as SegAnyMo writes them,
+        ``<root>/<video>/sam2/mask_frames/view_0/<ttt>.png`` and, where a video is a view,
+        ``<root>/sam2/mask_frames/<video>/<ttt>.png``.
+    """
+    relative = os.path.relpath(file_name, image_root)
+    video, frame = os.path.split(relative)
+    name = f"{index:03d}.png"
+    frames = os.path.join("sam2", "mask_frames")
+    return [
+        os.path.join(root, video, os.path.splitext(frame)[0] + ".png"),
+        os.path.join(root, video, frames, "view_0", name),
+        os.path.join(root, frames, video, name),
+    ]
+
+
+def find_motion_mask(root: str, video: dict[str, Any], index: int) -> str | None:
+    """Path of the motion mask of a frame, or None where there is none."""
+    paths = candidate_paths(root, video["file_names"][index], video["image_root"], index)
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray | None:
+    """Motion mask of a frame, (H, W) bool, True where it moves; None where there is no file.
+
+    Args:
+        root: INPUT.MOTION_MASK_ROOT.
+        video: Dataset dict.
+        index: Frame.
+
+    Raises:
+        DataError: The file cannot be read, or has another size than the video.
+    """
+    path = find_motion_mask(root, video, index)
+    if path is None:
+        return None
+    try:
+        with Image.open(path) as image:
+            mask = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image) > 0
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: the motion mask cannot be read: {error}.") from error
+    if mask.ndim == 3:
+        mask = mask.any(-1)
+    size = (video["height"], video["width"])
+    if mask.shape != size:
+        raise DataError(f"{path}: expected a motion mask of the size {size}, got {mask.shape}.")
+    return mask
+
+
+def check_motion_masks(root: str, videos: Iterable[dict[str, Any]]) -> None:
+    """Say how many frames have motion masks.
+
+    Args:
+        root: INPUT.MOTION_MASK_ROOT.
+        videos: Dataset dicts.
+
+    Raises:
+        ConfigError: The folder does not exist, or has no mask of any frame; names where they were
+            looked for.
+    """
+    if not os.path.isdir(root):
+        raise ConfigError(
+            f"INPUT.MOTION_MASK_ROOT: the folder {os.path.abspath(root)} is not there."
+        )
+    found = total = 0
+    example: list[str] = []
+    for video in videos:
+        for index in range(video["length"]):
+            total += 1
+            found += find_motion_mask(root, video, index) is not None
+            example = example or candidate_paths(
+                root, video["file_names"][index], video["image_root"], index
+            )
+    if found == 0:
+        raise ConfigError(
+            f"INPUT.MOTION_MASK_ROOT: none of the {total} frames has a motion mask; looked for "
+            f"{', '.join(example)} and so on."
+        )
+    logger.info("%d of %d frames have motion masks.", found, total)

@@ -1,0 +1,203 @@
+"""Where the objects are, frame by frame: a small head whose mask biases the decoder's attention.
+
+After the dynamics-aware aggregator of PAGE-4D (arXiv:2510.17568), which hides moving regions from
+pose tokens; here the background is hidden from object queries.
+
+Shape letters: B clips, S frames of a clip, P tokens of a frame (special ones first, then the h x w
+patches), C channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+_MIN_TAU = 1e-3
+
+
+def _softplus_inverse(value: float) -> float:
+    """X with log(1 + e^x) = ``value`` > 0."""
+    return value + math.log(-math.expm1(-value))
+
+
+class SpatialMaskHead(nn.Module):
+    """Two depthwise convolutions and a product per patch; temperature and strength are learned.
+
+    The last layer starts at zero, so that all patches have the same bias, which attention ignores:
+    a model with the head starts as the model without it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        tau_init: float = 2.0,
+        alpha_init: float = 1.0,
+        bias_max: float = 0.5,
+        suppress: str = "background",
+        detach_input: bool = True,
+        hold: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            channels: C.
+            tau_init: Temperature that the logits are divided by, > 0.
+            alpha_init: Strength of the suppression, > 0.
+            bias_max: Largest amount taken off an attention logit, >= 0.
+            suppress: What the bias hides: "background", where the mask is off, or "dynamic", where
+                it is on.
+            detach_input: No gradient from the head to what it looks at.
+            hold: Steps at which the bias starts to fade and is gone (cosine); (0, 0): it stays.
+
+        Raises:
+            ValueError: A value is outside its range.
+        """
+        super().__init__()
+        if suppress not in ("background", "dynamic"):
+            raise ValueError(f"suppress is 'background' or 'dynamic', got {suppress!r}")
+        if tau_init <= 0 or alpha_init <= 0 or bias_max < 0:
+            raise ValueError(
+                "tau_init and alpha_init are above 0 and bias_max is at least 0, got "
+                f"{tau_init}, {alpha_init} and {bias_max}"
+            )
+        self.bias_max = bias_max
+        self.sign = -1.0 if suppress == "background" else 1.0
+        self.detach_input = detach_input
+        self.hold = hold
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.GELU(),
+            nn.Conv2d(channels, 1, 1),
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+        self.raw_tau = nn.Parameter(torch.tensor(_softplus_inverse(tau_init)))
+        self.raw_alpha = nn.Parameter(torch.tensor(_softplus_inverse(alpha_init)))
+        self.register_buffer("steps", torch.zeros(()))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, channels: int) -> SpatialMaskHead:
+        """Build the head of ``MODEL.SPATIAL_MASK`` for maps with ``channels`` channels."""
+        node = cfg.MODEL.SPATIAL_MASK
+        return cls(
+            channels,
+            tau_init=node.TAU_INIT,
+            alpha_init=node.ALPHA_INIT,
+            bias_max=node.BIAS_MAX,
+            suppress=node.SUPPRESS,
+            detach_input=node.DETACH_INPUT,
+            hold=(node.HOLD_START, node.HOLD_END),
+        )
+
+    @property
+    def tau(self) -> Tensor:
+        """Temperature, a scalar > 0."""
+        return F.softplus(self.raw_tau).clamp(min=_MIN_TAU)
+
+    @property
+    def alpha(self) -> Tensor:
+        """Strength, a scalar > 0."""
+        return F.softplus(self.raw_alpha)
+
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], patch_start: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask and attention bias of the tokens of B clips.
+
+        Args:
+            tokens: (B, S, P, C).
+            grid: (h, w), with P = patch_start + h * w.
+            patch_start: Special tokens of each frame, which come first; they are not suppressed.
+
+        Returns:
+            Mask logits (B * S, 1, h, w); what is added to the attention logits of each token as a
+            key (B, S * P), in [-bias_max, 0]; and which tokens are special (B, S * P), bool.
+
+        Raises:
+            ValueError: P does not fit the grid.
+        """
+        batch, frames, num_tokens, channels = tokens.shape
+        height, width = grid
+        if num_tokens != patch_start + height * width:
+            raise ValueError(
+                f"expected {patch_start} special and {height} x {width} patch tokens a frame, got "
+                f"tokens of shape {tuple(tokens.shape)}"
+            )
+        patches = tokens[:, :, patch_start:]
+        if self.detach_input:
+            patches = patches.detach()
+        maps = patches.reshape(-1, height * width, channels).transpose(1, 2)
+        m_logit = self.layers(maps.unflatten(2, grid))
+        bias = self.bias_of(m_logit).view(batch, frames, -1)
+        bias = F.pad(bias, (patch_start, 0))
+        is_special = torch.arange(num_tokens, device=tokens.device) < patch_start
+        row_mask = is_special.expand(batch, frames, -1).reshape(batch, -1)
+        return m_logit, bias.flatten(1), row_mask
+
+    def bias_of(self, m_logit: Tensor) -> Tensor:
+        """-bias_max * clamp(alpha * s, 0, 1), s = sigmoid(-m / tau) (background) or (+) (dynamic).
+
+        Args:
+            m_logit: Mask logits, any shape.
+
+        Returns:
+            Same shape, float32 at least, in [-bias_max, 0], times the schedule's factor.
+        """
+        logits = m_logit.to(torch.promote_types(m_logit.dtype, torch.float32))
+        hidden = torch.sigmoid(self.sign * logits / self.tau)
+        return -self.bias_max * self.fade() * (self.alpha * hidden).clamp(0, 1)
+
+    def fade(self) -> Tensor:
+        """Factor of the bias at this step: 1 to ``hold[0]``, then a cosine to 0 at ``hold[1]``."""
+        start, end = self.hold
+        if end <= 0:
+            return torch.ones_like(self.steps)
+        done = ((self.steps - start) / max(end - start, 1)).clamp(0, 1)
+        return (1 + torch.cos(math.pi * done)) / 2
+
+    def count_step(self) -> None:
+        """Count a training step, for the schedule."""
+        self.steps += 1
+
+
+def fold_frames(
+    m_logit: Tensor, num_clips: int, num_frames: int, num_views: int | None = None
+) -> Tensor:
+    """Mask logits with an axis for each of clips, frames and views.
+
+    Args:
+        m_logit: (B * S, 1, h, w), (B, S, h, w), (B, S, 1, h, w), (B, T, V, h, w) or (B, T, V, 1, h,
+            w), S = T without views and T * V, time first, with them.
+        num_clips: B.
+        num_frames: T.
+        num_views: V; None: there are none.
+
+    Returns:
+        (B, T, h, w), or (B, T, V, h, w) with views.
+
+    Raises:
+        ValueError: The shape is none of these; gives both.
+    """
+    views = num_views or 1
+    size = tuple(m_logit.shape[-2:])
+    merged = num_frames * views
+    known = {
+        (num_clips * merged, 1, *size),
+        (num_clips, merged, *size),
+        (num_clips, merged, 1, *size),
+        (num_clips, num_frames, views, *size),
+        (num_clips, num_frames, views, 1, *size),
+    }
+    if tuple(m_logit.shape) not in known:
+        raise ValueError(
+            f"mask logits of {num_clips} clips, {num_frames} frames and {num_views or 'no'} views "
+            f"have one of the shapes {sorted(known)}, got {tuple(m_logit.shape)}"
+        )
+    shape = (num_clips, num_frames) if num_views is None else (num_clips, num_frames, views)
+    return m_logit.reshape(*shape, *size)
