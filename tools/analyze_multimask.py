@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,12 @@ def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, An
             for kind, result in results.items():
                 evaluators[kind].process([sample], [result])
     logging.getLogger("maskfreevis_ext").setLevel(logging.WARNING)
-    ap = {kind: evaluator.evaluate()["segm"] for kind, evaluator in evaluators.items()}
+    ap = {kind: evaluator.evaluate().get("segm") for kind, evaluator in evaluators.items()}
+    if None in ap.values():
+        raise DataError(
+            f"{name} has nothing to compare with; name a data set with 'segmentations' in "
+            "DATASETS.TEST."
+        )
     return {
         "ap": {kind: {key: ap[kind][key] for key in ("AP", "AP50", "AP75")} for kind in ap},
         "rank_correlation": pairs.correlation(),
@@ -168,6 +174,13 @@ def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, An
         "mean_true_iou": float(np.mean(pairs.true)) if pairs.true else float("nan"),
         "pairs": len(pairs.true),
     }
+
+
+def without_nan(value: Any) -> Any:
+    """The report with null for figures that are not defined, as JSON wants it."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def run(args: argparse.Namespace) -> None:
@@ -191,7 +204,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.json:
         try:
-            Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            Path(args.json).write_text(json.dumps(without_nan(report), indent=2) + "\n", "utf-8")
         except OSError as error:
             raise DataError(f"{args.json}: cannot be written: {error.strerror}.") from error
 

@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write instances_train_masks.json, for the comparison with mask supervision",
     )
+    parser.add_argument(
+        "--mask-fraction",
+        type=float,
+        default=_DEFAULTS.mask_fraction,
+        help="also write instances_train_mixed.json, in which this share of the videos has masks",
+    )
     return parser
 
 
@@ -77,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             seed=args.seed,
             image_format=args.format,
             train_masks=args.train_masks,
+            mask_fraction=args.mask_fraction,
         )
         paths = make_synthetic(args.output, config)
     except MaskFreeError as error:

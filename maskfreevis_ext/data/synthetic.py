@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 
@@ -53,6 +54,8 @@ class SyntheticConfig:
         seed: Everything follows from it, >= 0.
         image_format: "jpg" or "png".
         train_masks: Also write ``instances_train_masks.json``, the training split with masks.
+        mask_fraction: Above 0: also write ``instances_train_mixed.json``, in which this share of
+            the videos, evenly spread, has masks.
     """
 
     num_train: int = 120
@@ -65,6 +68,7 @@ class SyntheticConfig:
     seed: int = 0
     image_format: str = "jpg"
     train_masks: bool = False
+    mask_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         checks = (
@@ -74,6 +78,7 @@ class SyntheticConfig:
             (max(self.height, self.width) <= 4096, "height and width must be <= 4096 pixels"),
             (1 <= self.min_objects <= self.max_objects, "objects must be 1 <= min <= max"),
             (self.seed >= 0, "seed must be >= 0"),
+            (0 <= self.mask_fraction <= 1, "mask_fraction must be in [0, 1]"),
             (self.image_format in ("jpg", "png"), 'image_format must be "jpg" or "png"'),
         )
         for is_good, text in checks:
@@ -358,15 +363,16 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
 
     ``<output>/{train,val}/JPEGImages/<video>/<frame>`` and the annotation files beside the two
     folders: ``train.json`` (boxes only), ``val.json`` (boxes and masks), and
-    ``instances_train_masks.json`` where ``config.train_masks`` asks for it.
+    ``instances_train_masks.json`` and ``instances_train_mixed.json`` where the config asks for
+    them.
 
     Args:
         output: Folder, made where it is absent. Files of the same names are overwritten.
         config: What to generate; the defaults where None.
 
     Returns:
-        Paths of the JSON files under "train", "val" and perhaps "train_masks", and of the image
-        roots under "train_images" and "val_images".
+        Paths of the JSON files under "train", "val" and perhaps "train_masks" and "train_mixed",
+        and of the image roots under "train_images" and "val_images".
     """
     config = config or SyntheticConfig()
     os.makedirs(output, exist_ok=True)
@@ -376,15 +382,33 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
         image_root = os.path.join(output, split, "JPEGImages")
         os.makedirs(image_root, exist_ok=True)
         paths[f"{split}_images"] = image_root
-        wants_masks = split == "val" or config.train_masks
+        wants_masks = split == "val" or config.train_masks or config.mask_fraction > 0
         content, with_masks = _make_split(config, split_index, count, image_root, wants_masks)
         if split == "val":
             content = with_masks
-        elif config.train_masks:
+        if split == "train" and config.train_masks:
             path = os.path.join(output, "instances_train_masks.json")
             paths["train_masks"] = _write_json(path, with_masks)
+        if split == "train" and config.mask_fraction > 0:
+            path = os.path.join(output, "instances_train_mixed.json")
+            mixed = _mix(content, with_masks, config.mask_fraction)
+            paths["train_mixed"] = _write_json(path, mixed)
         paths[split] = _write_json(os.path.join(output, f"{split}.json"), content)
     return paths
+
+
+def _mix(plain: dict, masked: dict, fraction: float) -> dict:
+    """A split in which ``fraction`` of the videos, evenly spread, has masks."""
+    chosen = {
+        video["id"]
+        for i, video in enumerate(plain["videos"])
+        if math.floor((i + 1) * fraction + 1e-9) > math.floor(i * fraction + 1e-9)
+    }
+    annotations = [
+        with_masks if with_masks["video_id"] in chosen else without
+        for without, with_masks in zip(plain["annotations"], masked["annotations"], strict=True)
+    ]
+    return {**plain, "annotations": annotations}
 
 
 def _make_split(

@@ -193,3 +193,14 @@ def test_one_frame_and_other_sizes_work(tmp_path):
     video = load_ytvis_json(paths["val"], paths["val_images"])[0]
     with Image.open(video["file_names"][0]) as image:
         assert image.size == (70, 50)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.2, 1), (0.5, 2), (1.0, 5)])
+def test_share_of_the_videos_has_masks(tmp_path: Path, fraction: float, expected: int) -> None:
+    config = SyntheticConfig(num_train=5, num_val=1, num_frames=2, mask_fraction=fraction)
+    paths = make_synthetic(str(tmp_path), config)
+    videos = load_ytvis_json(paths["train_mixed"], paths["train_images"])
+    assert sum(video["has_masks"] for video in videos) == expected
+    plain = load_ytvis_json(paths["train"], paths["train_images"])
+    assert [v["length"] for v in videos] == [v["length"] for v in plain]
+    assert "train_masks" not in paths

@@ -162,3 +162,77 @@ def test_state_of_a_mixed_precision_training_loads_without_a_gpu():
     step = TrainStep(model, [], torch.optim.SGD(model.parameters(), lr=0.5))
     step.load_state_dict({**step.state_dict(), "grad_scaler": {"scale": 2.0}})
     assert "grad_scaler" not in step.state_dict()
+
+
+class _Criterion:
+    """Weights of the terms as ``VideoSetCriterion`` has them."""
+
+    weights: dict[str, float] = {"loss_a": 4.0, "loss_b_c": 0.5, "loss_off": 0.0}  # noqa: RUF012
+
+
+class _Terms(nn.Module):
+    """The same terms at every step, times the only weight of the model, which is 1."""
+
+    terms: dict[str, float] = {  # noqa: RUF012
+        "loss_a": 8.0,
+        "loss_a_0": 6.0,
+        "loss_a_12": 2.0,
+        "loss_b_c": 3.0,
+        "loss_b_c_0": 0.0,
+        "loss_off": 0.0,
+        "loss_off_0": 0.0,
+        "loss_unknown": 5.0,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        return {name: self.w * value for name, value in self.terms.items()}
+
+
+class _Wrapped(nn.Module):
+    """A model in another, as in distributed training."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        return self.module(batch)
+
+
+def _written(model: nn.Module) -> dict[str, float]:
+    step = TrainStep(model, [[{}]], torch.optim.SGD(model.parameters(), lr=0.1))
+    step.iter = 0
+    with EventStorage(0) as storage:
+        step.run_step()
+    return {name: value for name, (value, _) in storage.latest().items()}
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_terms_are_written_without_their_weights_too(is_wrapped):
+    model = _Terms()
+    model.criterion = _Criterion()
+    latest = _written(_Wrapped(model) if is_wrapped else model)
+    raw = {name: value for name, value in latest.items() if name.startswith("raw/")}
+    assert raw == {
+        "raw/a": pytest.approx(2.0),
+        "raw/a_0": pytest.approx(1.5),
+        "raw/a_12": pytest.approx(0.5),
+        "raw/b_c": pytest.approx(6.0),
+        "raw/b_c_0": 0.0,
+    }
+    assert {name: latest[name] for name in _Terms.terms} == pytest.approx(_Terms.terms)
+    assert latest["total_loss"] == pytest.approx(24.0)
+
+
+@pytest.mark.parametrize("criterion", ["absent", None, nn.Identity()], ids=str)
+def test_model_without_weights_has_no_unweighted_terms(criterion):
+    model = _Terms()
+    if criterion != "absent":
+        model.criterion = criterion
+    latest = _written(model)
+    assert not any(name.startswith("raw/") for name in latest)
+    assert latest["loss_a"] == pytest.approx(8.0)
