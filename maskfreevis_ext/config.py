@@ -269,6 +269,10 @@ def _add_multimask_keys(cfg: CN) -> None:
     # Keep the ordinary mask where it is stable, else take the best of the others (SAM 2). False:
     # the highest predicted IoU of all.
     test.STABILITY = False
+    # Show another hypothesis than the ordinary mask only if its predicted IoU is higher by more
+    # than this. Trained from boxes the prediction is that of an IoU of boxes, which forgives much
+    # inside them.
+    test.MARGIN = 0.0
 
 
 def _add_spatial_mask_keys(cfg: CN) -> None:

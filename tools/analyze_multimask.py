@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskfreevis_ext.data.loaders import build_test_loader
-from maskfreevis_ext.data.rle import decode_rle
+from maskfreevis_ext.data.ytvis import object_masks
 from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
@@ -70,25 +70,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
     )
     return parser.parse_args(argv)
-
-
-def object_masks(video: dict[str, Any]) -> Tensor:
-    """Masks of a video's objects, (G, T, H, W) bool, empty where an object is absent."""
-    tracks = sorted(
-        {item["id"] for frame in video["annotations"] for item in frame if not item["iscrowd"]}
-    )
-    masks = np.zeros((len(tracks), video["length"], video["height"], video["width"]), dtype=bool)
-    for t, frame in enumerate(video["annotations"]):
-        for item in frame:
-            if item["iscrowd"]:
-                continue
-            if "segmentation" not in item:
-                raise DataError(
-                    f"video {video['video_id']}, frame {t}, annotation {item['id']}: a true IoU "
-                    "needs a mask, and there is only a box. Name a data set with 'segmentations'."
-                )
-            masks[tracks.index(item["id"]), t] = decode_rle(item["segmentation"])
-    return torch.from_numpy(masks)
 
 
 def overlaps(masks: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data.rle import MAX_SIDE, is_finite_number, segmentation_to_rle
+from maskfreevis_ext.data.rle import (
+    MAX_SIDE,
+    decode_rle,
+    is_finite_number,
+    segmentation_to_rle,
+)
 from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -508,3 +515,32 @@ def _check_inside(path: str, video: DatasetDict) -> None:
             f"{path} (video {video['video_id']}) is a link that leads out of the image root"
             f" {root}, to {real}. Put the frames there, or make the image root itself the link."
         )
+
+
+def object_masks(video: DatasetDict) -> torch.Tensor:
+    """Masks of a video's objects without crowds, by ascending track id.
+
+    Args:
+        video: A dict of ``load_ytvis_json``.
+
+    Returns:
+        (G, T, H, W), bool, empty where an object is absent.
+
+    Raises:
+        DataError: An object has only a box.
+    """
+    tracks = sorted(
+        {item["id"] for frame in video["annotations"] for item in frame if not item["iscrowd"]}
+    )
+    masks = np.zeros((len(tracks), video["length"], video["height"], video["width"]), dtype=bool)
+    for t, frame in enumerate(video["annotations"]):
+        for item in frame:
+            if item["iscrowd"]:
+                continue
+            if "segmentation" not in item:
+                raise DataError(
+                    f"video {video['video_id']}, frame {t}, annotation {item['id']}: a true IoU "
+                    "needs a mask, and there is only a box. Name a data set with 'segmentations'."
+                )
+            masks[tracks.index(item["id"]), t] = decode_rle(item["segmentation"])
+    return torch.from_numpy(masks)

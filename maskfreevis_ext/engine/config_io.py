@@ -240,6 +240,7 @@ RULES: dict[str, tuple[Callable, str]] = {
     "MODEL.MULTIMASK.IOU_TARGET": _is_one_of("box", "mask"),
     "MODEL.MULTIMASK.STABILITY_DELTA": _at_least(0),
     "MODEL.MULTIMASK.STABILITY_THRESH": _FRACTION,
+    "MODEL.MULTIMASK.TEST.MARGIN": _FRACTION,
     "MODEL.MULTIMASK.LOSS.MASK": _at_least(0),
     "MODEL.MULTIMASK.LOSS.DICE": _at_least(0),
     "MODEL.MULTIMASK.LOSS.IOU": _at_least(0),

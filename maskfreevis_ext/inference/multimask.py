@@ -32,6 +32,7 @@ class MultimaskInference:
     by_stability: bool = False
     stability_delta: float = 0.05
     stability_threshold: float = 0.98
+    margin: float = 0.0
 
     @classmethod
     def from_config(cls, cfg: Any) -> MultimaskInference:
@@ -44,6 +45,7 @@ class MultimaskInference:
             by_stability=node.TEST.STABILITY,
             stability_delta=node.STABILITY_DELTA,
             stability_threshold=node.STABILITY_THRESH,
+            margin=node.TEST.MARGIN,
         )
 
 
@@ -92,7 +94,7 @@ def rate_queries(
     stable = None
     if settings.by_stability:
         stable = stability(logits[:, 0], settings.stability_delta) >= settings.stability_threshold
-    choice = choose_hypothesis(ious, stable)
+    choice = choose_hypothesis(ious, stable, settings.margin)
     masks = logits.take_along_dim(choice[:, None, :, None, None], 1)[:, 0]
     presence = torch.ones_like(ious[:, 0]) if scores is None else scores.sigmoid()
     factor = presence.new_ones(len(kept))

@@ -49,7 +49,7 @@ def stability(mask_logits: Tensor, delta: float) -> Tensor:
     return torch.where(outer > 0, inner / outer.clamp(min=1), 1.0)
 
 
-def choose_hypothesis(ious: Tensor, stable: Tensor | None = None) -> Tensor:
+def choose_hypothesis(ious: Tensor, stable: Tensor | None = None, margin: float = 0.0) -> Tensor:
     """Hypothesis to show of each object in each frame.
 
     Args:
@@ -57,10 +57,11 @@ def choose_hypothesis(ious: Tensor, stable: Tensor | None = None) -> Tensor:
         stable: Whether hypothesis 0 is stable, (N, T), bool: it is taken where it is, and the best
             of the others where it is not (SAM 2's dynamic multimask). None: the best of all, and of
             equals the first.
+        margin: How much higher than that of hypothesis 0 an IoU must be; without ``stable``.
 
     Returns:
         (N, T), int64, in [0, M].
     """
     best_iou, best = ious[:, 1:].max(1)
-    keep = best_iou <= ious[:, 0] if stable is None else stable
+    keep = best_iou <= ious[:, 0] + margin if stable is None else stable
     return torch.where(keep, 0, best + 1)

@@ -122,3 +122,9 @@ def test_choose_hypothesis_equals_a_loop(objects: int, extra: int, frames: int) 
                 if given is not None:
                     expected = 0 if given[n, t] else rated.index(max(rated[1:]))
                 assert choice[n, t] == expected
+
+
+def test_another_mask_has_to_be_better_by_the_margin() -> None:
+    ious = torch.tensor([[[0.5, 0.5, 0.5], [0.55, 0.65, 0.2]]])
+    assert choose_hypothesis(ious, margin=0.1).tolist() == [[0, 1, 0]]
+    assert choose_hypothesis(ious).tolist() == [[1, 1, 0]]

@@ -96,6 +96,28 @@ def test_missing_test_set_is_told(options, capsys) -> None:
     assert line.startswith("ConfigError: DATASETS.TEST: expected a data set with masks")
 
 
+def test_data_set_without_annotations_is_told(options, tiny_videos, tmp_path, capsys) -> None:
+    content = json.loads((tiny_videos / "val.json").read_text())
+    del content["annotations"]
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps(content))
+    root = tiny_videos / "val" / "JPEGImages"
+    name = "analyze_without_annotations"
+    datasets = f"[['{name}', '{file}', '{root}']]"
+    line = _fails(
+        capsys,
+        "--opts",
+        *options,
+        "INPUT.DATASETS",
+        datasets,
+        "DATASETS.TEST",
+        f"('{name}',)",
+        "DATASETS.TRAIN",
+        "()",
+    )
+    assert line.startswith(f"DataError: {name} has nothing to compare with")
+
+
 def test_missing_weights_are_told(options, capsys) -> None:
     line = _fails(capsys, "--opts", *options, "MODEL.WEIGHTS", "")
     assert line.startswith("ConfigError: MODEL.WEIGHTS")
