@@ -57,7 +57,8 @@ class YTVISDatasetMapper:
     * ``gt_masks`` BitMasks (n, H, W): only where ``supervision`` is "mask"; empty where absent.
 
     With INPUT.MOTION_MASK_ROOT, in training, also ``motion_masks``: list of T bool tensors (H, W),
-    None where a frame has no file; None altogether for a clip without any.
+    None where a frame has no file; None altogether for a clip without any. With a spatial mask
+    head, ``valid_area``: bool (H, W), False where a rotation has turned in what is not the video.
 
     Randomness comes from numpy's global state, which Detectron2 seeds in every worker.
     """
@@ -74,6 +75,7 @@ class YTVISDatasetMapper:
         frame_range: int = 5,
         shuffle: bool = False,
         motion_mask_root: str = "",
+        marks_area: bool = False,
     ) -> None:
         """Set up the mapper.
 
@@ -86,6 +88,7 @@ class YTVISDatasetMapper:
             frame_range: Reach of the sampling window on each side, frames.
             shuffle: Frames in random order instead of sorted in time.
             motion_mask_root: Folder of motion masks; none if empty.
+            marks_area: Say which pixels come from the video, where a rotation leaves others.
         """
         checks = (
             ("INPUT.SUPERVISION", supervision in SUPERVISIONS, supervision, SUPERVISIONS),
@@ -104,6 +107,7 @@ class YTVISDatasetMapper:
         self.frame_range = frame_range
         self.shuffle = shuffle
         self.motion_mask_root = motion_mask_root
+        self.marks_area = marks_area
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -119,6 +123,7 @@ class YTVISDatasetMapper:
             "frame_range": cfg.INPUT.SAMPLING_FRAME_RANGE,
             "shuffle": cfg.INPUT.SAMPLING_FRAME_SHUFFLE,
             "motion_mask_root": cfg.INPUT.MOTION_MASK_ROOT,
+            "marks_area": cfg.MODEL.SPATIAL_MASK.ENABLED,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +157,10 @@ class YTVISDatasetMapper:
             )
             if self.motion_mask_root:
                 sample["motion_masks"] = self._motion_masks(dataset_dict, indices, transforms)
+            if self.marks_area:
+                whole = np.ones((dataset_dict["height"], dataset_dict["width"]), dtype=np.uint8)
+                area = np.ascontiguousarray(transforms.apply_segmentation(whole))
+                sample["valid_area"] = torch.from_numpy(area).bool()
         return sample
 
     def _motion_masks(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from maskfreevis_ext.errors import ConfigError, DataError
 
@@ -62,8 +62,10 @@ def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray
         return None
     try:
         with Image.open(path) as image:
-            mask = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image) > 0
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            has_alpha = "A" in image.getbands()
+            mask = np.asarray(image.convert("RGB") if has_alpha else image) > 0
+    # Pillow raises SyntaxError for some broken PNG files
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the motion mask cannot be read: {error}.") from error
     if mask.ndim == 3:
         mask = mask.any(-1)

@@ -247,7 +247,7 @@ RULES: dict[str, tuple[Callable, str]] = {
     "MODEL.MULTIMASK.LOSS.CLASS": _at_least(0),
     "MODEL.MULTIMASK.LOSS.FOCAL_GAMMA": _at_least(0),
     "MODEL.MULTIMASK.LOSS.OBJ_GAMMA": _at_least(0),
-    "MODEL.SPATIAL_MASK.TAU_INIT": _above(0),
+    "MODEL.SPATIAL_MASK.TAU_INIT": _above(0.001),
     "MODEL.SPATIAL_MASK.ALPHA_INIT": _above(0),
     "MODEL.SPATIAL_MASK.BIAS_MAX": _at_least(0),
     "MODEL.SPATIAL_MASK.SUPPRESS": _is_one_of("background", "dynamic"),

@@ -134,6 +134,8 @@ def make_hypotheses(
     anchor = at_least_float32(anchor) + 0 * (embeddings.sum() + ious.sum())
     if scores is not None:
         anchor = anchor + 0 * scores.sum()
+    if len(clips) == 0:  # else the masks give the features their gradient
+        anchor = anchor + mask_features[..., :0].sum()
     is_matched = (queries >= 0).to(logits.dtype)
     ious = ious.transpose(1, 2)
     return Hypotheses(

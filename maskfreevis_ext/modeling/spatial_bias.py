@@ -73,7 +73,10 @@ class SpatialBias(nn.Module):
                 there, or HOLD_END comes before HOLD_START.
         """
         node = cfg.MODEL.SPATIAL_MASK
-        levels = list(cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES)
+        # coarse first, like the maps of the pixel decoder, in whatever order they are named
+        levels = sorted(
+            cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES, reverse=True
+        )
         if node.IN_LEVEL not in levels:
             raise ConfigError(
                 f"MODEL.SPATIAL_MASK.IN_LEVEL is one of {levels} "
@@ -87,14 +90,14 @@ class SpatialBias(nn.Module):
                 f"MODEL.SPATIAL_MASK.LAYERS: expected layers 0 to {num_layers - 1} "
                 f"(MODEL.MASK_FORMER.DEC_LAYERS - 2), got {wrong}"
             )
-        if 0 < node.HOLD_END < node.HOLD_START:
+        if node.HOLD_END < node.HOLD_START:
             raise ConfigError(
                 f"MODEL.SPATIAL_MASK.HOLD_END: expected {node.HOLD_START} (HOLD_START) or more, "
                 f"got {node.HOLD_END}"
             )
         return cls(
             SpatialMaskHead.from_config(cfg, channels),
-            in_level=len(levels) - 1 - levels.index(node.IN_LEVEL),
+            in_level=levels.index(node.IN_LEVEL),
             num_layers=num_layers,
             layers=node.LAYERS,
             gated=node.ROWS == "gate",

@@ -159,7 +159,7 @@ class SpatialMaskHead(nn.Module):
         if end <= 0:
             return torch.ones_like(self.steps)
         done = ((self.steps - start) / max(end - start, 1)).clamp(0, 1)
-        return (1 + torch.cos(math.pi * done)) / 2
+        return torch.where(self.steps >= end, 0.0, (1 + torch.cos(math.pi * done)) / 2)
 
     def count_step(self) -> None:
         """Count a training step, for the schedule."""

@@ -48,7 +48,8 @@ def build_spatial_targets(
     object is all background; any other has boxes only.
 
     Args:
-        batched_inputs: B dicts of the mapper.
+        batched_inputs: B dicts of the mapper; ``valid_area`` (H', W') may say which of their pixels
+            are the video's.
         targets: B dicts of ``build_targets``.
         image_size: (H, W) of the padded input.
         stride: Pixels per cell of the targets.
@@ -80,7 +81,11 @@ def build_spatial_targets(
         else:
             box_frames[clip] = True
     sizes = [tuple(sample["image"][0].shape[-2:]) for sample in batched_inputs]
-    inside = valid_cells(sizes, size, stride, device)[:, None].expand_as(masks)
+    inside = valid_cells(sizes, size, stride, device)
+    for area, sample in zip(inside, batched_inputs, strict=True):
+        if "valid_area" in sample:
+            area &= _shrink(sample["valid_area"].to(device)[None], image_size, stride)[0]
+    inside = inside[:, None].expand_as(masks)
     valid = inside & known[..., None, None]
 
     def with_views(x: Tensor) -> Tensor:

@@ -352,3 +352,20 @@ def test_frames_of_other_colour_modes_are_converted(tmp_path, mode):
     image = read_frame(video, 0, "RGB")
     assert image.shape == (HEIGHT, WIDTH, 3)
     assert image.dtype == np.uint8
+
+
+def test_area_of_the_video_is_told_where_a_head_asks_for_it(videos):
+    video = videos[0]
+    assert "valid_area" not in _mapper()(video)
+    on = ("MODEL.SPATIAL_MASK.ENABLED", True)
+    sample = _mapper(*on)(video)
+    assert sample["valid_area"].shape == sample["image"][0].shape[1:]
+    assert bool(sample["valid_area"].all())
+    rotating = ("INPUT.AUGMENTATIONS", ["rotation"], "INPUT.SUPERVISION", "mask")
+    np.random.seed(3)
+    sample = _mapper(*on, *rotating)(video)
+    outside = ~sample["valid_area"]
+    assert bool(outside.any())
+    for frame in sample["image"]:  # what is turned in is black
+        assert float((frame[:, outside] == 0).float().mean()) > 0.9
+    assert "valid_area" not in _mapper(*on, is_train=False)(video)

@@ -17,6 +17,7 @@ from maskfreevis_ext.losses.spatial_mask import (
     compute_mask_supervision_loss,
 )
 from maskfreevis_ext.modeling import reduce
+from tests.helpers.configs import base_cfg
 
 PLAIN = SpatialMaskLossSettings()
 EVERYTHING = SpatialMaskLossSettings(
@@ -465,11 +466,12 @@ def _config(**changes: object) -> SimpleNamespace:
 def test_settings_are_read_from_the_config() -> None:
     assert SpatialMaskLossSettings.from_config(_config()) == PLAIN
     changes = {"weight": 2.0, "dice": 1.0, "use_tv": True, "tv_weight": 0.3, "use_temporal": True}
-    changes |= {"box_mode": "weak", "box_negatives": False, "pos_weight": "auto"}
+    changes |= {"box_mode": "weak", "box_negatives": False, "pos_weight": 2.5}
     read = SpatialMaskLossSettings.from_config(
         _config(**{k.upper(): v for k, v in changes.items()})
     )
     assert dataclasses.asdict(read) == changes
-    assert SpatialMaskLossSettings.from_config(_config(POS_WEIGHT="2.5")).pos_weight == 2.5
-    with pytest.raises(ValueError, match=r"LOSS\.POS_WEIGHT .* got 'much'"):
-        SpatialMaskLossSettings.from_config(_config(POS_WEIGHT="much"))
+    assert SpatialMaskLossSettings.from_config(_config(POS_WEIGHT=0.0)).pos_weight == "auto"
+    with pytest.raises(ValueError, match=r"LOSS\.POS_WEIGHT .* got -1"):
+        SpatialMaskLossSettings.from_config(_config(POS_WEIGHT=-1))
+    assert SpatialMaskLossSettings.from_config(base_cfg()) == SpatialMaskLossSettings()
