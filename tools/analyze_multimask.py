@@ -112,7 +112,8 @@ def analyze_video(
         of_own = iou[torch.arange(len(own)), :, own]  # (N, M + 1, T)
         best = of_own.argmax(1)
         chosen = hypotheses.take_along_dim(best[:, None, :, None, None], 1)[:, 0]
-        oracle = chosen & is_present[own][..., None, None]
+        # the same frames are empty as in what is shown
+        oracle = chosen & shown.flatten(2).any(-1)[..., None, None]
         for target, query in enumerate(track_iou.argmax(0).tolist()):
             if own[query] == target:
                 frames = is_present[target]

@@ -16,7 +16,7 @@ from detectron2.data import (
 )
 
 from maskfreevis_ext.data.builtin import register_from_config
-from maskfreevis_ext.data.mappers import YTVISDatasetMapper
+from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision
 from maskfreevis_ext.data.motion_masks import check_motion_masks
 from maskfreevis_ext.data.ytvis import DatasetDict, check_images
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -207,11 +207,32 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
         )
     check_supervision(cfg.INPUT.SUPERVISION, videos)
     check_images(videos)
-    if cfg.INPUT.MOTION_MASK_ROOT:
-        check_motion_masks(cfg.INPUT.MOTION_MASK_ROOT, videos)
+    if cfg.MODEL.SPATIAL_MASK.ENABLED:
+        _check_spatial_supervision(cfg, videos)
     if cfg.INPUT.SUPERVISION == "box":
         _drop_masks(videos)
     return videos
+
+
+def _check_spatial_supervision(cfg: CfgNode, videos: list[DatasetDict]) -> None:
+    """Look at what the spatial mask head can learn from, and warn where that is nothing.
+
+    Raises:
+        ConfigError: INPUT.MOTION_MASK_ROOT has no mask.
+    """
+    loss = cfg.MODEL.SPATIAL_MASK.LOSS
+    if cfg.INPUT.MOTION_MASK_ROOT:
+        check_motion_masks(cfg.INPUT.MOTION_MASK_ROOT, videos)
+        return
+    num_masks = sum(clip_supervision(cfg.INPUT.SUPERVISION, video) == "mask" for video in videos)
+    logger.info("%d of %d videos teach the spatial mask head by masks.", num_masks, len(videos))
+    if loss.ENABLED and loss.BOX_MODE == "skip" and num_masks == 0:
+        logger.warning(
+            "Nothing supervises the spatial mask head: no video gives masks (INPUT.SUPERVISION %s),"
+            " INPUT.MOTION_MASK_ROOT is empty, and MODEL.SPATIAL_MASK.LOSS.BOX_MODE is skip. It"
+            " finds its mask by the attention alone.",
+            cfg.INPUT.SUPERVISION,
+        )
 
 
 def build_train_loader(cfg: CfgNode) -> VisibleErrors:

@@ -17,7 +17,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augmentation
-from maskfreevis_ext.data.motion_masks import read_motion_mask
+from maskfreevis_ext.data.motion_masks import find_motion_mask, read_motion_mask
 from maskfreevis_ext.data.rle import decode_rle
 from maskfreevis_ext.data.sampling import sample_clip
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ class YTVISDatasetMapper:
     * ``gt_masks`` BitMasks (n, H, W): only where ``supervision`` is "mask"; empty where absent.
 
     With INPUT.MOTION_MASK_ROOT, in training, also ``motion_masks``: list of T bool tensors (H, W),
-    None where a frame has no file; None altogether for a clip without any. With a spatial mask
+    None where a frame has no file; None altogether for a video without any. With a spatial mask
     head, ``valid_area``: bool (H, W), False where a rotation has turned in what is not the video.
 
     Randomness comes from numpy's global state, which Detectron2 seeds in every worker.
@@ -108,6 +108,7 @@ class YTVISDatasetMapper:
         self.shuffle = shuffle
         self.motion_mask_root = motion_mask_root
         self.marks_area = marks_area
+        self._has_motion: dict[tuple[int, str], bool] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -122,7 +123,9 @@ class YTVISDatasetMapper:
             "num_frames": cfg.INPUT.SAMPLING_FRAME_NUM,
             "frame_range": cfg.INPUT.SAMPLING_FRAME_RANGE,
             "shuffle": cfg.INPUT.SAMPLING_FRAME_SHUFFLE,
-            "motion_mask_root": cfg.INPUT.MOTION_MASK_ROOT,
+            "motion_mask_root": (
+                cfg.INPUT.MOTION_MASK_ROOT if cfg.MODEL.SPATIAL_MASK.ENABLED else ""
+            ),
             "marks_area": cfg.MODEL.SPATIAL_MASK.ENABLED,
         }
 
@@ -166,10 +169,15 @@ class YTVISDatasetMapper:
     def _motion_masks(
         self, video: dict[str, Any], indices: Sequence[int], transforms: T.TransformList
     ) -> list[torch.Tensor | None] | None:
-        """Motion masks of a clip, (H, W) bool or None each; None for a clip without any."""
-        masks = [read_motion_mask(self.motion_mask_root, video, index) for index in indices]
-        if all(mask is None for mask in masks):
+        """Motion masks of a clip, (H, W) bool or None each; None for a video without any."""
+        key = video["video_id"], video["file_names"][0]
+        if key not in self._has_motion:
+            self._has_motion[key] = any(
+                find_motion_mask(self.motion_mask_root, video, t) for t in range(video["length"])
+            )
+        if not self._has_motion[key]:
             return None
+        masks = [read_motion_mask(self.motion_mask_root, video, index) for index in indices]
         return [
             None
             if mask is None

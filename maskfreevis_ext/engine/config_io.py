@@ -185,6 +185,10 @@ def _at_least(low: float) -> tuple[Callable[[float], bool], str]:
     return (lambda v: v >= low), f"at least {low}"
 
 
+def _at_most(high: float) -> tuple[Callable[[float], bool], str]:
+    return (lambda v: v <= high), f"at most {high}"
+
+
 def _above(low: float) -> tuple[Callable[[float], bool], str]:
     return (lambda v: v > low), f"more than {low}"
 
@@ -245,6 +249,8 @@ RULES: dict[str, tuple[Callable, str]] = {
     "MODEL.MULTIMASK.LOSS.DICE": _at_least(0),
     "MODEL.MULTIMASK.LOSS.IOU": _at_least(0),
     "MODEL.MULTIMASK.LOSS.CLASS": _at_least(0),
+    "MODEL.MULTIMASK.LOSS.FOCAL_ALPHA": _at_most(1),
+    "MODEL.MULTIMASK.LOSS.OBJ_ALPHA": _at_most(1),
     "MODEL.MULTIMASK.LOSS.FOCAL_GAMMA": _at_least(0),
     "MODEL.MULTIMASK.LOSS.OBJ_GAMMA": _at_least(0),
     "MODEL.SPATIAL_MASK.TAU_INIT": _above(0.001),

@@ -199,7 +199,7 @@ def check_test_files(cfg: CfgNode) -> None:
 
 
 def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
-    """Set the criterion's warm-up counter, which comes with the weights, to this training's.
+    """Set the counters of warm-ups and schedules, which come with the weights, to this training's.
 
     Args:
         model: The model, wrapped for several processes or not.
@@ -207,8 +207,11 @@ def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
     """
     model = getattr(model, "module", model)
     counter = getattr(getattr(model, "criterion", None), "_iter", None)
-    if isinstance(counter, torch.Tensor):
-        counter.fill_(iteration)
+    spatial = getattr(getattr(model, "sem_seg_head", None), "predictor", None)
+    steps = getattr(getattr(getattr(spatial, "spatial_bias", None), "head", None), "steps", None)
+    for tensor in (counter, steps):
+        if isinstance(tensor, torch.Tensor):
+            tensor.fill_(iteration)
 
 
 class _WithoutUserErrors(logging.Filter):

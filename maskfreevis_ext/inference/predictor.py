@@ -63,7 +63,7 @@ class VideoPredictor:
         Returns:
             ``image_size`` (H, W), ``pred_scores`` list of float, ``pred_labels`` list of int
             (contiguous, from 0) and ``pred_masks`` list of bool CPU tensors [T,H,W]. The surest
-            track comes first.
+            track comes first. With a spatial mask head also ``dynamic_mask``, uint8 [T,H,W].
 
         Raises:
             DataError: There is no frame.
@@ -89,8 +89,10 @@ class VideoPredictor:
         order = sorted(
             range(len(prediction["pred_scores"])), key=lambda i: -prediction["pred_scores"][i]
         )
+        extra = {key: prediction[key] for key in ("dynamic_mask",) if key in prediction}
         return {
             "image_size": size,
+            **extra,
             **{
                 key: [prediction[key][i] for i in order]
                 for key in ("pred_scores", "pred_labels", "pred_masks")

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskfreevis_ext.ops.reduce import mean_over_ranks
+
 #: Names of the lists in ``outs_batch``.
 MASKS_KEY = "multistep_pred_multimasks_high_res"
 IOUS_KEY = "multistep_pred_ious"
@@ -287,9 +289,6 @@ def _normalizer(num_objects: Tensor | float | None, num_local: int, device: torc
     """What the sums are divided by, >= 1."""
     if num_objects is not None:
         return torch.as_tensor(num_objects, device=device).clamp(min=1)
-    # not at the top: ``modeling`` imports the losses
-    from maskfreevis_ext.modeling.reduce import mean_over_ranks
-
     return mean_over_ranks(torch.tensor(float(num_local), device=device)).clamp(min=1)
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.ops.reduce import mean_over_ranks, send
 
 from .point_mask import point_dice
 
@@ -48,6 +49,16 @@ class SpatialMaskLossSettings:
     box_mode: str = "skip"
     box_negatives: bool = True
     pos_weight: float | str = 1.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term."""
+        return {
+            "loss_spatial_mask": self.weight,
+            "loss_spatial_box": self.weight,
+            "loss_spatial_tv": self.tv_weight * _TV_SHARE,
+            "loss_spatial_temporal": self.tv_weight * _TEMPORAL_SHARE,
+        }
 
     def __post_init__(self) -> None:
         for name in ("weight", "dice", "tv_weight"):
@@ -148,9 +159,6 @@ def _shared(counts: dict[str, Tensor]) -> dict[str, Tensor]:
 
     The names must depend on the settings only: every rank has to send the same number of counts.
     """
-    # Here and not at the top: modeling imports losses.
-    from maskfreevis_ext.modeling.reduce import mean_over_ranks
-
     means = mean_over_ranks(torch.stack([count.float() for count in counts.values()]))
     return dict(zip(counts, torch.where(means > 0, means, 1.0), strict=True))
 
@@ -225,7 +233,7 @@ def _stack_boxes(boxes: Sequence[Tensor], logits: Tensor) -> tuple[Tensor, Tenso
     x0, y0, x1, y1 = torch.cat(list(boxes)).to(logits.device, torch.float32).unbind(-1)
     columns, rows = _axis_range(x0, x1, width), _axis_range(y0, y1, height)
     area = rows[:, :, None] & columns[:, None, :]
-    return area, torch.tensor(frame, device=logits.device)
+    return area, send(torch.tensor(frame), logits.device)
 
 
 def _mean_cost_of_best(logits: Tensor, inside: Tensor, dim: int) -> Tensor:
@@ -384,7 +392,7 @@ def _weighted_losses(
     if config.pos_weight == "auto":
         pos_weight = (counts["negative"] / counts["positive"]).clamp(*_AUTO_POS_WEIGHT)
     else:
-        pos_weight = logits.new_tensor(config.pos_weight)
+        pos_weight = logits.new_full((), config.pos_weight)
     pixels = torch.as_tensor(counts["valid"] if num_valid is None else num_valid).clamp(min=1)
     mask_loss = _bce_sum(logits, labels, valid, pos_weight) / pixels.to(logits.device)
     if config.dice > 0:

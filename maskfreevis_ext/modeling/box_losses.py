@@ -24,6 +24,7 @@ from maskfreevis_ext.losses.listed import (
 from maskfreevis_ext.losses.projection import projection_loss
 from maskfreevis_ext.ops.boxes import box_profiles, mask_projections, masks_to_boxes
 from maskfreevis_ext.ops.neighbors import Offset, grid_offsets, half_offsets, pair_slices
+from maskfreevis_ext.ops.reduce import mean_over_ranks
 from maskfreevis_ext.ops.similarity import (
     frame_pairs,
     lab_map,
@@ -33,8 +34,6 @@ from maskfreevis_ext.ops.similarity import (
     spatial_edges,
     valid_cells,
 )
-
-from .reduce import mean_over_ranks
 
 _PAIRS_AT_ONCE = 16  # frame pairs whose distances are held at a time; matches are 4x smaller
 
@@ -252,7 +251,7 @@ def box_costs(
         weights: Weight of each of the three terms.
 
     Returns:
-        (K, N). Normalised by the objects of this process alone; it orders the masks of an object.
+        (K, N). Normalised over all ranks, each of which calls this or ``no_box_costs``.
     """
     rows, cols = box_profiles(boxes, mask_logits.shape[-2:], stride)
     projection = projection_loss(
@@ -260,11 +259,10 @@ def box_costs(
     ).sum(-1)
     box_maps = rows[..., :, None] * cols[..., None, :]
     by_object = _costs_listed if mask_logits.device.type == "cpu" else _costs_dense
-    spatial, temporal = by_object(mask_logits, box_maps, clips, affinities, settings)
+    spatial, temporal, num_frames = by_object(mask_logits, box_maps, clips, affinities, settings)
     scale = settings.temporal_scale * warmup_factor(iteration, settings.temporal_warmup)
     if settings.temporal_norm_pairs and affinities.pairs:
         scale = scale * (settings.temporal_norm_pairs / len(affinities.pairs))
-    num_frames = max(boxes.shape[0] * boxes.shape[1], 1)
     return (
         weights["loss_mask_proj"] * projection / num_frames
         + weights["loss_bound"] * spatial * warmup_factor(iteration, settings.pairwise_warmup)
@@ -278,13 +276,14 @@ def _costs_dense(
     clips: Tensor,
     affinities: Affinities,
     settings: BoxLossSettings,
-) -> tuple[Tensor, Tensor]:
-    """Normalised spatial and temporal term of each object on whole maps, (K, N) each."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised terms on whole maps, (K, N) each, and the normaliser of the projection."""
     spatial, spatial_weight, temporal, temporal_weight = _dense_sums(
         mask_logits, box_maps, clips, affinities, settings
     )
-    temporal = (temporal / temporal_weight.sum(0).clamp(min=1)).sum(-1)
-    return spatial / spatial_weight.sum().clamp(min=1), temporal
+    normalizers = _cost_normalizers(box_maps, spatial_weight.sum(), temporal_weight.sum(0))
+    temporal = (temporal / normalizers[2:]).sum(-1)
+    return spatial / normalizers[1], temporal, normalizers[0]
 
 
 def _costs_listed(
@@ -293,14 +292,42 @@ def _costs_listed(
     clips: Tensor,
     affinities: Affinities,
     settings: BoxLossSettings,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """``_costs_dense`` over lists of the pairs that count."""
     spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
+    spatial_weight = _listed_spatial_weight(spatial, affinities, clips, box_maps)
     temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
-    spatial.weight.div_(spatial.weight.sum().clamp(min=1))
-    temporal.weight.div_(temporal_weight.clamp(min=1).index_select(0, pair_of))
+    normalizers = _cost_normalizers(box_maps, spatial_weight, temporal_weight)
+    spatial.weight.div_(normalizers[1])
+    temporal.weight.div_(normalizers[2:].index_select(0, pair_of))
     sums = listed_sums_by_object(mask_logits, [spatial, temporal])
-    return sums[0], sums[1]
+    return sums[0], sums[1], normalizers[0]
+
+
+def _cost_normalizers(box_maps: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """``_normalizers`` of one output at which all objects are matched, (2 + E,)."""
+    num_frames = spatial.new_full((1,), float(box_maps.shape[0] * box_maps.shape[1]))
+    return _normalizers(num_frames, spatial.view(1), temporal[None])[0]
+
+
+def no_box_costs(mask_logits: Tensor, settings: BoxLossSettings) -> None:
+    """Take part in the reduction of ``box_costs`` without objects.
+
+    Args:
+        mask_logits: (..., T, h, w).
+        settings: Those of ``box_costs``.
+    """
+    num_pairs = len(frame_pairs(settings.temporal_pairs, mask_logits.shape[-3]))
+    mean_over_ranks(mask_logits.new_zeros(1, 2 + num_pairs))
+
+
+def _listed_spatial_weight(
+    spatial: CellPairs, affinities: Affinities, clips: Tensor, box_maps: Tensor
+) -> Tensor:
+    """Weight of the spatial term: that of the list, and of neighbours outside where they count."""
+    if affinities.outside is None:
+        return spatial.weight.sum()
+    return spatial.weight.sum() + (affinities.outside[clips] * box_maps).sum()
 
 
 def _normalizers(num_frames: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
@@ -399,9 +426,7 @@ def _pairwise_listed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``_pairwise_dense`` over lists of the pairs that count; every object is matched."""
     spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
-    spatial_weight = spatial.weight.sum()
-    if affinities.outside is not None:
-        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum()
+    spatial_weight = _listed_spatial_weight(spatial, affinities, clips, box_maps)
     temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
     normalizers = _normalizers(
         num_frames,
@@ -445,13 +470,15 @@ def _temporal_list(
     map_size = box_maps.shape[-2:]
     region = box_maps.sum(1) >= 1
     planes = affinities.matches.shape[1:3]  # (E, R)
-    flat = torch.arange(planes.numel() * map_size.numel(), device=region.device)
-    flat = flat.view(*planes, *map_size)
+    cells = torch.arange(map_size.numel(), device=region.device).view(map_size)
+    starts = torch.arange(planes.numel(), device=region.device).view(*planes, 1, 1)
+    starts = starts * map_size.numel()
     chosen = []
     for index, (x0, y0, x1, y1) in enumerate(masks_to_boxes(region).long().tolist()):
         window = (..., slice(y0, y1), slice(x0, x1))
         counts = affinities.matches[clips[index]][window] & region[index][window]
-        chosen.append(flat[window].masked_select(counts).add_(index * flat.numel()))
+        flat = starts + (cells[window] + index * planes.numel() * map_size.numel())
+        chosen.append(flat.masked_select(counts))
     chosen = torch.cat(chosen)  # flat indices in (N, E, R, h, w)
     plane = chosen.div(map_size.numel(), rounding_mode="floor")
     first, second, pair = (

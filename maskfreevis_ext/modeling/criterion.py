@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.losses.point_mask import point_bce, point_dice
 from maskfreevis_ext.ops.points import sample_points, uncertain_point_coords
+from maskfreevis_ext.ops.reduce import mean_over_ranks, send
 
 from .box_losses import (
     Affinities,
@@ -22,6 +23,7 @@ from .box_losses import (
     box_costs,
     box_losses,
     compute_affinities,
+    no_box_costs,
     no_box_losses,
 )
 from .matched_masks import (
@@ -34,7 +36,6 @@ from .matched_masks import (
 from .matcher import Match, VideoHungarianMatcher
 from .multimask_head import MultimaskHead
 from .multimask_losses import Hypotheses, MultimaskLosses, make_hypotheses, shrink_masks
-from .reduce import mean_over_ranks
 
 #: Terms that the multimask head adds.
 MULTIMASK_LOSS_NAMES = ("loss_iou", "loss_class")
@@ -194,7 +195,7 @@ class VideoSetCriterion(nn.Module):
             self._iter += 1
         queries = query_of_object(matches, targets)
         all_matched = bool((queries >= 0).all())
-        queries = queries.to(frames.device)
+        queries = send(queries, frames.device)
         losses = {"loss_ce": self._class_loss(layers, targets, queries)}
         with_masks = [i for i, target in enumerate(targets) if "masks" in target]
         with_boxes = [i for i, target in enumerate(targets) if "masks" not in target]
@@ -251,11 +252,13 @@ class VideoSetCriterion(nn.Module):
         if not clips:
             return None
         stride = frames.shape[-2] // layers[0]["pred_masks"].shape[-2]
-        chosen = slice(None) if len(clips) == len(frames) else clips  # no copy of a whole batch
+        chosen = slice(None)  # no copy of a whole batch
+        if len(clips) < len(frames):
+            chosen = send(torch.tensor(clips), frames.device)
         affinities = compute_affinities(
             frames[chosen], [frame_sizes[clip] for clip in clips], stride, self.box_settings
         )
-        own = clip_of_object([targets[clip] for clip in clips]).to(frames.device)
+        own = send(clip_of_object([targets[clip] for clip in clips]), frames.device)
         boxes = torch.cat([targets[clip]["boxes"] for clip in clips])
         is_present = (boxes[..., 2:] > boxes[..., :2]).all(-1)
         return BoxScene(boxes, is_present, own, affinities, stride)
@@ -285,7 +288,7 @@ class VideoSetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of the best of several masks of each object, and of all ratings, each (K,)."""
         logits = hypotheses.logits
-        count = mean_over_ranks(logits.new_tensor(float(logits.shape[2]))).clamp(min=1)
+        count = mean_over_ranks(logits.new_full((), float(logits.shape[2]))).clamp(min=1)
         stride = 1
         masks = [targets[clip]["masks"] for clip in with_masks]
         if masks:
@@ -296,9 +299,10 @@ class VideoSetCriterion(nn.Module):
         losses = self.multimask.of_masks(of_masks, small, count)
 
         of_boxes = hypotheses.of_clips(with_boxes)
-        best = torch.zeros(of_boxes.logits.shape[0], of_boxes.logits.shape[2], dtype=torch.int64)
-        best = best.to(logits.device)
-        if scene is not None:
+        if scene is None:
+            best = logits.new_zeros(logits.shape[0], 0, dtype=torch.int64)
+            no_box_costs(logits, self.box_settings)
+        else:
             boxes = scene.boxes.to(logits.dtype)
             costs = box_costs(
                 of_boxes.logits.flatten(0, 1),
@@ -323,7 +327,7 @@ class VideoSetCriterion(nn.Module):
         """Point-sampled BCE and Dice of the objects of the clips with masks, each (K,)."""
         logits = matched.logits
         num_objects = logits.shape[1]
-        count = mean_over_ranks(logits.new_tensor(float(num_objects))).clamp(min=1)
+        count = mean_over_ranks(logits.new_full((), float(num_objects))).clamp(min=1)
         if num_objects == 0:
             zero = logits.flatten(1).sum(1)
             return {"loss_mask": zero, "loss_dice": zero}

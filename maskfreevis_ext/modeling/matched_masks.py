@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskfreevis_ext.ops.reduce import send
+
 from .matcher import Match
 
 
@@ -56,8 +58,8 @@ class MatchedMasks:
         if len(columns) == 0:  # the gradient of a slice would be as large as the whole
             logits = self.logits.detach()[:, :0] + self.anchor.view(-1, 1, 1, 1, 1)
         else:
-            logits = self.logits.index_select(1, columns.to(self.logits.device))
-        is_matched = self.is_matched[:, columns.to(self.is_matched.device)]
+            logits = self.logits.index_select(1, send(columns, self.logits.device))
+        is_matched = self.is_matched[:, send(columns, self.is_matched.device)]
         return MatchedMasks(logits, is_matched, self.clips[columns], self.anchor)
 
 
@@ -72,7 +74,7 @@ def of_queries(
         queries: (K, N); -1, "no query", gives that of query 0.
         clips: Clip of each object, (N,).
     """
-    index = clips.to(queries.device)
+    index = send(clips, queries.device)
     of_layers = [
         layer[name][index, query] for layer, query in zip(layers, queries.clamp(min=0), strict=True)
     ]

@@ -60,6 +60,8 @@ class MultimaskHead(nn.Module):
         for head in filter(None, (self.iou_head, self.object_score_head)):
             nn.init.zeros_(head.layers[-1].weight)
             nn.init.zeros_(head.layers[-1].bias)
+        if not iou_sigmoid:  # the middle, as with it
+            nn.init.constant_(self.iou_head.layers[-1].bias, 0.5)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultimaskHead:

@@ -22,6 +22,7 @@ from maskfreevis_ext.losses.multimask import (
 )
 from maskfreevis_ext.ops.boxes import box_profiles, boxes_from_projections, mask_projections
 from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, pool_features
+from maskfreevis_ext.ops.reduce import send
 
 from .matched_masks import MatchedMasks, ProductGradient, at_least_float32, of_queries
 from .multimask_head import MultimaskHead
@@ -64,7 +65,7 @@ class Hypotheses:
         columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
         if len(columns) == len(self.clips):
             return self
-        there = columns.to(self.logits.device)
+        there = send(columns, self.logits.device)
         return replace(
             self,
             logits=self.logits.index_select(2, there),
@@ -124,7 +125,7 @@ def make_hypotheses(
     with torch.no_grad():
         logits[:, 0] = masks
         for clip in clips.unique().tolist():
-            rows = (clips == clip).nonzero()[:, 0].to(logits.device)
+            rows = send((clips == clip).nonzero()[:, 0], logits.device)
             features = mask_features[clip]
             extra = embeddings[:, 1:, rows] @ features.flatten(1)
             logits[:, 1:, rows] = extra.unflatten(-1, features.shape[1:])
@@ -144,7 +145,7 @@ def make_hypotheses(
 
 
 @torch.no_grad()
-def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> Tensor:
+def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """IoU of the tight boxes of masks with given boxes, both in whole cells.
 
     Args:
@@ -153,7 +154,8 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> Tensor:
         stride: Pixels per cell.
 
     Returns:
-        (..., N, T), in [0, 1]; 0 where either is empty.
+        (..., N, T), in [0, 1]; 0 where either is empty. And whether the given box has a cell,
+        (N, T), bool.
     """
     rows, cols = box_profiles(boxes, mask_logits.shape[-2:], stride)
     given = boxes_from_projections(rows - 0.25, cols - 0.25)  # cells that are half covered or more
@@ -163,7 +165,7 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> Tensor:
     overlap = (high - low).clamp(min=0).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (given, found)]
     union = areas[0] + areas[1] - overlap
-    return overlap.to(mask_logits.dtype) / union.clamp(min=1)
+    return overlap.to(mask_logits.dtype) / union.clamp(min=1), areas[0] > 0
 
 
 def shrink_masks(masks: Tensor, stride: int) -> Tensor:
@@ -251,13 +253,15 @@ class MultimaskLosses:
         weight = weight * self.scale(len(best), boxes.shape[1])
         terms = {"loss_iou": hypotheses.anchor, "loss_class": hypotheses.anchor}
         if self.iou_from_boxes:
-            error = ious - tight_box_ious(hypotheses.logits, boxes, stride)
+            target, has_cells = tight_box_ious(hypotheses.logits, boxes, stride)
+            error = ious - target
             error = error.abs() if self.iou_l1 else error.square()
             if self.supervise_all_iou:
                 error = error.mean(1)
             else:
                 error = error.take_along_dim(best[:, None, :, None], 1)[:, 0]
-            terms["loss_iou"] = (error * is_present * weight).flatten(1).sum(1)
+            error = error * (is_present & has_cells)
+            terms["loss_iou"] = (error * weight).flatten(1).sum(1)
         if scores is not None:
             target = is_present.to(scores.dtype).expand_as(scores)
             bce = sigmoid_focal(

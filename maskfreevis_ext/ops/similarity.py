@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .color import rgb_to_lab
 from .neighbors import Offset, pair_slices
+from .reduce import send
 
 
 def lab_map(frames: Tensor, stride: int = 4, bgr: bool = False, quantize: bool = False) -> Tensor:
@@ -63,7 +64,7 @@ def valid_cells(
     Returns:
         (B, h, w), bool.
     """
-    ends = torch.tensor(frame_sizes, device=device).div(stride, rounding_mode="floor")
+    ends = send(torch.tensor(frame_sizes), device).div(stride, rounding_mode="floor")
     rows = torch.arange(map_size[0], device=device) < ends[:, :1]
     cols = torch.arange(map_size[1], device=device) < ends[:, 1:]
     return rows[:, :, None] & cols[:, None, :]

@@ -366,6 +366,6 @@ def test_area_of_the_video_is_told_where_a_head_asks_for_it(videos):
     sample = _mapper(*on, *rotating)(video)
     outside = ~sample["valid_area"]
     assert bool(outside.any())
-    for frame in sample["image"]:  # what is turned in is black
-        assert float((frame[:, outside] == 0).float().mean()) > 0.9
+    for frame in sample["image"]:  # what is turned in is black, but for a border of pixels
+        assert frame[:, outside].float().mean() < 0.3 * frame[:, ~outside].float().mean()
     assert "valid_area" not in _mapper(*on, is_train=False)(video)

@@ -35,6 +35,9 @@ MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[4:10, 6:20] = True
 
 
+HEAD = ("MODEL.SPATIAL_MASK.ENABLED", True)
+
+
 def _video(length: int = 3, height: int = HEIGHT, width: int = WIDTH) -> dict:
     """What the reader of motion masks needs of a dataset dict."""
     return {
@@ -253,7 +256,9 @@ def _registered(tmp_path: Path) -> str:
 
 def test_training_data_are_checked(tmp_path: Path) -> None:
     name = _registered(tmp_path)
-    cfg = data_cfg("DATASETS.TRAIN", (name,), "INPUT.MOTION_MASK_ROOT", str(tmp_path / "motion"))
+    cfg = data_cfg(
+        *("DATASETS.TRAIN", (name,), "INPUT.MOTION_MASK_ROOT", str(tmp_path / "motion"), *HEAD)
+    )
     with pytest.raises(ConfigError, match="is not there"):
         load_train_videos(cfg)
     (tmp_path / "motion").mkdir()
@@ -290,7 +295,9 @@ def seen(tmp_path: Path) -> tuple[dict, Path]:
 
 def _mapper(root: Path, *overrides: object, is_train: bool = True) -> YTVISDatasetMapper:
     cfg = data_cfg(
-        *("INPUT.MOTION_MASK_ROOT", str(root), "INPUT.SAMPLING_FRAME_NUM", 4), *overrides
+        *("INPUT.MOTION_MASK_ROOT", str(root), "INPUT.SAMPLING_FRAME_NUM", 4),
+        *HEAD,
+        *overrides,
     )
     return YTVISDatasetMapper(cfg, is_train=is_train)
 
@@ -397,7 +404,7 @@ def test_masks_change_nothing_else_of_the_sample(seen: tuple[dict, Path]) -> Non
         np.random.seed(3)
         samples.append(mapper(video))
     with_masks, without = samples
-    assert set(with_masks) - set(without) == {"motion_masks"}
+    assert set(with_masks) - set(without) == {"motion_masks", "valid_area"}
     assert with_masks["frame_indices"] == without["frame_indices"]
     for frame, expected in zip(with_masks["image"], without["image"], strict=True):
         assert torch.equal(frame, expected)

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskfreevis_ext.losses import spatial_mask
 from maskfreevis_ext.losses.spatial_mask import (
     SpatialMaskLossSettings,
     WeakBoxTargets,
     box_supervision_loss,
     compute_mask_supervision_loss,
 )
-from maskfreevis_ext.modeling import reduce
 from tests.helpers.configs import base_cfg
 
 PLAIN = SpatialMaskLossSettings()
@@ -234,7 +234,7 @@ def test_normaliser_is_the_mean_over_ranks_or_the_given_number(
         calls.append(value.shape)
         return value / 2
 
-    monkeypatch.setattr(reduce, "mean_over_ranks", other_rank_is_empty)
+    monkeypatch.setattr(spatial_mask, "mean_over_ranks", other_rank_is_empty)
     shared = compute_mask_supervision_loss(logits, target, valid, PLAIN)["loss_spatial_mask"]
     torch.testing.assert_close(shared, 2 * loss)
     # ranks with and without targets make the same calls, else they would wait for ever

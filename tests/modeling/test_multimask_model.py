@@ -66,6 +66,7 @@ def test_without_objects_the_head_has_zero_gradients(model: nn.Module, kind: str
     for gradient in _head_gradients(model).values():
         assert gradient is not None
         assert (gradient == 0).all()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_more_objects_than_queries() -> None:

@@ -1,7 +1,8 @@
-"""Normalisers that all ranks share."""
+"""What moves between processes and devices: normalisers that all ranks share, small indices."""
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -22,3 +23,10 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def send(value: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on another device, without waiting for that device."""
+    if device.type != "cuda" or value.device.type == "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)

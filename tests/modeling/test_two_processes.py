@@ -1,0 +1,83 @@
+"""Two processes together give the losses and gradients of one process on the union."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.modeling import build_model
+from torch import nn
+
+from tests.helpers.configs import tiny_cfg
+from tests.modeling.test_meta_arch import _clip
+
+#: Terms that are divided by what all processes have; the classes are so by each of its own.
+SHARED = (
+    *("loss_mask_proj", "loss_bound", "loss_bound_neighbor", "loss_iou", "loss_class"),
+    "loss_spatial_box",
+)
+HEADS = (
+    *("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True),
+    *("MODEL.SPATIAL_MASK.LOSS.BOX_MODE", "weak", "MODEL.MASKFREE.MATCH_OUTSIDE", True),
+    *("MODEL.MASKFREE.TEMPORAL.WARMUP_ITERS", 0),
+)
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(3)
+    model = build_model(tiny_cfg(*HEADS)).train()
+    for mlp in model.multimask_head.hypernetworks:  # hypotheses that differ
+        nn.init.normal_(mlp.layers[-1].weight, std=0.5)
+    return model
+
+
+def _clips(kind: str) -> list[dict]:
+    """The clips of the two processes."""
+    torch.manual_seed(5)
+    return [_clip(3, objects=3), _clip(3, objects=0 if kind == "none" else 1)]
+
+
+def _losses(clips: list[dict]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    model = _model()
+    losses = {
+        name: value for name, value in model(clips).items() if name.rstrip("_0123456789") in SHARED
+    }
+    sum(losses.values()).backward()
+    gradients = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return {name: value.detach() for name, value in losses.items()}, gradients
+
+
+def _part_of_rank(rank: int, folder: str, kind: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    torch.save(_losses([_clips(kind)[rank]]), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["some", "none"])
+def test_heads_of_two_processes_average_to_one_on_the_union(tmp_path: Path, kind: str) -> None:
+    mp.spawn(_part_of_rank, args=(str(tmp_path), kind), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    losses, gradients = _losses(_clips(kind))
+    assert {name.rstrip("_0123456789") for name in losses} == set(SHARED)
+    for name, value in losses.items():
+        torch.testing.assert_close((first[0][name] + second[0][name]) / 2, value)
+    for name, gradient in gradients.items():
+        mean = (first[1][name] + second[1][name]) / 2
+        # gradients that cancel to nearly nothing keep the rounding of their parts
+        atol = 1e-4 * float(gradient.abs().max()) + 1e-7
+        torch.testing.assert_close(mean, gradient, rtol=1e-3, atol=atol)
