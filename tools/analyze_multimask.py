@@ -100,6 +100,11 @@ def analyze_video(
     hypotheses = torch.stack(
         [resize_masks(of_rank, **sizes) for of_rank in rated.logits.unbind(1)], dim=1
     )  # (N, M + 1, T, H, W)
+    # all three have the same empty frames, and differ in the choice alone
+    is_shown = torch.ones(shown.shape[:2], dtype=torch.bool)
+    if rated.scores is not None and model.multimask_inference.empty_absent:
+        is_shown = (rated.scores >= 0).cpu()
+    is_shown = is_shown[..., None, None]
     targets = object_masks(video)
     oracle = shown.clone()
     if len(targets):
@@ -112,8 +117,7 @@ def analyze_video(
         of_own = iou[torch.arange(len(own)), :, own]  # (N, M + 1, T)
         best = of_own.argmax(1)
         chosen = hypotheses.take_along_dim(best[:, None, :, None, None], 1)[:, 0]
-        # the same frames are empty as in what is shown
-        oracle = chosen & shown.flatten(2).any(-1)[..., None, None]
+        oracle = chosen & is_shown
         for target, query in enumerate(track_iou.argmax(0).tolist()):
             if own[query] == target:
                 frames = is_present[target]
@@ -126,7 +130,11 @@ def analyze_video(
             "pred_labels": labels.tolist(),
             "pred_masks": [masks[i] for i in place.tolist()],
         }
-        for kind, masks in ((SHOWN, shown), (ORDINARY, hypotheses[:, 0]), (ORACLE, oracle))
+        for kind, masks in (
+            (SHOWN, shown),
+            (ORDINARY, hypotheses[:, 0] & is_shown),
+            (ORACLE, oracle),
+        )
     }
 
 

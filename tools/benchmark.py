@@ -951,6 +951,20 @@ def run_step(args: argparse.Namespace) -> Result:
         ),
         Side("ours", "uint8 frames", ours, list(model.parameters()), "literal"),
     ]
+    if args.multimask:
+        head_cfg = load_config(
+            args.config_file, [*opts, "MODEL.MULTIMASK.ENABLED", "True"], args.device
+        )
+        with_head = build_model(head_cfg).train()
+        sides.append(
+            Side(
+                "ours, multimask",
+                "uint8 frames; with the multimask head",
+                lambda: total(with_head(batch)),
+                list(with_head.parameters()),
+                "ours",
+            )
+        )
     with captured_call(model.criterion) as our_call:
         ours()
     with captured_call(literal_model.criterion) as their_call:
@@ -1242,6 +1256,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "step":
             _add_scene(command, batch=1)
             command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument(
+                "--multimask", action="store_true", help="also the step with the multimask head"
+            )
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "deform_attn":
             _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)

@@ -185,3 +185,14 @@ def test_nan_ends_the_training_without_a_traceback_in_the_log(tiny_videos, tmp_p
         if "class_embed.bias" not in name and "_iter" not in name:
             assert torch.equal(value, before[name]), name
     assert not list(tmp_path.glob("model_*.pth"))
+
+
+def test_schedule_of_the_spatial_mask_starts_anew_with_a_new_training(tiny_videos, tmp_path):
+    options = ["MODEL.SPATIAL_MASK.ENABLED", "True", "SOLVER.MAX_ITER", 2]
+    trained = _train(_cfg(tiny_videos, tmp_path / "first", *options))
+    steps = trained.model.sem_seg_head.predictor.spatial_bias.head.steps
+    assert steps.item() == 2
+    weights = str(tmp_path / "first" / "model_final.pth")
+    second = Trainer(_cfg(tiny_videos, tmp_path / "second", *options, "MODEL.WEIGHTS", weights))
+    second.resume_or_load(resume=False)
+    assert second.model.sem_seg_head.predictor.spatial_bias.head.steps.item() == 0

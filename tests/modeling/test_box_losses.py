@@ -11,6 +11,7 @@ from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling import box_losses as module
 from maskfreevis_ext.modeling.box_losses import (
     BoxLossSettings,
+    box_costs,
     box_losses,
     compute_affinities,
 )
@@ -129,3 +130,19 @@ def test_bad_settings_name_their_key(key: str, value: object) -> None:
     cfg.merge_from_list([f"MODEL.MASKFREE.{key}", value])
     with pytest.raises(ConfigError, match=key.rsplit(".", 1)[-1]):
         BoxLossSettings.from_config(cfg)
+
+
+@pytest.mark.parametrize("match_outside", [False, True])
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_costs_of_the_objects_are_their_part_of_the_loss(
+    num_frames: int, match_outside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = _case(num_frames, match_outside)
+    weights = {"loss_mask_proj": 1.0, "loss_bound": 2.0, "loss_bound_neighbor": 3.0}
+    arguments = (case[0].detach(), *case[2:], weights)
+    costs = box_costs(*arguments)
+    losses = _run(case)[0]
+    total = sum(losses[name] * weight for name, weight in weights.items())
+    torch.testing.assert_close(costs.sum(1), total.detach(), rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(module, "_costs_listed", module._costs_dense)
+    torch.testing.assert_close(box_costs(*arguments), costs, rtol=1e-9, atol=1e-12)
