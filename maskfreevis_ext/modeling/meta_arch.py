@@ -166,13 +166,8 @@ class VideoMaskFormer(nn.Module):
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
         # Colours and sums over pixels need float32, whatever the network ran in.
         with torch.autocast(self.device.type, enabled=False):
-            losses = self.criterion(
-                outputs,
-                targets,
-                frames=raw,
-                frame_sizes=sizes,
-                multimask_head=self.multimask_head,
-            )
+            more = {} if self.multimask_head is None else {"multimask_head": self.multimask_head}
+            losses = self.criterion(outputs, targets, frames=raw, frame_sizes=sizes, **more)
         if self.spatial_loss is not None:
             spatial = build_spatial_targets(
                 batched_inputs, targets, (height, width), self.mask_stride, num_views, self.device
