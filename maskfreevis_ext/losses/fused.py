@@ -27,6 +27,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from maskfreevis_ext.losses import pairwise
 from maskfreevis_ext.ops.neighbors import Offset, pair_slices
+from maskfreevis_ext.ops.reduce import send
 
 try:
     import triton
@@ -435,5 +436,5 @@ def _launch(
 
 @functools.lru_cache(maxsize=64)
 def _table(rows: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Rows of two numbers on the device, int32; kept, as a copy to it waits for the device."""
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    """Rows of two numbers on the device, int32; kept from call to call."""
+    return send(torch.tensor(rows, dtype=torch.int32), device)

@@ -289,7 +289,7 @@ def _normalizer(num_objects: Tensor | float | None, num_local: int, device: torc
     """What the sums are divided by, >= 1."""
     if num_objects is not None:
         return torch.as_tensor(num_objects, device=device).clamp(min=1)
-    return mean_over_ranks(torch.tensor(float(num_local), device=device)).clamp(min=1)
+    return mean_over_ranks(torch.full((), float(num_local), device=device)).clamp(min=1)
 
 
 def _iterate_steps(

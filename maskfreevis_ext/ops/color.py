@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .reduce import send
+
 # sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1), as scikit-image has
 # them.
 _XYZ_FROM_RGB = (
@@ -35,7 +37,8 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
         raise ValueError(f"rgb_to_lab expects a floating point tensor, got {rgb.dtype}")
     value = rgb / 255
     linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055).pow(2.4), value / 12.92)
-    matrix = rgb.new_tensor(_XYZ_FROM_RGB) / rgb.new_tensor(_WHITE)[:, None]
+    matrix = torch.tensor(_XYZ_FROM_RGB, dtype=rgb.dtype)
+    matrix = send(matrix / torch.tensor(_WHITE, dtype=rgb.dtype)[:, None], rgb.device)
     xyz = torch.einsum("ij,...jhw->...ihw", matrix, linear)
     # clamp keeps pow defined where the other branch is taken
     root = xyz.clamp(min=1e-8).pow(1 / 3)
