@@ -85,6 +85,26 @@ def test_two_processes_train_together(tiny_videos, tmp_path):
     assert len({track["video_id"] for track in results}) == 2
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_both_heads_train_and_evaluate(tiny_videos, tmp_path, processes):
+    out = tmp_path / "out"
+    heads = ("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True)
+    words = ["--num-gpus", processes, "--dist-url", "auto", "--device", "cpu"]
+    said = _run(
+        *(words if processes > 1 else ()),
+        *tiny_options(tiny_videos, out, "SOLVER.MAX_ITER", 3, *heads),
+        *("MODEL.SPATIAL_MASK.LOSS.BOX_MODE", "weak"),
+    )
+    assert "AP50" in said
+    last = [line for line in _metrics(out) if "total_loss" in line][-1]
+    assert last["loss_iou"] > 0
+    assert last["loss_class_0"] > 0
+    assert last["loss_spatial_box"] > 0
+    assert last["loss_spatial_mask"] == 0
+    assert last["raw/mask_proj"] == pytest.approx(last["loss_mask_proj"] / 5)
+    assert json.loads((out / "inference" / "results.json").read_text())
+
+
 def test_user_error_of_a_process_ends_all_with_exit_code_2(tiny_videos, tmp_path):
     options = tiny_options(tiny_videos, tmp_path / "out", "SOLVER.IMS_PER_BATCH", 3)
     command, env = _command("--num-gpus", 2, "--dist-url", "auto", "--device", "cpu", *options)
