@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskfreevis_ext.errors import ConfigError, NumericError
-from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_cost
+from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_costs
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.golden import CriterionCase
 from tests.reference_impl.matching import sampled_box_dice
@@ -26,9 +26,9 @@ def test_mask_cost_equals_the_reference(name: str) -> None:
     for layer in range(case.num_layers):
         for clip, target in enumerate(case.targets):
             probs = case.logits[layer, clip].detach().softmax(-1)
-            cost = mask_cost(
-                case.masks[layer, clip].detach(), target["masks"], points[layer, clip], 5.0, 5.0
-            )
+            cost = mask_costs(
+                [case.masks[layer, clip].detach()], target["masks"], points[layer, clip], 5.0, 5.0
+            )[0]
             expected = torch.from_numpy(case.golden[f"cost_l{layer}_b{clip}"])
             cost = cost - 2 * probs[:, target["labels"]]
             torch.testing.assert_close(cost, expected, rtol=1e-5, atol=1e-5)
