@@ -12,13 +12,10 @@ object in each frame; and Spearman's rank correlation of predicted and true IoU.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
@@ -38,6 +35,7 @@ from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.evaluation.ytvis_evaluation import YTVISEvaluator
+from maskfreevis_ext.files import write_report
 from maskfreevis_ext.inference.clip import resize_masks, select_tracks
 from maskfreevis_ext.inference.multimask import rate_queries
 
@@ -166,13 +164,6 @@ def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, An
     }
 
 
-def without_nan(value: Any) -> Any:
-    """The report with null for figures that are not defined, as JSON wants it."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def run(args: argparse.Namespace) -> None:
     """Analyze, print, write."""
     start_log()
@@ -193,10 +184,7 @@ def run(args: argparse.Namespace) -> None:
         f"({report['pairs']} hypotheses)"
     )
     if args.json:
-        try:
-            Path(args.json).write_text(json.dumps(without_nan(report), indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise DataError(f"{args.json}: cannot be written: {error.strerror}.") from error
+        write_report(report, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

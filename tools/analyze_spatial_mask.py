@@ -14,7 +14,6 @@ badly scaled from one that is nowhere. --output gets a contact sheet of heat map
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.files import write_report
 from maskfreevis_ext.inference.video_io import write_image
 from maskfreevis_ext.inference.visualize import SheetRow, contact_sheet, spread_indices
 
@@ -155,10 +155,7 @@ def run(args: argparse.Namespace) -> None:
         write_image(path, contact_sheet(rows))
         logger.info("Wrote %s", path)
     if args.json:
-        try:
-            Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{args.json}: cannot be written: {error.strerror}.") from error
+        write_report(report, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import math
 import os
 import statistics
@@ -43,6 +42,7 @@ from detectron2.structures import Boxes, Instances  # noqa: E402
 from maskfreevis_ext.engine.config_io import load_config  # noqa: E402
 from maskfreevis_ext.engine.user_errors import exit_on_user_error  # noqa: E402
 from maskfreevis_ext.errors import ConfigError, DataError  # noqa: E402
+from maskfreevis_ext.files import write_report  # noqa: E402
 from maskfreevis_ext.modeling import criterion as criterion_module  # noqa: E402
 from maskfreevis_ext.modeling import pixel_decoder as pixel_decoder_module  # noqa: E402
 from maskfreevis_ext.modeling.box_losses import compute_affinities  # noqa: E402
@@ -1295,10 +1295,7 @@ def run(args: argparse.Namespace) -> None:
     report = as_json(result, args)
     print_report(report, result.notes)
     if args.json:
-        try:
-            Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{args.json}: cannot be written: {error.strerror}.") from error
+        write_report(report, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,16 +10,13 @@ cannot be used gives one line that says why, and exit code 2.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
 from collections.abc import Sequence
 
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation.ytvis_eval import METRICS, Scores, read_results, score
 from maskfreevis_ext.evaluation.ytvis_evaluation import format_scores
+from maskfreevis_ext.files import write_report
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,16 +42,9 @@ def write_scores(scores: Scores, path: str) -> None:
     Raises:
         DataError: The file cannot be written.
     """
-    values: dict[str, object] = {name: _or_none(scores.metrics[name]) for name in METRICS}
-    values["per_category"] = {name: _or_none(value) for name, value in scores.per_class}
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+    values: dict[str, object] = {name: scores.metrics[name] for name in METRICS}
+    values["per_category"] = dict(scores.per_class)
+    write_report(values, path)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,10 +63,6 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool; exits with code 2 and one line when a file cannot be used."""
     exit_on_user_error(run, parse_args(argv))
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 if __name__ == "__main__":

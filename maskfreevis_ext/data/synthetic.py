@@ -8,7 +8,6 @@ boxes only.
 from __future__ import annotations
 
 import colorsys
-import json
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.files import write_json
 
 #: Classes in the order of their ids (1, 2, 3). Share of its bounding box that the upright shape
 #: fills: 0.79, 0.5, 0.43.
@@ -353,8 +353,7 @@ def _save_frames(frames: np.ndarray, folder: str, image_format: str) -> list[str
 
 
 def _write_json(path: str, content: dict) -> str:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
+    write_json(content, path)
     return path
 
 

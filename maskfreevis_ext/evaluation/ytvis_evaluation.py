@@ -6,7 +6,6 @@ Shape letters: T frames of a video, (h, w) its original size.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -29,6 +28,7 @@ from maskfreevis_ext.evaluation.ytvis_eval import (
     is_box_only,
     score,
 )
+from maskfreevis_ext.files import write_json
 
 #: What Detectron2's tables show of ``ytvis_eval.METRICS``.
 SHOWN_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
@@ -200,17 +200,7 @@ def write_results(results: list[dict[str, Any]], path: str | os.PathLike[str]) -
         path: The file; its folder is made when absent. A file of that name is replaced at the end.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(results, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
+    write_json(results, path)
 
 
 def format_scores(scores: Scores, names: Iterable[str]) -> str:

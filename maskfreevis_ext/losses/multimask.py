@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.reduce import mean_over_ranks
 
 #: Names of the lists in ``outs_batch``.
@@ -55,7 +56,7 @@ def dice_per_mask(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (O, M), in [0, 1), float32 at least.
     """
-    probs = _at_least_float32(logits).sigmoid()
+    probs = at_least_float32(logits).sigmoid()
     targets = targets.to(probs.dtype)
     overlap = (probs * targets).sum((-2, -1))
     total = probs.sum((-2, -1)) + targets.sum((-2, -1))
@@ -224,7 +225,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         """
         if len(targets) == 0:
             outputs = [masks, ious] if scores is None else [masks, ious, scores]
-            zero = torch.stack([_at_least_float32(output).sum() for output in outputs]).sum() * 0
+            zero = torch.stack([at_least_float32(output).sum() for output in outputs]).sum() * 0
             return zero, zero, zero, zero
         targets = targets[:, None]
         iou_error = self._iou_error(masks, ious, targets)  # (O, M)
@@ -260,13 +261,13 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
     def _iou_error(self, masks: Tensor, ious: Tensor, targets: Tensor) -> Tensor:
         """Error of the predicted IoUs, (O, M); its gradient goes to the predictions only."""
-        error = _at_least_float32(ious) - mask_iou(masks, targets)
+        error = at_least_float32(ious) - mask_iou(masks, targets)
         return error.abs() if self.iou_use_l1_loss else error.square()
 
 
 def _focal(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """Focal loss of every element, shape of ``logits``; ``targets`` is broadcast to it."""
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     targets = targets.to(logits.dtype)
     # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y
     loss = F.softplus(logits) - logits * targets
@@ -278,11 +279,6 @@ def _focal(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tenso
     if alpha < 0:
         return loss
     return loss * (alpha * targets + (1 - alpha) * (1 - targets))
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """The values, float16 and bfloat16 as float32: sums over pixels overflow or round there."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _normalizer(num_objects: Tensor | float | None, num_local: int, device: torch.device) -> Tensor:

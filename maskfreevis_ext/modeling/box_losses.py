@@ -165,6 +165,16 @@ def warmup_factor(iteration: Tensor, warmup_iters: int) -> Tensor | float:
     return 1.0 if warmup_iters <= 0 else (iteration / warmup_iters).clamp(max=1.0)
 
 
+def _temporal_factor(
+    iteration: Tensor, affinities: Affinities, settings: BoxLossSettings
+) -> Tensor | float:
+    """What the sum over frame pairs is multiplied by."""
+    factor = settings.temporal_scale * warmup_factor(iteration, settings.temporal_warmup)
+    if settings.temporal_norm_pairs and affinities.pairs:
+        factor = factor * (settings.temporal_norm_pairs / len(affinities.pairs))
+    return factor
+
+
 def no_box_losses(mask_logits: Tensor, settings: BoxLossSettings) -> dict[str, Tensor]:
     """What ``box_losses`` gives without objects: zeros with a gradient path.
 
@@ -172,9 +182,7 @@ def no_box_losses(mask_logits: Tensor, settings: BoxLossSettings) -> dict[str, T
         mask_logits: (K, 0, T, h, w).
         settings: Those of ``box_losses``.
     """
-    num_pairs = len(frame_pairs(settings.temporal_pairs, mask_logits.shape[2]))
-    # ranks that have objects wait for this one
-    mean_over_ranks(mask_logits.new_zeros(len(mask_logits), 2 + num_pairs))
+    _join_normalizers(mask_logits, len(mask_logits), settings)
     zero = mask_logits.flatten(1).sum(1)
     return {"loss_mask_proj": zero, "loss_bound": zero, "loss_bound_neighbor": zero}
 
@@ -217,13 +225,10 @@ def box_losses(
     spatial, temporal, projection_normalizer = pairwise_terms(
         mask_logits, is_matched, box_maps, clips, affinities, num_frames, settings
     )
-    temporal = temporal * settings.temporal_scale
-    if settings.temporal_norm_pairs and affinities.pairs:
-        temporal = temporal * (settings.temporal_norm_pairs / len(affinities.pairs))
     return {
         "loss_mask_proj": projection / projection_normalizer,
         "loss_bound": spatial * warmup_factor(iteration, settings.pairwise_warmup),
-        "loss_bound_neighbor": temporal * warmup_factor(iteration, settings.temporal_warmup),
+        "loss_bound_neighbor": temporal * _temporal_factor(iteration, affinities, settings),
     }
 
 
@@ -260,13 +265,11 @@ def box_costs(
     box_maps = rows[..., :, None] * cols[..., None, :]
     by_object = _costs_listed if mask_logits.device.type == "cpu" else _costs_dense
     spatial, temporal, num_frames = by_object(mask_logits, box_maps, clips, affinities, settings)
-    scale = settings.temporal_scale * warmup_factor(iteration, settings.temporal_warmup)
-    if settings.temporal_norm_pairs and affinities.pairs:
-        scale = scale * (settings.temporal_norm_pairs / len(affinities.pairs))
+    factor = _temporal_factor(iteration, affinities, settings)
     return (
         weights["loss_mask_proj"] * projection / num_frames
         + weights["loss_bound"] * spatial * warmup_factor(iteration, settings.pairwise_warmup)
-        + weights["loss_bound_neighbor"] * temporal * scale
+        + weights["loss_bound_neighbor"] * temporal * factor
     )
 
 
@@ -281,7 +284,9 @@ def _costs_dense(
     spatial, spatial_weight, temporal, temporal_weight = _dense_sums(
         mask_logits, box_maps, clips, affinities, settings
     )
-    normalizers = _cost_normalizers(box_maps, spatial_weight.sum(), temporal_weight.sum(0))
+    normalizers = _normalizers(
+        _frames_of_all(box_maps), spatial_weight.sum().view(1), temporal_weight.sum(0)[None]
+    )[0]
     temporal = (temporal / normalizers[2:]).sum(-1)
     return spatial / normalizers[1], temporal, normalizers[0]
 
@@ -294,20 +299,16 @@ def _costs_listed(
     settings: BoxLossSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``_costs_dense`` over lists of the pairs that count."""
-    spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
-    spatial_weight = _listed_spatial_weight(spatial, affinities, clips, box_maps)
-    temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
-    normalizers = _cost_normalizers(box_maps, spatial_weight, temporal_weight)
-    spatial.weight.div_(normalizers[1])
-    temporal.weight.div_(normalizers[2:].index_select(0, pair_of))
-    sums = listed_sums_by_object(mask_logits, [spatial, temporal])
-    return sums[0], sums[1], normalizers[0]
+    lists, normalizers = _normalized_lists(
+        box_maps, clips, affinities, _frames_of_all(box_maps), settings
+    )
+    sums = listed_sums_by_object(mask_logits, lists)
+    return sums[0], sums[1], normalizers[0, 0]
 
 
-def _cost_normalizers(box_maps: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
-    """``_normalizers`` of one output at which all objects are matched, (2 + E,)."""
-    num_frames = spatial.new_full((1,), float(box_maps.shape[0] * box_maps.shape[1]))
-    return _normalizers(num_frames, spatial.view(1), temporal[None])[0]
+def _frames_of_all(box_maps: Tensor) -> Tensor:
+    """Frames of the objects of one output that has a query for each, (1,)."""
+    return box_maps.new_full((1,), float(box_maps.shape[0] * box_maps.shape[1]))
 
 
 def no_box_costs(mask_logits: Tensor, settings: BoxLossSettings) -> None:
@@ -317,17 +318,13 @@ def no_box_costs(mask_logits: Tensor, settings: BoxLossSettings) -> None:
         mask_logits: (..., T, h, w).
         settings: Those of ``box_costs``.
     """
+    _join_normalizers(mask_logits, 1, settings)
+
+
+def _join_normalizers(mask_logits: Tensor, num_outputs: int, settings: BoxLossSettings) -> None:
+    """Take part in ``_normalizers`` with nothing, as ranks that have objects wait for this one."""
     num_pairs = len(frame_pairs(settings.temporal_pairs, mask_logits.shape[-3]))
-    mean_over_ranks(mask_logits.new_zeros(1, 2 + num_pairs))
-
-
-def _listed_spatial_weight(
-    spatial: CellPairs, affinities: Affinities, clips: Tensor, box_maps: Tensor
-) -> Tensor:
-    """Weight of the spatial term: that of the list, and of neighbours outside where they count."""
-    if affinities.outside is None:
-        return spatial.weight.sum()
-    return spatial.weight.sum() + (affinities.outside[clips] * box_maps).sum()
+    mean_over_ranks(mask_logits.new_zeros(num_outputs, 2 + num_pairs))
 
 
 def _normalizers(num_frames: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
@@ -425,8 +422,27 @@ def _pairwise_listed(
     settings: BoxLossSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``_pairwise_dense`` over lists of the pairs that count; every object is matched."""
+    lists, normalizers = _normalized_lists(box_maps, clips, affinities, num_frames, settings)
+    sums = listed_pairwise_sums(mask_logits, lists)
+    return sums[0], sums[1], normalizers[:, 0]
+
+
+def _normalized_lists(
+    box_maps: Tensor,
+    clips: Tensor,
+    affinities: Affinities,
+    num_frames: Tensor,
+    settings: BoxLossSettings,
+) -> tuple[list[CellPairs], Tensor]:
+    """Spatial and temporal pairs, their weights divided by their normalisers.
+
+    Returns:
+        The two lists, and the normalisers (K, 2 + E) for ``num_frames`` (K,).
+    """
     spatial = _spatial_list(affinities.edges, clips, box_maps, settings)
-    spatial_weight = _listed_spatial_weight(spatial, affinities, clips, box_maps)
+    spatial_weight = spatial.weight.sum()
+    if affinities.outside is not None:
+        spatial_weight = spatial_weight + (affinities.outside[clips] * box_maps).sum()
     temporal, pair_of, temporal_weight = _temporal_list(affinities, clips, box_maps, settings)
     normalizers = _normalizers(
         num_frames,
@@ -435,8 +451,7 @@ def _pairwise_listed(
     )
     spatial.weight.div_(normalizers[0, 1])
     temporal.weight.div_(normalizers[0, 2:].index_select(0, pair_of))
-    sums = listed_pairwise_sums(mask_logits, [spatial, temporal])
-    return sums[0], sums[1], normalizers[:, 0]
+    return [spatial, temporal], normalizers
 
 
 def _spatial_list(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskfreevis_ext.losses.point_mask import point_bce, point_dice
+from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.points import sample_points, uncertain_point_coords
 from maskfreevis_ext.ops.reduce import mean_over_ranks, send
 
@@ -28,7 +29,6 @@ from .box_losses import (
 )
 from .matched_masks import (
     MatchedMasks,
-    at_least_float32,
     clip_of_object,
     matched_masks,
     query_of_object,

@@ -11,14 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.reduce import send
 
 from .matcher import Match
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor, in float32 if it was in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
@@ -52,7 +48,7 @@ class MatchedMasks:
 
     def of_clips(self, clips: list[int]) -> MatchedMasks:
         """Those of some clips."""
-        columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
+        columns = columns_of_clips(self.clips, clips)
         if len(columns) == len(self.clips):
             return self
         if len(columns) == 0:  # the gradient of a slice would be as large as the whole
@@ -81,6 +77,17 @@ def of_queries(
     return torch.stack(of_layers)
 
 
+def zero_anchor(layers: list[dict[str, Tensor]]) -> Tensor:
+    """A zero of each output with a gradient path to its classes, (K,)."""
+    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
+    return at_least_float32(anchor)
+
+
+def columns_of_clips(clip_of: Tensor, clips: list[int]) -> Tensor:
+    """Indices of the objects of some clips; ``clip_of`` (N,) is the clip of each."""
+    return torch.isin(clip_of, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
+
+
 def clip_of_object(targets: list[dict[str, Tensor]]) -> Tensor:
     """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU."""
     sizes = torch.tensor([len(target["labels"]) for target in targets])
@@ -107,8 +114,7 @@ def matched_masks(
             [len(target["labels"]) for target in targets],
         )
     logits = at_least_float32(logits)
-    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
-    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, at_least_float32(anchor))
+    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, zero_anchor(layers))
 
 
 class ProductGradient(torch.autograd.Function):

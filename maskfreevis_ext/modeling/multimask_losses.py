@@ -21,10 +21,17 @@ from maskfreevis_ext.losses.multimask import (
     sigmoid_focal,
 )
 from maskfreevis_ext.ops.boxes import box_profiles, boxes_from_projections, mask_projections
+from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, pool_features
 from maskfreevis_ext.ops.reduce import send
 
-from .matched_masks import MatchedMasks, ProductGradient, at_least_float32, of_queries
+from .matched_masks import (
+    MatchedMasks,
+    ProductGradient,
+    columns_of_clips,
+    of_queries,
+    zero_anchor,
+)
 from .multimask_head import MultimaskHead
 
 
@@ -62,7 +69,7 @@ class Hypotheses:
 
     def of_clips(self, clips: list[int]) -> Hypotheses:
         """Those of some clips."""
-        columns = torch.isin(self.clips, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
+        columns = columns_of_clips(self.clips, clips)
         if len(columns) == len(self.clips):
             return self
         there = send(columns, self.logits.device)
@@ -131,8 +138,7 @@ def make_hypotheses(
             logits[:, 1:, rows] = extra.unflatten(-1, features.shape[1:])
             pooled[:, :, rows] = pool_features(logits[:, :, rows], features)
     ious, scores = head.rate(tokens, pooled.transpose(1, 2))
-    anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
-    anchor = at_least_float32(anchor) + 0 * (embeddings.sum() + ious.sum())
+    anchor = zero_anchor(layers) + 0 * (embeddings.sum() + ious.sum())
     if scores is not None:
         anchor = anchor + 0 * scores.sum()
     if len(clips) == 0:  # else the masks give the features their gradient

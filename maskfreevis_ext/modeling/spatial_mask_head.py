@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from maskfreevis_ext.ops.dtypes import at_least_float32
+
 _MIN_TAU = 1e-3
 
 
@@ -149,7 +151,7 @@ class SpatialMaskHead(nn.Module):
         Returns:
             Same shape, float32 at least, in [-bias_max, 0], times the schedule's factor.
         """
-        logits = m_logit.to(torch.promote_types(m_logit.dtype, torch.float32))
+        logits = at_least_float32(m_logit)
         hidden = torch.sigmoid(self.sign * logits / self.tau)
         return -self.bias_max * self.fade() * (self.alpha * hidden).clamp(0, 1)
 
