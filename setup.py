@@ -39,7 +39,7 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "ruff>=0.9", "hypothesis>=6.100"],
+        "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
