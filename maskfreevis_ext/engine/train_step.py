@@ -79,7 +79,6 @@ class TrainStep(SimpleTrainer):
         """Log each term without its weight too, as ``raw/`` + its name without "loss_"."""
         model = getattr(self.model, "module", self.model)
         weights = getattr(getattr(model, "criterion", None), "weights", {})
-        weights = weights | getattr(getattr(model, "spatial_loss", None), "weights", {})
         if not comm.is_main_process():
             return
         storage = get_event_storage()

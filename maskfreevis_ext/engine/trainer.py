@@ -205,13 +205,7 @@ def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
         model: The model, wrapped for several processes or not.
         iteration: The first iteration to come.
     """
-    model = getattr(model, "module", model)
-    counter = getattr(getattr(model, "criterion", None), "_iter", None)
-    spatial = getattr(getattr(model, "sem_seg_head", None), "predictor", None)
-    steps = getattr(getattr(getattr(spatial, "spatial_bias", None), "head", None), "steps", None)
-    for tensor in (counter, steps):
-        if isinstance(tensor, torch.Tensor):
-            tensor.fill_(iteration)
+    getattr(model, "module", model).reset_schedules(iteration)
 
 
 class _WithoutUserErrors(logging.Filter):

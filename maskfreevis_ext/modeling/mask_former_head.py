@@ -9,6 +9,7 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling.heads import AuxHead
 from maskfreevis_ext.modeling.pixel_decoder import PIXEL_DECODER_REGISTRY
 from maskfreevis_ext.modeling.transformer_decoder import TRANSFORMER_DECODER_REGISTRY
 
@@ -63,6 +64,11 @@ class MaskFormerHead(nn.Module):
             "pixel_decoder": pixel_decoder(cfg, input_shape),
             "predictor": predictor(cfg, head.CONVS_DIM),
         }
+
+    @property
+    def heads(self) -> dict[str, AuxHead]:
+        """The auxiliary heads of the decoder by name."""
+        return self.predictor.heads
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from maskfreevis_ext.errors import ConfigError, NumericError
-from maskfreevis_ext.losses.point_mask import pairwise_bce, pairwise_dice
+from maskfreevis_ext.errors import NumericError
+from maskfreevis_ext.losses.mask import pairwise_bce, pairwise_dice
 from maskfreevis_ext.ops.boxes import box_dice_cost, boxes_from_projections, mask_projections
 from maskfreevis_ext.ops.points import sample_points
 
@@ -56,6 +56,20 @@ def mask_costs(
     return torch.stack(costs)
 
 
+def query_of_object(
+    matches: Sequence[Sequence[Match]], targets: Sequence[Mapping[str, Tensor]]
+) -> Tensor:
+    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
+    sizes = [len(target["labels"]) for target in targets]
+    table = torch.full((len(matches), sum(sizes)), -1)
+    for row, of_layer in zip(table, matches, strict=True):
+        start = 0
+        for (queries, objects), size in zip(of_layer, sizes, strict=True):
+            row[start + objects] = queries
+            start += size
+    return table
+
+
 class VideoHungarianMatcher(nn.Module):
     """Minimum-cost assignment of queries to object tracks.
 
@@ -82,16 +96,8 @@ class VideoHungarianMatcher(nn.Module):
             nonfinite_cost: "error": NumericError; "replace": such pairs are matched last and
             counted
                 in ``num_replaced``.
-
-        Raises:
-            ConfigError: ``nonfinite_cost`` is neither.
         """
         super().__init__()
-        if nonfinite_cost not in ("error", "replace"):
-            raise ConfigError(
-                "MODEL.MASKFREE.MATCHER.NONFINITE_COST is 'error' or 'replace', "
-                f"got {nonfinite_cost!r}"
-            )
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
@@ -105,6 +111,18 @@ class VideoHungarianMatcher(nn.Module):
             f"class={self.class_weight}, mask={self.mask_weight}, dice={self.dice_weight}, "
             f"points={self.num_points}"
         )
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Arguments of ``__init__``."""
+        node = cfg.MODEL.MASK_FORMER
+        return {
+            "class_weight": node.CLASS_WEIGHT,
+            "mask_weight": node.MASK_WEIGHT,
+            "dice_weight": node.DICE_WEIGHT,
+            "num_points": node.TRAIN_NUM_POINTS,
+            "nonfinite_cost": cfg.MODEL.MASKFREE.MATCHER.NONFINITE_COST,
+        }
 
     @torch.no_grad()
     def forward(

@@ -5,23 +5,17 @@ B clips, T frames, (Hp, Wp) the padded size.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.inference.clip import clip_result, frame_probabilities
-from maskfreevis_ext.inference.multimask import MultimaskInference, rate_queries
-from maskfreevis_ext.losses.spatial_mask import (
-    SpatialMaskLossSettings,
-    compute_mask_supervision_loss,
-)
+from maskfreevis_ext.inference.clip import clip_result
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
-from maskfreevis_ext.modeling.multimask_head import MultimaskHead
-from maskfreevis_ext.modeling.spatial_targets import build_spatial_targets
+from maskfreevis_ext.modeling.heads import AuxHead
+from maskfreevis_ext.modeling.heads.base import FrameSizes
+from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
 
 
@@ -29,22 +23,22 @@ from maskfreevis_ext.modeling.targets import build_targets
 class VideoMaskFormer(nn.Module):
     """Mask2Former for video (arXiv 2112.10764), trained from boxes or masks."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     @configurable
     def __init__(
         self,
         *,
         backbone: nn.Module,
-        sem_seg_head: nn.Module,
-        criterion: nn.Module,
+        sem_seg_head: MaskFormerHead,
+        criterion: VideoSetCriterion,
         pixel_mean: list[float],
         pixel_std: list[float],
         size_divisibility: int,
         num_tracks: int,
         frames_per_chunk: int,
         deep_supervision: bool,
-        multimask_inference: MultimaskInference | None = None,
-        spatial_loss: SpatialMaskLossSettings | None = None,
-        mask_stride: int = 4,
     ) -> None:
         """Make the model.
 
@@ -58,9 +52,6 @@ class VideoMaskFormer(nn.Module):
             num_tracks: Tracks kept per video.
             frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
-            multimask_inference: How the masks of a multimask head are used; None: the defaults.
-            spatial_loss: How the mask of a spatial mask head is supervised; None: it is not.
-            mask_stride: Pixels per cell of the targets of that mask.
         """
         super().__init__()
         self.backbone = backbone
@@ -72,9 +63,6 @@ class VideoMaskFormer(nn.Module):
         self.num_tracks = num_tracks
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
-        self.multimask_inference = multimask_inference or MultimaskInference()
-        self.spatial_loss = spatial_loss
-        self.mask_stride = mask_stride
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
@@ -96,20 +84,13 @@ class VideoMaskFormer(nn.Module):
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "criterion": VideoSetCriterion.from_config(cfg),
+            "criterion": VideoSetCriterion(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": size_divisibility,
             "num_tracks": cfg.MODEL.MASKFREE.TEST.NUM_TRACKS,
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
-            "multimask_inference": MultimaskInference.from_config(cfg),
-            "spatial_loss": (
-                SpatialMaskLossSettings.from_config(cfg)
-                if cfg.MODEL.SPATIAL_MASK.ENABLED and cfg.MODEL.SPATIAL_MASK.LOSS.ENABLED
-                else None
-            ),
-            "mask_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
         }
 
     @property
@@ -118,9 +99,15 @@ class VideoMaskFormer(nn.Module):
         return self.pixel_mean.device
 
     @property
-    def multimask_head(self) -> MultimaskHead | None:
-        """The head for further masks, if the decoder has one."""
-        return getattr(self.sem_seg_head.predictor, "multimask_head", None)
+    def heads(self) -> dict[str, AuxHead]:
+        """The auxiliary heads by name."""
+        return self.sem_seg_head.heads
+
+    def reset_schedules(self, step: int) -> None:
+        """Set the step counters of all warm-ups and schedules, which come with the weights."""
+        self.criterion.reset_schedule(step)
+        for head in self.heads.values():
+            head.reset_schedule(step)
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, object]]:
         """Losses of a batch of clips, or the tracks of each video.
@@ -166,45 +153,52 @@ class VideoMaskFormer(nn.Module):
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
         # Colours and sums over pixels need float32, whatever the network ran in.
         with torch.autocast(self.device.type, enabled=False):
-            more = {} if self.multimask_head is None else {"multimask_head": self.multimask_head}
-            losses = self.criterion(outputs, targets, frames=raw, frame_sizes=sizes, **more)
-        if self.spatial_loss is not None:
-            spatial = build_spatial_targets(
-                batched_inputs, targets, (height, width), self.mask_stride, num_views, self.device
+            return self.criterion(
+                outputs,
+                targets,
+                frames=raw,
+                frame_sizes=sizes,
+                heads=self.heads.values(),
+                batch=batched_inputs,
             )
-            losses |= compute_mask_supervision_loss(
-                outputs["mask_logits"],
-                spatial.masks,
-                spatial.valid,
-                self.spatial_loss,
-                weak=spatial.weak,
-            )
-        return losses
 
     def _tracks(self, video: dict) -> dict[str, object]:
         outputs, sizes = self.predict(video)
-        rate = None
-        if self.multimask_head is not None:
-            rate = partial(self._rate, outputs)
-        result = clip_result(outputs, num_tracks=self.num_tracks, **sizes, rate=rate)
-        if "mask_logits" in outputs:
-            result["dynamic_mask"] = frame_probabilities(outputs["mask_logits"], **sizes)
+
+        def rate(kept: Tensor) -> tuple[Tensor, Tensor]:
+            return self._rate(outputs, kept)
+
+        result = clip_result(
+            outputs,
+            num_tracks=self.num_tracks,
+            padded_size=sizes.padded,
+            frame_size=sizes.frame,
+            output_size=sizes.output,
+            rate=rate,
+        )
+        for head in self.heads.values():
+            result |= head.results(outputs, sizes)
         return result
 
     def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
-        rated = rate_queries(self.multimask_head, outputs, kept, self.multimask_inference)
-        return rated.masks, rated.factor
+        """Mask logits of the kept queries (N, T, h, w) and the factor of their scores (N,)."""
+        masks = outputs["pred_masks"][kept]
+        factor = masks.new_ones(len(kept), dtype=torch.float32)
+        for head in self.heads.values():
+            rating = head.rate(outputs, kept)
+            if rating is not None:
+                masks, factor = rating.masks, factor * rating.factor
+        return masks, factor
 
     @torch.no_grad()
-    def predict(self, video: dict) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+    def predict(self, video: dict) -> tuple[dict[str, Tensor], FrameSizes]:
         """Outputs of the decoder for one video, before tracks are chosen.
 
         Args:
             video: A dict of the test mapper.
 
         Returns:
-            The outputs without their batch axis, and ``padded_size``, ``frame_size`` and
-            ``output_size``, (height, width) each, as ``clip_result`` takes them.
+            The outputs without their batch axis, and the sizes of the frames.
         """
         frames = _stack_frames(video)
         num_frames, frame_size = frames.shape[0], (frames.shape[2], frames.shape[3])
@@ -219,16 +213,9 @@ class VideoMaskFormer(nn.Module):
         outputs = self.sem_seg_head.predictor(
             maps, mask_features, num_frames, num_views=video.get("num_views")
         )
-        sizes = {
-            "padded_size": padded_size,
-            "frame_size": frame_size,
-            "output_size": (
-                video.get("height", frame_size[0]),
-                video.get("width", frame_size[1]),
-            ),
-        }
-        names = "pred_logits", "pred_masks", "mask_embed", "queries", "mask_features", "mask_logits"
-        return {name: outputs[name][0] for name in names if name in outputs}, sizes
+        output_size = video.get("height", frame_size[0]), video.get("width", frame_size[1])
+        alone = {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}
+        return alone, FrameSizes(padded_size, frame_size, output_size)
 
     def _decode_pixels(
         self, frames: Tensor, padded_size: tuple[int, int]

@@ -5,6 +5,7 @@ Shape letters: B clips, T frames of a clip (of all V views), (H, W) padded input
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.losses.spatial_mask import WeakBoxTargets
+from maskfreevis_ext.losses.spatial import WeakBoxTargets
 from maskfreevis_ext.ops.similarity import valid_cells
 
 
@@ -34,8 +35,8 @@ class SpatialTargets:
 
 
 def build_spatial_targets(
-    batched_inputs: list[dict[str, Any]],
-    targets: list[dict[str, Tensor]],
+    batched_inputs: Sequence[dict[str, Any]],
+    targets: Sequence[dict[str, Tensor]],
     image_size: tuple[int, int],
     stride: int,
     num_views: int | None,

@@ -5,8 +5,8 @@ B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a l
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,11 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling.attention import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from maskfreevis_ext.modeling.heads import AuxHead, build_heads
+from maskfreevis_ext.modeling.heads.base import LayerBias
 from maskfreevis_ext.modeling.mlp import MLP
-from maskfreevis_ext.modeling.multimask_head import MultimaskHead
 from maskfreevis_ext.modeling.position_encoding import sine_position_3d
-from maskfreevis_ext.modeling.spatial_bias import SpatialBias
 
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = (
@@ -27,168 +28,14 @@ TRANSFORMER_DECODER_REGISTRY.__doc__ = (
 )
 
 
-class MultiheadAttention(nn.Module):
-    """``nn.MultiheadAttention``: the same parameters, names and values.
-
-    It always runs the fused attention, and takes a mask that is not repeated over the heads.
-    """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        """Make the layer.
-
-        Args:
-            dim: D, channels; a multiple of ``num_heads``.
-            num_heads: Attention heads.
-        """
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        allowed: Tensor | None = None,
-        key_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Attend from the queries to the keys.
-
-        Args:
-            query: (B, Q, D).
-            key: (B, S, D).
-            value: (B, S, D).
-            allowed: Where a query may look, bool (B, Q, S); everywhere when absent.
-            key_bias: Added to the attention logits of each key, (B, S), with a gradient.
-
-        Returns:
-            (B, Q, D).
-        """
-        inputs = zip(
-            (query, key, value),
-            self.in_proj_weight.chunk(3),
-            self.in_proj_bias.chunk(3),
-            strict=True,
-        )
-        # (B, length, D) -> (B, heads, length, D / heads)
-        q, k, v = (
-            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for x, weight, bias in inputs
-        )
-        mask = None if allowed is None else allowed[:, None]
-        head_dim = q.shape[-1]
-        if key_bias is not None:
-            q, k, v = _with_key_bias(q, k, v, key_bias)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[..., :head_dim]
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-def _with_key_bias(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of wider heads, whose attention logits have a bias for each key.
-
-    A further channel, constant in the queries, carries the bias in the keys, so that the fused
-    attention gives it a gradient; an additive mask of the fused attention has none. Heads are
-    widened to a multiple of 8.
-
-    Args:
-        q: (B, heads, Q, d).
-        k: (B, heads, S, d).
-        v: (B, heads, S, d).
-        key_bias: (B, S).
-
-    Returns:
-        The three with 8 * ceil((d + 1) / 8) channels; of the result the first d count.
-    """
-    dim = q.shape[-1]
-    wide = 8 * (dim // 8 + 1)
-    # attention divides by the root of the new width
-    q = F.pad(q * math.sqrt(wide / dim), (0, 1), value=math.sqrt(wide))
-    bias = key_bias.to(k.dtype)[:, None, :, None].expand(-1, k.shape[1], -1, -1)
-    k = torch.cat((k, bias), dim=-1)
-    rest = wide - dim - 1
-    return F.pad(q, (0, rest)), F.pad(k, (0, rest)), F.pad(v, (0, rest + 1))
-
-
-class _ResidualBlock(nn.Module):
-    """What the blocks of a layer share: a residual, with LayerNorm before or after the block."""
-
-    norm: nn.LayerNorm
-    pre_norm: bool
-
-    def _enter(self, x: Tensor) -> Tensor:
-        return self.norm(x) if self.pre_norm else x
-
-    def _leave(self, x: Tensor, update: Tensor) -> Tensor:
-        return x + update if self.pre_norm else self.norm(x + update)
-
-
-class SelfAttentionLayer(_ResidualBlock):
-    """Queries attend to each other."""
-
-    def __init__(self, dim: int, num_heads: int, pre_norm: bool) -> None:
-        """Make the block; the arguments are those of the decoder."""
-        super().__init__()
-        self.self_attn = MultiheadAttention(dim, num_heads)
-        self.norm = nn.LayerNorm(dim)
-        self.pre_norm = pre_norm
-
-    def forward(self, queries: Tensor, query_position: Tensor) -> Tensor:
-        """Update the queries, (B, Q, D)."""
-        x = self._enter(queries)
-        placed = x + query_position
-        return self._leave(queries, self.self_attn(placed, placed, x))
-
-
-class CrossAttentionLayer(_ResidualBlock):
-    """Queries attend to the places of the clip that their own mask covers."""
-
-    def __init__(self, dim: int, num_heads: int, pre_norm: bool) -> None:
-        """Make the block; the arguments are those of the decoder."""
-        super().__init__()
-        self.multihead_attn = MultiheadAttention(dim, num_heads)
-        self.norm = nn.LayerNorm(dim)
-        self.pre_norm = pre_norm
-
-    def forward(
-        self,
-        queries: Tensor,
-        query_position: Tensor,
-        key: Tensor,
-        value: Tensor,
-        allowed: Tensor,
-        key_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Update the queries (B, Q, D) from keys and values (B, S, D).
-
-        ``allowed`` (B, Q, S) says where they may look, ``key_bias`` (B, S) where less.
-        """
-        placed = self._enter(queries) + query_position
-        return self._leave(queries, self.multihead_attn(placed, key, value, allowed, key_bias))
-
-
-class FFNLayer(_ResidualBlock):
-    """Feed-forward block."""
-
-    def __init__(self, dim: int, dim_feedforward: int, pre_norm: bool) -> None:
-        """Make the block; the arguments are those of the decoder."""
-        super().__init__()
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.pre_norm = pre_norm
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
-
-    def forward(self, queries: Tensor) -> Tensor:
-        """Update the queries, (B, Q, D)."""
-        return self._leave(queries, self.linear2(F.relu(self.linear1(self._enter(queries)))))
+def _sum_of_biases(biases: Sequence[LayerBias], layer: int, level: int) -> Tensor | None:
+    """Attention bias of a layer from all heads, (B, S), or None where none has one."""
+    total = None
+    for bias in biases:
+        of_layer = bias.of_layer(layer, level)
+        if of_layer is not None:
+            total = of_layer if total is None else total + of_layer
+    return total
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
@@ -215,8 +62,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         enforce_input_proj: bool,
         num_levels: int = 3,
         dense_mask_gradients: bool = False,
-        multimask_head: MultimaskHead | None = None,
-        spatial_bias: SpatialBias | None = None,
+        heads: Mapping[str, AuxHead] | None = None,
     ) -> None:
         """Make the decoder.
 
@@ -234,13 +80,11 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             num_levels: Levels that the pixel decoder gives.
             dense_mask_gradients: Keep the graph of the masks of all queries in training, instead of
                 giving the mask embeddings and features from which those that count are made again.
-            multimask_head: Makes further masks of the queries that count; who has the outputs calls
-                it. None: one mask per query.
-            spatial_bias: Where the queries should look less. None: nowhere.
+            heads: Auxiliary heads by name. The decoder keeps them as attributes of these names.
 
         Raises:
-            ConfigError: D is odd or not a multiple of the heads, or ``multimask_head`` comes with
-                ``dense_mask_gradients``.
+            ConfigError: D is odd or not a multiple of the heads, or a head that needs embeddings
+                comes with ``dense_mask_gradients``.
         """
         super().__init__()
         if hidden_dim % num_heads or hidden_dim % 2:
@@ -248,10 +92,12 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of "
                 f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
             )
-        if multimask_head is not None and dense_mask_gradients:
+        heads = heads or {}
+        self.keep_embeddings = any(head.needs_embeddings for head in heads.values())
+        if self.keep_embeddings and dense_mask_gradients:
             raise ConfigError(
-                "MODEL.MULTIMASK.ENABLED makes the masks of matched queries from their embeddings; "
-                "set MODEL.MASKFREE.DENSE_MASK_GRADIENTS to False."
+                f"One of the heads {', '.join(heads)} makes the masks of matched queries from their "
+                "embeddings; set MODEL.MASKFREE.DENSE_MASK_GRADIENTS to False."
             )
         self.num_levels = num_levels
         self.dense_mask_gradients = dense_mask_gradients
@@ -277,8 +123,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 self.input_proj.append(nn.Identity())
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
-        self.multimask_head = multimask_head
-        self.spatial_bias = spatial_bias
+        self._head_names = tuple(heads)
+        for name, head in heads.items():
+            self.add_module(name, head)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, object]:
@@ -302,15 +149,13 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             "enforce_input_proj": mask_former.ENFORCE_INPUT_PROJ,
             "num_levels": len(head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
             "dense_mask_gradients": cfg.MODEL.MASKFREE.DENSE_MASK_GRADIENTS,
-            "multimask_head": (
-                MultimaskHead.from_config(cfg) if cfg.MODEL.MULTIMASK.ENABLED else None
-            ),
-            "spatial_bias": (
-                SpatialBias.from_config(cfg, in_channels)
-                if cfg.MODEL.SPATIAL_MASK.ENABLED
-                else None
-            ),
+            "heads": build_heads(cfg, in_channels),
         }
+
+    @property
+    def heads(self) -> dict[str, AuxHead]:
+        """The auxiliary heads by name."""
+        return {name: cast(AuxHead, self.get_submodule(name)) for name in self._head_names}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Accept the name that old Mask2Former checkpoints have for the queries."""
@@ -335,18 +180,16 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             num_frames: T, frames of each clip.
             return_aux: Also give the predictions of the learned queries and of every layer but
                 the last.
-            num_views: V, where the frames are those of V cameras, time first; for
-                ``mask_logits`` only.
+            num_views: V, where the frames are those of V cameras, time first; for the heads.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
             ``return_aux`` also ``aux_outputs``, a list of dicts of the same. In training, unless
             ``dense_mask_gradients``, the masks have no graph; each dict then also has
             ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
-            h, w), whose product is ``pred_masks``. With a multimask head each dict has
+            h, w), whose product is ``pred_masks``. With a head that needs embeddings each dict has
             ``mask_embed`` and the normalised ``queries`` (B, Q, D), and the first one
-            ``mask_features``, in evaluation too. With a spatial mask head the first one has
-            ``mask_logits`` (B, T, h_k, w_k), (B, T / V, V, h_k, w_k) with views.
+            ``mask_features``, in evaluation too. The first one also has what the heads add.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -362,9 +205,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         mask_features = mask_features.contiguous()
         resized = self._resized_mask_features(mask_features, maps)
 
-        biases = (
-            None if self.spatial_bias is None else self.spatial_bias(maps, num_frames, num_views)
-        )
+        found = [head(maps, num_frames, num_views) for head in self.heads.values()]
+        biases = [outputs.bias for outputs in found if outputs.bias is not None]
 
         query_position = self.query_embed.weight
         queries = self.query_feat.weight.expand(batch, -1, -1)
@@ -378,7 +220,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         for i, (cross_attention, self_attention, ffn) in enumerate(layers):
             level = i % self.num_levels
             allowed = self._allowed(predictions[-1][1], resized[level])
-            key_bias = None if biases is None else biases.of_layer(i, level)
+            key_bias = _sum_of_biases(biases, i, level)
             queries = cross_attention(
                 queries, query_position, keys[level], values[level], allowed, key_bias
             )
@@ -390,15 +232,15 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         is_lean = self.training and not self.dense_mask_gradients
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_lean):
             outputs = self._masks(predictions, mask_features)
-        if is_lean or self.multimask_head is not None:
+        if is_lean or self.keep_embeddings:
             for output, prediction in zip(outputs, predictions, strict=True):
                 output["mask_embed"] = prediction[1]
-                if self.multimask_head is not None:
+                if self.keep_embeddings:
                     output["queries"] = prediction[2]
             outputs[-1]["mask_features"] = mask_features
         final = outputs.pop()
-        if biases is not None:
-            final["mask_logits"] = biases.mask_logits
+        for of_head in found:
+            final.update(of_head.outputs)
         if return_aux:
             final["aux_outputs"] = outputs
         return final

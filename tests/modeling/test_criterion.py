@@ -7,27 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from maskfreevis_ext.modeling.box_losses import BoxLossSettings
-from maskfreevis_ext.modeling.criterion import LOSS_NAMES, VideoSetCriterion
-from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher
+from maskfreevis_ext.losses.affinities import AffinitySettings
+from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.ops.boxes import masks_to_boxes
+from tests.helpers.criteria import LOSS_NAMES, make_criterion
 
 SIZE = (32, 40)
-
-
-def _criterion(**settings: object) -> VideoSetCriterion:
-    return VideoSetCriterion(
-        num_classes=3,
-        matcher=VideoHungarianMatcher(
-            class_weight=2.0, mask_weight=5.0, dice_weight=5.0, num_points=200
-        ),
-        weights=dict.fromkeys(LOSS_NAMES, 1.0),
-        no_object_weight=0.1,
-        num_points=200,
-        oversample_ratio=3.0,
-        importance_sample_ratio=0.75,
-        box_settings=BoxLossSettings(**settings),
-    )
 
 
 def _target(num_objects: int, num_frames: int, masks: bool) -> dict[str, torch.Tensor]:
@@ -39,7 +24,6 @@ def _target(num_objects: int, num_frames: int, masks: bool) -> dict[str, torch.T
         "labels": torch.arange(num_objects) % 3,
         "ids": torch.arange(num_objects)[:, None].expand(-1, num_frames),
         "boxes": masks_to_boxes(filled),
-        "has_mask": torch.full((num_objects,), masks),
     }
     if masks:
         target["masks"] = filled
@@ -75,7 +59,7 @@ def test_any_number_of_frames_gives_finite_losses_and_gradients(
 ) -> None:
     outputs = _outputs(2, num_frames)
     targets = [_target(2, num_frames, False), _target(1, num_frames, False)]
-    criterion = _criterion(temporal_pairs=pairs)
+    criterion = make_criterion(temporal_pairs=pairs)
     losses = _run(criterion, outputs, targets, _frames(2, num_frames))
     assert set(losses) == {name + suffix for name in LOSS_NAMES for suffix in ("", "_0")}
     sum(losses.values()).backward()
@@ -89,7 +73,7 @@ def test_any_number_of_frames_gives_finite_losses_and_gradients(
 def test_any_number_of_clips_and_objects(sizes: tuple[int, ...]) -> None:
     outputs = _outputs(len(sizes), 2)
     targets = [_target(size, 2, False) for size in sizes]
-    losses = _run(_criterion(), outputs, targets, _frames(len(sizes), 2))
+    losses = _run(make_criterion(), outputs, targets, _frames(len(sizes), 2))
     sum(losses.values()).backward()
     assert all(torch.isfinite(value.detach()) for value in losses.values())
     # every prediction has a gradient, be it zero, so that DDP waits for none
@@ -102,7 +86,7 @@ def test_box_and_mask_clips_in_one_batch_add_up() -> None:
     outputs = _outputs(2, 3)
     frames = _frames(2, 3)
     targets = [_target(2, 3, True), _target(2, 3, False)]
-    criterion = _criterion(temporal_warmup=0).eval()
+    criterion = make_criterion(temporal_warmup=0).eval()
     matches = criterion.matcher([outputs, *outputs["aux_outputs"]], targets, SIZE)
     losses = criterion(outputs, targets, frames, [SIZE] * 2, matches)
     for name in LOSS_NAMES[1:]:
@@ -117,7 +101,7 @@ def test_order_of_objects_and_clips_does_not_matter() -> None:
     outputs = _outputs(2, 3, num_aux=0)
     frames = _frames(2, 3)
     targets = [_target(3, 3, False), _target(2, 3, False)]
-    criterion = _criterion().eval()
+    criterion = make_criterion().eval()
     losses = _run(criterion, outputs, targets, frames)
     swapped = [{key: value.flip(0) for key, value in target.items()} for target in targets[::-1]]
     flipped = {key: value.flip(0) for key, value in outputs.items() if key != "aux_outputs"}
@@ -129,7 +113,7 @@ def test_order_of_objects_and_clips_does_not_matter() -> None:
 def test_padding_changes_no_box_loss() -> None:
     outputs = _outputs(1, 2, num_aux=0)
     frames, targets = _frames(1, 2), [_target(2, 2, False)]
-    criterion = _criterion().eval()
+    criterion = make_criterion().eval()
     matches = criterion.matcher([outputs], targets, SIZE)
     losses = criterion(outputs, targets, frames, [SIZE], matches)
     padded_frames = torch.nn.functional.pad(frames, (0, 24, 0, 32))
@@ -148,7 +132,7 @@ def test_absent_frame_pushes_the_mask_down_only_with_the_penalty() -> None:
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         outputs = _outputs(1, 2, num_aux=0, queries=1)
-        criterion = _criterion(empty_frame_weight=weight, pairwise_threshold=1.0)
+        criterion = make_criterion(empty_frame_weight=weight, pairwise_threshold=1.0)
         losses = _run(criterion, outputs, [target], _frames(1, 2))
         losses["loss_mask_proj"].backward()
         gradient = outputs["pred_masks"].grad[0, 0, 1]
@@ -166,14 +150,14 @@ def test_temporal_weight_does_not_grow_with_the_number_of_pairs() -> None:
         target = _target(1, 1, False)
         target["boxes"] = target["boxes"].expand(-1, num_frames, -1)
         frames = _frames(1, 1).expand(-1, num_frames, -1, -1, -1)
-        criterion = _criterion(temporal_warmup=0)
+        criterion = make_criterion(temporal_warmup=0)
         values.append(float(_run(criterion, outputs, [target], frames)["loss_bound_neighbor"]))
     assert values[0] == pytest.approx(values[1], rel=1e-5) == pytest.approx(values[2], rel=1e-5)
     assert values[0] > 0
 
 
 def test_warmup_counts_steps_and_not_decoder_outputs() -> None:
-    criterion = _criterion(temporal_warmup=10)
+    criterion = make_criterion(temporal_warmup=10)
     outputs, frames, targets = _outputs(1, 2, num_aux=3), _frames(1, 2), [_target(2, 2, False)]
     matches = criterion.matcher([outputs, *outputs["aux_outputs"]], targets, SIZE)
     values = []
@@ -191,16 +175,16 @@ def test_warmup_counts_steps_and_not_decoder_outputs() -> None:
 
 def test_more_objects_than_queries() -> None:
     outputs = _outputs(1, 2, queries=2)
-    losses = _run(_criterion(), outputs, [_target(4, 2, False)], _frames(1, 2))
+    losses = _run(make_criterion(), outputs, [_target(4, 2, False)], _frames(1, 2))
     assert all(torch.isfinite(value.detach()) for value in losses.values())
     outputs = _outputs(1, 2, queries=2)
-    losses = _run(_criterion(), outputs, [_target(4, 2, True)], _frames(1, 2))
+    losses = _run(make_criterion(), outputs, [_target(4, 2, True)], _frames(1, 2))
     assert all(torch.isfinite(value.detach()) for value in losses.values())
 
 
 def test_only_matched_queries_get_mask_gradients() -> None:
     outputs = _outputs(1, 2, num_aux=0)
-    criterion, targets = _criterion(), [_target(2, 2, False)]
+    criterion, targets = make_criterion(), [_target(2, 2, False)]
     queries, _ = criterion.matcher([outputs], targets, SIZE)[0][0]
     losses = _run(criterion, outputs, targets, _frames(1, 2))
     sum(losses[name] for name in LOSS_NAMES[1:]).backward()
@@ -210,4 +194,4 @@ def test_only_matched_queries_get_mask_gradients() -> None:
 
 def test_settings_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        BoxLossSettings().top_k = 3
+        AffinitySettings().top_k = 3

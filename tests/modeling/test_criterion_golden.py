@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskfreevis_ext.modeling import criterion as criterion_module
-from maskfreevis_ext.modeling.box_losses import BoxLossSettings
-from maskfreevis_ext.modeling.criterion import LOSS_NAMES, VideoSetCriterion
-from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher
+from maskfreevis_ext.losses import mask as mask_terms
+from maskfreevis_ext.modeling.criterion import VideoSetCriterion
+from tests.helpers.criteria import LOSS_NAMES, make_criterion
 from tests.helpers.golden import CriterionCase
 
 CASES = [
@@ -25,26 +24,17 @@ _WEIGHTS = {name: (2.0 if name == "loss_ce" else 5.0) for name in LOSS_NAMES}
 
 def _reference_criterion(case: CriterionCase, **weights: float) -> VideoSetCriterion:
     """Our criterion with every fault of the reference switched back on."""
-    num_points = int(case.golden["num_points"])
-    return VideoSetCriterion(
+    return make_criterion(
         num_classes=case.num_classes,
-        matcher=VideoHungarianMatcher(
-            class_weight=2.0, mask_weight=5.0, dice_weight=5.0, num_points=num_points
-        ),
-        weights={**dict.fromkeys(LOSS_NAMES, 1.0), **weights},
-        no_object_weight=0.1,
-        num_points=num_points,
-        oversample_ratio=3.0,
-        importance_sample_ratio=0.75,
-        box_settings=BoxLossSettings(
-            lab_bgr=True,
-            lab_quantize=True,
-            match_outside=True,
-            empty_frame_weight=0.0,
-            temporal_pairs="cycle" if case.is_cycle else "all",
-            temporal_norm_pairs=0,
-            temporal_warmup=0,
-        ),
+        num_points=int(case.golden["num_points"]),
+        weights=weights,
+        lab_bgr=True,
+        lab_quantize=True,
+        match_outside=True,
+        empty_frame_weight=0.0,
+        temporal_pairs="cycle" if case.is_cycle else "all",
+        temporal_norm_pairs=0,
+        temporal_warmup=0,
     )
 
 
@@ -64,7 +54,7 @@ def _stored_points(case: CriterionCase, monkeypatch: pytest.MonkeyPatch) -> None
             start += len(objects)
         return points[torch.cat(rows_of_object)].flatten(0, 1)
 
-    monkeypatch.setattr(criterion_module, "uncertain_point_coords", stored)
+    monkeypatch.setattr(mask_terms, "uncertain_point_coords", stored)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,7 +1,7 @@
-"""The sums of ``pairwise.py`` by Triton kernels, which keep no map of the terms.
+"""The sums of ``dense.py`` by Triton kernels, which keep no map of the terms.
 
 ``spatial_pairwise_sums`` and ``temporal_pairwise_sums`` have the signatures and the results of
-those in ``pairwise.py``. The gradient has a closed form, that of ``listed.py``, and is gathered:
+those in ``dense.py``. The gradient has a closed form, that of ``listed.py``, and is gathered:
 a program writes the cells that it owns, and what several programs make is added up by torch in a
 fixed order. There are no atomic operations, so results repeat bit by bit.
 
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from maskfreevis_ext.losses import pairwise
+from maskfreevis_ext.losses.pairwise import dense
 from maskfreevis_ext.ops.neighbors import Offset, pair_slices
 from maskfreevis_ext.ops.reduce import send
 
@@ -57,7 +57,7 @@ if triton is not None:
 
     @triton.jit
     def _same_label_nll(a, b):
-        """``pairwise.same_label_nll`` with one logarithm."""
+        """``dense.same_label_nll`` with one logarithm."""
         size_a, size_b = tl.abs(a), tl.abs(b)
         linear = tl.where((a < 0) != (b < 0), tl.minimum(size_a, size_b), 0.0)
         exp_a, exp_b, exp_ab = tl.exp(-size_a), tl.exp(-size_b), tl.exp(-tl.abs(a + b))
@@ -214,10 +214,13 @@ def is_available(device: torch.device) -> bool:
 
 @functools.cache
 def _runs_on(device: torch.device) -> bool:
-    """Whether a tiny case can be compiled and run on a GPU."""
+    """Whether both kernels can be compiled and run on a GPU, with a tiny case."""
     try:
-        maps = torch.zeros(1, 1, 1, 1, device=device)
-        _PairSums.apply(maps[None], maps[None].bool(), maps, ((0, 0),), ((0, 0),), True)
+        maps = torch.ones(1, 1, 1, 1, device=device)
+        with torch.enable_grad():
+            logits = maps[None].requires_grad_()
+            sums, _ = _PairSums.apply(logits, maps[None].bool(), maps, ((0, 0),), ((0, 0),), True)
+            torch.autograd.grad(sums.sum(), logits)  # the kernel of the gradient is another one
     except Exception as error:  # many kinds: no compiler, no header, no driver, an old GPU
         logging.getLogger(__name__).warning(
             "The pairwise losses run without their Triton kernels on %s: %s: %s",
@@ -235,9 +238,9 @@ def spatial_pairwise_sums(
     offsets: Sequence[Offset],
     box_maps: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``pairwise.spatial_pairwise_sums``; its formula and arguments are there.
+    """``dense.spatial_pairwise_sums``; its formula and arguments are there.
 
-    Half precision is computed and returned in float32; float64 goes to ``pairwise``. Logits without
+    Half precision is computed and returned in float32; float64 goes to ``dense``. Logits without
     a partner of weight > 0 are not looked at, so that a NaN there does not reach the sums. Only the
     logits have a gradient, once.
 
@@ -255,8 +258,8 @@ def spatial_pairwise_sums(
         ValueError: Shapes disagree.
     """
     _require(mask_logits.device)
-    if _is_left_to_pairwise(mask_logits, box_maps):
-        return pairwise.spatial_pairwise_sums(mask_logits, edges, offsets, box_maps)
+    if _is_left_to_dense(mask_logits, box_maps):
+        return dense.spatial_pairwise_sums(mask_logits, edges, offsets, box_maps)
     num_frames, height, width = mask_logits.shape[2:]
     _check_shape("box_maps", box_maps, mask_logits.shape[1:])
     frames = mask_logits.shape[1:3]
@@ -279,7 +282,7 @@ def temporal_pairwise_sums(
     offsets: Sequence[Offset],
     regions: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``pairwise.temporal_pairwise_sums``; its formula and arguments are there.
+    """``dense.temporal_pairwise_sums``; its formula and arguments are there.
 
     Precisions, gradients and logits that have no weight are as in ``spatial_pairwise_sums``.
 
@@ -298,8 +301,8 @@ def temporal_pairwise_sums(
         ValueError: Shapes disagree, or a pair names a frame that is not there.
     """
     _require(mask_logits.device)
-    if _is_left_to_pairwise(mask_logits, regions):
-        return pairwise.temporal_pairwise_sums(mask_logits, matches, pairs, offsets, regions)
+    if _is_left_to_dense(mask_logits, regions):
+        return dense.temporal_pairwise_sums(mask_logits, matches, pairs, offsets, regions)
     num_objects, num_frames, height, width = mask_logits.shape[1:]
     # a kernel would read beyond the tensors without a word
     _check_shape("regions", regions, (num_objects, height, width))
@@ -315,17 +318,17 @@ def _require(device: torch.device) -> None:
     """Raise a RuntimeError if kernels cannot run on the device; see ``is_available``."""
     if triton is None:
         raise RuntimeError(
-            "losses.fused needs Triton, which cannot be imported: pip install triton, or use "
-            "losses.pairwise"
+            "losses.pairwise.triton needs Triton, which cannot be imported: pip install triton, or "
+            "use losses.pairwise.dense"
         )
     if device.type != "cuda" and not (device.type == "cpu" and _IS_INTERPRETED):
         raise RuntimeError(
-            f"losses.fused runs on CUDA devices, got a tensor on {device}; use losses.pairwise, or "
-            "set TRITON_INTERPRET=1 before the import to run it on the CPU for tests"
+            f"losses.pairwise.triton runs on CUDA devices, got a tensor on {device}; use "
+            "losses.pairwise.dense, or set TRITON_INTERPRET=1 before the import to run it on the CPU for tests"
         )
 
 
-def _is_left_to_pairwise(mask_logits: Tensor, maps: Tensor) -> bool:
+def _is_left_to_dense(mask_logits: Tensor, maps: Tensor) -> bool:
     """Whether the kernels do not do it: float64, or weights alone, without a decoder output."""
     return torch.float64 in (mask_logits.dtype, maps.dtype) or len(mask_logits) == 0
 

@@ -6,27 +6,15 @@ T frames, (h, w) map.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.reduce import send
-
-from .matcher import Match
-
-
-def query_of_object(matches: list[list[Match]], targets: list[dict[str, Tensor]]) -> Tensor:
-    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
-    sizes = [len(target["labels"]) for target in targets]
-    table = torch.full((len(matches), sum(sizes)), -1)
-    for row, of_layer in zip(table, matches, strict=True):
-        start = 0
-        for (queries, objects), size in zip(of_layer, sizes, strict=True):
-            row[start + objects] = queries
-            start += size
-    return table
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class MatchedMasks:
     anchor: Tensor
 
     def of_clips(self, clips: list[int]) -> MatchedMasks:
-        """Those of some clips."""
+        """The objects of the given clips alone."""
         columns = columns_of_clips(self.clips, clips)
         if len(columns) == len(self.clips):
             return self
@@ -60,7 +48,7 @@ class MatchedMasks:
 
 
 def of_queries(
-    layers: list[dict[str, Tensor]], name: str, queries: Tensor, clips: Tensor
+    layers: Sequence[Mapping[str, Tensor]], name: str, queries: Tensor, clips: Tensor
 ) -> Tensor:
     """An output of the query of each object, (K, N, ...).
 
@@ -77,7 +65,7 @@ def of_queries(
     return torch.stack(of_layers)
 
 
-def zero_anchor(layers: list[dict[str, Tensor]]) -> Tensor:
+def zero_anchor(layers: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """A zero of each output with a gradient path to its classes, (K,)."""
     anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
     return at_least_float32(anchor)
@@ -88,33 +76,34 @@ def columns_of_clips(clip_of: Tensor, clips: list[int]) -> Tensor:
     return torch.isin(clip_of, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
 
 
-def clip_of_object(targets: list[dict[str, Tensor]]) -> Tensor:
+def clip_of_object(targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU."""
     sizes = torch.tensor([len(target["labels"]) for target in targets])
     return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
 
 def matched_masks(
-    layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], queries: Tensor
+    layers: Sequence[Mapping[str, Tensor]], clips: Tensor, queries: Tensor, anchor: Tensor
 ) -> MatchedMasks:
     """Mask logits of the query of each object.
 
     Args:
         layers: K decoder outputs.
-        targets: B dicts.
+        clips: Clip of each object, (N,), int64, ascending, on the CPU.
         queries: (K, N), -1 where an object has no query.
+        anchor: Zeros with a gradient path, (K,).
     """
-    clips = clip_of_object(targets)
-    logits = of_queries(layers, "pred_masks", queries, clips)
+    # Before the product gets its gradient: half precision would round that, or overflow.
+    logits = at_least_float32(of_queries(layers, "pred_masks", queries, clips))
     if "mask_embed" in layers[0]:
+        features = layers[0]["mask_features"]
         logits = ProductGradient.apply(
             of_queries(layers, "mask_embed", queries, clips),
-            layers[0]["mask_features"],
+            features,
             logits,
-            [len(target["labels"]) for target in targets],
+            torch.bincount(clips, minlength=len(features)).tolist(),
         )
-    logits = at_least_float32(logits)
-    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, zero_anchor(layers))
+    return MatchedMasks(logits, (queries >= 0).to(logits.dtype), clips, anchor)
 
 
 class ProductGradient(torch.autograd.Function):
@@ -126,7 +115,7 @@ class ProductGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         embeddings: Tensor,
         mask_features: Tensor,
         logits: Tensor,
@@ -146,7 +135,7 @@ class ProductGradient(torch.autograd.Function):
         return logits.view_as(logits)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of embeddings and features."""
         embeddings, mask_features = ctx.saved_tensors
         # autocast gives the two in different precisions

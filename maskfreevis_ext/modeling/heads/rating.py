@@ -6,25 +6,17 @@ Shape letters: N kept queries, M extra hypotheses, T frames, (h, w) map.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskfreevis_ext.ops.hypotheses import (
-    ABSENT_LOGIT,
-    choose_hypothesis,
-    pool_features,
-    stability,
-)
-
-if TYPE_CHECKING:
-    from maskfreevis_ext.modeling.multimask_head import MultimaskHead
+from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, choose_hypothesis, stability
 
 
 @dataclass(frozen=True)
-class MultimaskInference:
-    """The keys of ``MODEL.MULTIMASK`` that inference reads; see config.py."""
+class RatingSettings:
+    """The keys of ``MODEL.MULTIMASK`` that inference reads; docs/config.md explains them."""
 
     use_iou: bool = True
     use_object_score: bool = True
@@ -35,18 +27,18 @@ class MultimaskInference:
     margin: float = 0.0
 
     @classmethod
-    def from_config(cls, cfg: Any) -> MultimaskInference:
-        """Read ``MODEL.MULTIMASK``."""
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Arguments of the class."""
         node = cfg.MODEL.MULTIMASK
-        return cls(
-            use_iou=node.TEST.USE_IOU,
-            use_object_score=node.TEST.USE_OBJECT_SCORE,
-            empty_absent=node.TEST.EMPTY_ABSENT,
-            by_stability=node.TEST.STABILITY,
-            stability_delta=node.STABILITY_DELTA,
-            stability_threshold=node.STABILITY_THRESH,
-            margin=node.TEST.MARGIN,
-        )
+        return {
+            "use_iou": node.TEST.USE_IOU,
+            "use_object_score": node.TEST.USE_OBJECT_SCORE,
+            "empty_absent": node.TEST.EMPTY_ABSENT,
+            "by_stability": node.TEST.STABILITY,
+            "stability_delta": node.STABILITY_DELTA,
+            "stability_threshold": node.STABILITY_THRESH,
+            "margin": node.TEST.MARGIN,
+        }
 
 
 @dataclass(frozen=True)
@@ -71,33 +63,27 @@ class RatedMasks:
 
 
 @torch.no_grad()
-def rate_queries(
-    head: MultimaskHead, outputs: dict[str, Tensor], kept: Tensor, settings: MultimaskInference
+def rate_masks(
+    logits: Tensor, ious: Tensor, scores: Tensor | None, settings: RatingSettings
 ) -> RatedMasks:
-    """Run the multimask head on the kept queries of one clip.
+    """Choose the hypothesis to show of each object and frame, and the factor of its score.
 
     A track's factor is its predicted IoU, the mean over frames weighted with the presence of the
     object, times its presence in the frame where that is highest.
 
     Args:
-        head: The head.
-        outputs: ``pred_masks`` (Q, T, h, w), ``queries`` (Q, D), ``mask_embed`` (Q, C) and
-            ``mask_features`` (C, T, h, w).
-        kept: Queries to rate, (N,), int64.
+        logits: All hypotheses, (N, M + 1, T, h, w).
+        ious: Their predicted IoUs, (N, M + 1, T).
+        scores: Logits of "the object is in the frame", (N, T), or None.
         settings: What is switched on.
     """
-    tokens, ordinary = outputs["queries"][kept].float(), outputs["mask_embed"][kept].float()
-    features = outputs["mask_features"].float()
-    logits = (head.embed(tokens, ordinary) @ features.flatten(1)).unflatten(-1, features.shape[1:])
-    logits[:, 0] = outputs["pred_masks"][kept]
-    ious, scores = head.rate(tokens, pool_features(logits, features))
     stable = None
     if settings.by_stability:
         stable = stability(logits[:, 0], settings.stability_delta) >= settings.stability_threshold
     choice = choose_hypothesis(ious, stable, settings.margin)
     masks = logits.take_along_dim(choice[:, None, :, None, None], 1)[:, 0]
     presence = torch.ones_like(ious[:, 0]) if scores is None else scores.sigmoid()
-    factor = presence.new_ones(len(kept))
+    factor = presence.new_ones(len(logits))
     if settings.use_iou:
         chosen = ious.take_along_dim(choice[:, None], 1)[:, 0].clamp(0, 1)
         factor = (presence * chosen).sum(1) / presence.sum(1).clamp(min=1e-6)

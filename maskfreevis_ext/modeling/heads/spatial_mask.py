@@ -10,10 +10,10 @@ patches), C channels.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from maskfreevis_ext.ops.dtypes import at_least_float32
@@ -84,18 +84,18 @@ class SpatialMaskHead(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, channels: int) -> SpatialMaskHead:
-        """Build the head of ``MODEL.SPATIAL_MASK`` for maps with ``channels`` channels."""
+    def from_config(cls, cfg: Any, channels: int) -> dict[str, Any]:
+        """Arguments of ``__init__`` for maps with ``channels`` channels, from the config."""
         node = cfg.MODEL.SPATIAL_MASK
-        return cls(
-            channels,
-            tau_init=node.TAU_INIT,
-            alpha_init=node.ALPHA_INIT,
-            bias_max=node.BIAS_MAX,
-            suppress=node.SUPPRESS,
-            detach_input=node.DETACH_INPUT,
-            hold=(node.HOLD_START, node.HOLD_END),
-        )
+        return {
+            "channels": channels,
+            "tau_init": node.TAU_INIT,
+            "alpha_init": node.ALPHA_INIT,
+            "bias_max": node.BIAS_MAX,
+            "suppress": node.SUPPRESS,
+            "detach_input": node.DETACH_INPUT,
+            "hold": (node.HOLD_START, node.HOLD_END),
+        }
 
     @property
     def tau(self) -> Tensor:

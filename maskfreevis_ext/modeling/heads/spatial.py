@@ -7,27 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.modeling.spatial_mask_head import SpatialMaskHead, fold_frames
+from maskfreevis_ext.inference.clip import frame_probabilities
+from maskfreevis_ext.losses.scene import Scene
+from maskfreevis_ext.losses.spatial import (
+    SPATIAL_INPUTS,
+    SpatialMaskLossSettings,
+    spatial_inputs,
+    spatial_terms,
+)
+from maskfreevis_ext.losses.term import LossTerm
+from maskfreevis_ext.modeling.heads.base import (
+    AUX_HEAD_REGISTRY,
+    AuxHead,
+    FrameSizes,
+    HeadOutputs,
+)
+from maskfreevis_ext.modeling.heads.spatial_mask import SpatialMaskHead, fold_frames
+from maskfreevis_ext.modeling.spatial_targets import build_spatial_targets
 
 
 @dataclass(frozen=True)
 class LayerBiases:
-    """What the head found in a batch.
+    """Bias of every decoder layer.
 
     Attributes:
-        mask_logits: (B, T, h, w), or (B, T, V, h, w) with V views.
         of_levels: Bias of the keys of each level, (B, S) each.
         strengths: Factor of each decoder layer; None where a layer has no bias.
     """
 
-    mask_logits: Tensor
     of_levels: list[Tensor]
     strengths: list[Tensor | float | None]
 
@@ -37,8 +50,11 @@ class LayerBiases:
         return None if strength is None else strength * self.of_levels[level]
 
 
-class SpatialBias(nn.Module):
+@AUX_HEAD_REGISTRY.register()
+class SpatialBias(AuxHead):
     """The head, the level that it looks at, and the layers that its bias goes to."""
+
+    name = "spatial_bias"
 
     def __init__(
         self,
@@ -47,6 +63,8 @@ class SpatialBias(nn.Module):
         num_layers: int,
         layers: Sequence[int] = (),
         gated: bool = False,
+        mask_stride: int = 4,
+        is_supervised: bool = True,
     ) -> None:
         """Take the parts.
 
@@ -56,56 +74,49 @@ class SpatialBias(nn.Module):
             num_layers: Layers of the decoder.
             layers: Those that are biased; none: all.
             gated: Multiply the bias of each layer by the sigmoid of a learned number, 0.5 at first.
+            mask_stride: Pixels per cell of the targets of the mask.
+            is_supervised: Whether the mask has loss terms, which need targets.
         """
         super().__init__()
         self.head = head
         self.in_level = in_level
         self.layers = frozenset(layers) or frozenset(range(num_layers))
         self.num_layers = num_layers
+        self.mask_stride = mask_stride
+        self.is_supervised = is_supervised
         self.gates = nn.Parameter(torch.zeros(num_layers)) if gated else None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, channels: int) -> SpatialBias:
-        """Build it from ``MODEL.SPATIAL_MASK``.
+    def is_enabled(cls, cfg: Any) -> bool:
+        """``MODEL.SPATIAL_MASK.ENABLED``."""
+        return cfg.MODEL.SPATIAL_MASK.ENABLED
 
-        Raises:
-            ConfigError: IN_LEVEL is no level of the pixel decoder, LAYERS names a layer that is not
-                there, or HOLD_END comes before HOLD_START.
-        """
-        node = cfg.MODEL.SPATIAL_MASK
+    @classmethod
+    def from_config(cls, cfg: Any, in_channels: int) -> dict[str, Any]:
+        """Arguments of ``__init__``, from ``MODEL.SPATIAL_MASK``."""
+        node, decoder = cfg.MODEL.SPATIAL_MASK, cfg.MODEL.SEM_SEG_HEAD
         # coarse first, like the maps of the pixel decoder, in whatever order they are named
-        levels = sorted(
-            cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES, reverse=True
-        )
-        if node.IN_LEVEL not in levels:
-            raise ConfigError(
-                f"MODEL.SPATIAL_MASK.IN_LEVEL is one of {levels} "
-                "(MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES), "
-                f"got {node.IN_LEVEL!r}"
-            )
-        num_layers = cfg.MODEL.MASK_FORMER.DEC_LAYERS - 1
-        wrong = [layer for layer in node.LAYERS if layer not in range(num_layers)]
-        if wrong:
-            raise ConfigError(
-                f"MODEL.SPATIAL_MASK.LAYERS: expected layers 0 to {num_layers - 1} "
-                f"(MODEL.MASK_FORMER.DEC_LAYERS - 2), got {wrong}"
-            )
-        if node.HOLD_END < node.HOLD_START:
-            raise ConfigError(
-                f"MODEL.SPATIAL_MASK.HOLD_END: expected {node.HOLD_START} (HOLD_START) or more, "
-                f"got {node.HOLD_END}"
-            )
-        return cls(
-            SpatialMaskHead.from_config(cfg, channels),
-            in_level=levels.index(node.IN_LEVEL),
-            num_layers=num_layers,
-            layers=node.LAYERS,
-            gated=node.ROWS == "gate",
-        )
+        levels = sorted(decoder.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES, reverse=True)
+        return {
+            "head": SpatialMaskHead(**SpatialMaskHead.from_config(cfg, in_channels)),
+            "in_level": levels.index(node.IN_LEVEL),
+            "num_layers": cfg.MODEL.MASK_FORMER.DEC_LAYERS - 1,
+            "layers": node.LAYERS,
+            "gated": node.ROWS == "gate",
+            "mask_stride": decoder.COMMON_STRIDE,
+            "is_supervised": node.LOSS.ENABLED,
+        }
+
+    @classmethod
+    def loss_terms(cls, cfg: Any) -> list[LossTerm]:
+        """Terms of the mask, unless it is not supervised."""
+        if not cfg.MODEL.SPATIAL_MASK.LOSS.ENABLED:
+            return []
+        return spatial_terms(SpatialMaskLossSettings(**SpatialMaskLossSettings.from_config(cfg)))
 
     def forward(
         self, maps: Sequence[Tensor], num_frames: int, num_views: int | None = None
-    ) -> LayerBiases:
+    ) -> HeadOutputs:
         """Look at one level and bias all.
 
         Args:
@@ -138,4 +149,29 @@ class SpatialBias(nn.Module):
             for layer in range(self.num_layers)
         ]
         mask_logits = fold_frames(m_logit, len(tokens), num_frames // (num_views or 1), num_views)
-        return LayerBiases(mask_logits, of_levels, strengths)
+        return HeadOutputs({"mask_logits": mask_logits}, LayerBiases(of_levels, strengths))
+
+    def prepare(self, scene: Scene) -> None:
+        """Leave the mask and its targets for the terms."""
+        if not self.is_supervised:
+            return
+        mask_logits = scene.layers[0]["mask_logits"]
+        found = build_spatial_targets(
+            scene.batch,
+            scene.targets,
+            scene.image_size,
+            self.mask_stride,
+            mask_logits.shape[2] if mask_logits.dim() == 5 else None,
+            mask_logits.device,
+        )
+        inputs = spatial_inputs(mask_logits, found.masks, found.valid, found.weak)
+        scene.give(SPATIAL_INPUTS, inputs)
+
+    def results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
+        """``dynamic_mask``: probabilities of the mask at the size of the video, uint8."""
+        probs = frame_probabilities(outputs["mask_logits"], sizes.padded, sizes.frame, sizes.output)
+        return {"dynamic_mask": probs}
+
+    def reset_schedule(self, step: int) -> None:
+        """Set the step of the schedule that fades the bias."""
+        self.head.steps.fill_(step)

@@ -1,4 +1,4 @@
-"""Pairwise losses: two cells that look alike have the same label, in one frame or in two.
+"""Pairwise losses on whole maps, neighbour by neighbour, without waiting for the device.
 
 Shape letters: K decoder outputs, N objects, T frames, E frame pairs, R search positions, (h, w)
 map.
@@ -6,13 +6,88 @@ map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskfreevis_ext.losses.scene import BoxObjects
 from maskfreevis_ext.ops.neighbors import Offset, pair_slices
+
+#: Signature of ``spatial_pairwise_sums`` and ``temporal_pairwise_sums``.
+PairwiseSums = Callable[..., tuple[Tensor, Tensor]]
+
+
+class MapPairs:
+    """``Pairs`` whose sums are taken over whole maps."""
+
+    def __init__(self, sums_of: Callable[[Tensor], Tensor], weights: Tensor) -> None:
+        """Take the sums and the weights.
+
+        Args:
+            sums_of: Mask logits (K, N, T, h, w) to the weighted sums of each object, (K, N, n).
+            weights: What they add up to, (N, n).
+        """
+        self._sums_of = sums_of
+        self._weights = weights
+
+    def counts(self, is_matched: Tensor) -> Tensor:
+        """See ``Pairs.counts``."""
+        return is_matched @ self._weights.to(is_matched.dtype)
+
+    def sums(self, mask_logits: Tensor, is_matched: Tensor, normalizers: Tensor) -> Tensor:
+        """See ``Pairs.sums``."""
+        return (self._of_objects(mask_logits, normalizers) * is_matched).sum(1)
+
+    @torch.no_grad()
+    def by_object(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
+        """See ``Pairs.by_object``."""
+        return self._of_objects(mask_logits, normalizers)
+
+    def _of_objects(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
+        return (self._sums_of(mask_logits) / normalizers[:, None]).sum(-1)
+
+
+def spatial_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
+    """Neighbours of similar colour inside the boxes.
+
+    Args:
+        objects: The objects.
+        sums: ``spatial_pairwise_sums`` of this module, or one that stands in for it.
+    """
+    affinities, clips, maps = objects.affinities, objects.clips, objects.maps
+    edges = [edge[clips] for edge in affinities.edges]
+
+    def both(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+        return sums(mask_logits, edges, affinities.edge_offsets, maps)
+
+    weights = both(_no_output(maps))[1]
+    if affinities.outside is not None:
+        weights = weights + (affinities.outside[clips] * maps).sum((1, 2, 3))
+    return MapPairs(lambda mask_logits: both(mask_logits)[0][..., None], weights[:, None])
+
+
+def temporal_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
+    """Matches of two frames, from each cell inside the union of an object's boxes.
+
+    Args:
+        objects: The objects.
+        sums: ``temporal_pairwise_sums`` of this module, or one that stands in for it.
+    """
+    affinities, maps = objects.affinities, objects.maps
+    matches = affinities.matches[objects.clips]
+    regions = (maps.sum(1) >= 1).to(maps.dtype)
+
+    def both(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+        return sums(mask_logits, matches, affinities.pairs, affinities.search_offsets, regions)
+
+    return MapPairs(lambda mask_logits: both(mask_logits)[0], both(_no_output(maps))[1])
+
+
+def _no_output(maps: Tensor) -> Tensor:
+    """Mask logits of no decoder output, (0, N, T, h, w), for weights alone."""
+    return maps.new_zeros(0, *maps.shape)
 
 
 def same_label_nll(first: Tensor, second: Tensor) -> Tensor:
@@ -27,6 +102,10 @@ def same_label_nll(first: Tensor, second: Tensor) -> Tensor:
 
     Returns:
         Values >= 0 of the broadcast shape: 0 for two sure and equal labels, ln 2 where one is 0.
+
+    Example:
+        >>> same_label_nll(torch.tensor([0.0, 9.0]), torch.tensor([5.0, 9.0])).round(decimals=3)
+        tensor([0.6930, 0.0000])
     """
     total = first + second
     linear = (first.abs() + second.abs() - total.abs()) / 2
@@ -53,6 +132,13 @@ def spatial_pairwise_sums(
 
     Returns:
         Sums (K, N) and weights (N,).
+
+    Example:
+        >>> logits = torch.tensor([9.0, -9.0]).view(1, 1, 1, 1, 2)  # two cells, labels differ
+        >>> edge, box = torch.ones(1, 1, 1, 1, dtype=torch.bool), torch.ones(1, 1, 1, 2)
+        >>> sums, weights = spatial_pairwise_sums(logits, [edge], [(0, 1)], box)
+        >>> round(sums.item(), 2), weights.item()
+        (16.61, 2.0)
     """
     height, width = mask_logits.shape[-2:]
     sums = mask_logits.new_zeros(mask_logits.shape[:2])
@@ -87,6 +173,13 @@ def temporal_pairwise_sums(
 
     Returns:
         Sums (K, N, E) and weights (N, E).
+
+    Example:
+        >>> logits = torch.tensor([9.0, -9.0]).view(1, 1, 2, 1, 1)  # one cell, two frames
+        >>> match, region = torch.ones(1, 1, 1, 1, 1, dtype=torch.bool), torch.ones(1, 1, 1)
+        >>> sums, weights = temporal_pairwise_sums(logits, match, [(0, 1)], [(0, 0)], region)
+        >>> round(sums.item(), 2), weights.item()
+        (8.31, 1.0)
     """
     height, width = mask_logits.shape[-2:]
     frames = mask_logits.unbind(2)

@@ -1,0 +1,42 @@
+"""The class term: every query names the class of its object, or says that it has none."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskfreevis_ext.losses.scene import Scene
+from maskfreevis_ext.losses.term import LOSS_TERM_REGISTRY, LossTerm
+
+
+@LOSS_TERM_REGISTRY.register()
+class ClassTerm(LossTerm):
+    """Cross-entropy over all queries, mean weighted with the weight of the class.
+
+    Cheng et al., "Masked-attention Mask Transformer", CVPR 2022 (arXiv:2112.01527), sec. 3.
+    """
+
+    name = "loss_ce"
+    row = "MODEL.MASK_FORMER.CLASS_WEIGHT"
+
+    def counts(self, scene: Scene) -> Tensor:
+        """Weight of all queries, (K, 1)."""
+        return self._weights(scene).sum((1, 2))[:, None]
+
+    def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
+        """Weighted mean of the cross-entropy, (K,)."""
+        nll = F.cross_entropy(
+            scene.class_logits.flatten(0, 2), scene.classes.flatten(), reduction="none"
+        )
+        weights = self._weights(scene)
+        return (nll.view_as(weights) * weights).sum((1, 2)) / normalizers[:, 0]
+
+    def floor(self, means: Tensor) -> Tensor:
+        """The weights as they are; NO_OBJECT_WEIGHT 0 gives a batch without objects the weight 0."""
+        return means.clamp(min=torch.finfo(means.dtype).tiny)
+
+    @staticmethod
+    def _weights(scene: Scene) -> Tensor:
+        """Weight of each query, (K, B, Q)."""
+        return scene.class_weights.to(scene.class_logits.dtype)[scene.classes]

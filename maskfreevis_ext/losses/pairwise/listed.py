@@ -1,0 +1,283 @@
+"""Both pairwise losses of all objects at all decoder outputs, over lists of pairs of cells.
+
+The weight of most pairs is zero: outside boxes, across colour edges, without a match. The others
+stand in a list that is the same for all decoder outputs, and -log P(same label) is summed over it
+with its gradient in closed form: for the logits a and b of the two cells and s = a + b,
+
+    d/da [softplus(a) + softplus(b) - softplus(s)] = sigmoid(a) - sigmoid(s).
+
+The values are those of ``dense``.
+Shape letters: K decoder outputs, M cells of all objects and frames, P pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskfreevis_ext.losses.scene import BoxObjects
+from maskfreevis_ext.ops.boxes import masks_to_boxes
+from maskfreevis_ext.ops.neighbors import Offset, pair_slices
+
+
+@dataclass(frozen=True)
+class CellPairs:
+    """Pairs of cells.
+
+    Attributes:
+        first: Flat indices of one cell, (P,), int64, in [0, M).
+        second: Flat indices of the other.
+        weight: (P,).
+    """
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+
+class ListedPairs:
+    """``Pairs`` in one list for all objects, which all have a query at every output."""
+
+    def __init__(self, pairs: CellPairs, group: Tensor | None, counts: Tensor) -> None:
+        """Take the list.
+
+        Args:
+            pairs: Pairs of cells of (N, T, h, w).
+            group: Group of each pair, (P,), int64, in [0, n); None: there is one group.
+            counts: Weight of each group, (n,); pairs beyond the map may count in it.
+        """
+        self._pairs = pairs
+        self._group = group
+        self._counts = counts
+
+    def counts(self, is_matched: Tensor) -> Tensor:
+        """See ``Pairs.counts``."""
+        return self._counts.expand(len(is_matched), -1)
+
+    def sums(self, mask_logits: Tensor, is_matched: Tensor, normalizers: Tensor) -> Tensor:
+        """See ``Pairs.sums``; every object counts, and all outputs have the same normalizers."""
+        return listed_pairwise_sums(mask_logits, [self._normalized(normalizers)])[0]
+
+    def by_object(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
+        """See ``Pairs.by_object``."""
+        return listed_sums_by_object(mask_logits, [self._normalized(normalizers)])[0]
+
+    def _normalized(self, normalizers: Tensor) -> CellPairs:
+        scale = normalizers[0]
+        if self._group is not None:
+            scale = scale.index_select(0, self._group)
+        return replace(self._pairs, weight=self._pairs.weight / scale)
+
+
+def spatial_pairs(objects: BoxObjects) -> ListedPairs:
+    """Neighbours of similar colour, with the sum of the box maps at both ends as their weight."""
+    affinities, maps = objects.affinities, objects.maps
+    cells = torch.arange(maps.numel(), device=maps.device).view_as(maps)
+    in_box = maps > 0
+    width = maps.shape[-1]
+    first, second = [], []
+    for offset, edge in zip(affinities.edge_offsets, affinities.edges, strict=True):
+        here, there = pair_slices(offset, *maps.shape[-2:])
+        counts = (in_box[(..., *here)] | in_box[(..., *there)]).logical_and_(edge[objects.clips])
+        first.append(cells[(..., *here)].masked_select(counts))
+        second.append(first[-1] + (offset[0] * width + offset[1]))
+    starts, ends = torch.cat(first), torch.cat(second)
+    flat = maps.flatten()
+    weight = flat.index_select(0, starts).add_(flat.index_select(0, ends))
+    total = weight.sum()
+    if affinities.outside is not None:
+        total = total + (affinities.outside[objects.clips] * maps).sum()
+    return ListedPairs(CellPairs(starts, ends, weight), None, total.view(1))
+
+
+def temporal_pairs(objects: BoxObjects) -> ListedPairs:
+    """Matches of two frames, from each cell inside the union of an object's boxes, with weight 1.
+
+    A match beyond the map counts in the weight of its frame pair, and has no loss.
+    """
+    affinities, maps = objects.affinities, objects.maps
+    map_size = maps.shape[-2:]
+    region = maps.sum(1) >= 1
+    planes = affinities.matches.shape[1:3]  # (E, R)
+    cells = torch.arange(map_size.numel(), device=region.device).view(map_size)
+    starts = torch.arange(planes.numel(), device=region.device).view(*planes, 1, 1)
+    starts = starts * map_size.numel()
+    found = []
+    for index, (x0, y0, x1, y1) in enumerate(masks_to_boxes(region).long().tolist()):
+        window = (..., slice(y0, y1), slice(x0, x1))
+        counts = affinities.matches[objects.clips[index]][window] & region[index][window]
+        flat = starts + (cells[window] + index * planes.numel() * map_size.numel())
+        found.append(flat.masked_select(counts))
+    chosen = torch.cat(found)  # flat indices in (N, E, R, h, w)
+    plane = chosen.div(map_size.numel(), rounding_mode="floor")
+    first, second, pair = (
+        table.index_select(0, plane)
+        for table in _plane_tables(affinities.pairs, affinities.search_offsets, maps)
+    )
+    weight = torch.bincount(pair, minlength=len(affinities.pairs)).to(maps.dtype)
+    first += chosen
+    second += chosen
+    if affinities.outside is not None:
+        inside = _inside(affinities.search_offsets, map_size, region.device).flatten()
+        keep = inside[chosen % len(inside)]
+        first, second, pair = first[keep], second[keep], pair[keep]
+    ones = torch.ones_like(first, dtype=weight.dtype)
+    return ListedPairs(CellPairs(first, second, ones), pair, weight)
+
+
+def _plane_tables(
+    pairs: Sequence[tuple[int, int]], offsets: Sequence[Offset], maps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each plane of (N, E, R, h, w): how to come from its cells to those of (N, T, h, w).
+
+    Returns:
+        What to add to a flat index for that of the cell in the later frame of the pair and of its
+        match in the earlier one, and the frame pair; each (N * E * R,), int64.
+    """
+    num_objects, num_frames, height, width = maps.shape
+    frames = torch.tensor(pairs, dtype=torch.int64).view(-1, 1, 2)
+    shift = torch.tensor([dy * width + dx for dy, dx in offsets])
+    shape = num_objects, len(pairs), len(offsets)
+    objects = torch.arange(num_objects).view(-1, 1, 1) * num_frames
+    base = objects - torch.arange(math.prod(shape)).view(shape)
+    base_first = (base + frames[..., 1]) * (height * width)
+    base_second = (base + frames[..., 0]) * (height * width) + shift
+    pair = torch.arange(len(pairs)).view(-1, 1).expand(shape)
+    first, second, pair = (
+        table.flatten().to(maps.device) for table in (base_first, base_second, pair)
+    )
+    return first, second, pair
+
+
+def _inside(offsets: Sequence[Offset], map_size: Sequence[int], device: torch.device) -> Tensor:
+    """Cells whose neighbour at each offset is on the map, (R, h, w), bool."""
+    inside = torch.zeros(len(offsets), *map_size, dtype=torch.bool, device=device)
+    for of_offset, offset in zip(inside, offsets, strict=True):
+        of_offset[pair_slices(offset, *map_size)[0]] = True
+    return inside
+
+
+class _PairSums(torch.autograd.Function):
+    """Sums of each list, (lists, K). The gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, *lists: CellPairs) -> Tensor:
+        curved, probs = _curved_part(logits), logits.sigmoid()
+        sums, gradients = [], []
+        for pairs in lists:
+            value, joint = _same_label_nll(logits, curved, pairs)
+            sums.append(value @ pairs.weight)
+            if ctx.needs_input_grad[0]:
+                gradients.append(_gradient(probs, joint.sigmoid_(), pairs))
+        ctx.save_for_backward(*gradients)
+        return torch.stack(sums)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        total = None
+        for scale, gradient in zip(upstream, ctx.saved_tensors, strict=True):
+            part = gradient * scale[:, None]
+            total = part if total is None else total.add_(part)
+        return total, *[None] * len(upstream)
+
+
+def _curved_part(logits: Tensor) -> Tensor:
+    """softplus(x) without its linear part max(x, 0): log(1 + e^-|x|)."""
+    return F.softplus(-logits.abs())
+
+
+def _same_label_nll(logits: Tensor, curved: Tensor, pairs: CellPairs) -> tuple[Tensor, Tensor]:
+    """-log P(same label) and a + b of every pair, (K, P); ``curved`` is that of all cells, (K, M).
+
+    As in ``dense.same_label_nll`` the linear parts are taken together: they are exactly zero for
+    two labels that are sure and equal.
+    """
+    first = logits.index_select(1, pairs.first)
+    second = logits.index_select(1, pairs.second)
+    joint = first + second
+    size = joint.abs()
+    value = first.abs_().add_(second.abs_()).sub_(size).div_(2)
+    value += curved.index_select(1, pairs.first)
+    value += curved.index_select(1, pairs.second)
+    value -= F.softplus(size.neg_())
+    return value, joint
+
+
+def _gradient(probs: Tensor, joint_probs: Tensor, pairs: CellPairs) -> Tensor:
+    """Gradient (K, M) of a list's sum; ``joint_probs`` = sigmoid(a + b), (K, P), is used up."""
+    joint_probs *= -pairs.weight
+    gradient = torch.zeros_like(probs)
+    degree = torch.zeros_like(probs[0])
+    for side in (pairs.first, pairs.second):
+        gradient.scatter_add_(1, side.expand(len(probs), -1), joint_probs)
+        degree.scatter_add_(0, side, pairs.weight)
+    return gradient.addcmul_(probs, degree)
+
+
+def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Tensor:
+    """Weighted sums of -log P(same label) over lists of pairs of cells.
+
+    Args:
+        mask_logits: (K, ...), whose other axes are the M cells in order.
+        lists: At least one list; P may be 0.
+
+    Returns:
+        (lists, K).
+
+    Example:
+        >>> pair = CellPairs(torch.tensor([0]), torch.tensor([1]), torch.tensor([2.0]))
+        >>> listed_pairwise_sums(torch.tensor([[9.0, -9.0]]), [pair]).round(decimals=2)
+        tensor([[16.6100]])
+    """
+    logits, compact = _compact(mask_logits, lists)
+    return _PairSums.apply(logits, *compact)
+
+
+@torch.no_grad()
+def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Tensor:
+    """``listed_pairwise_sums`` of each object by itself, without a gradient.
+
+    Args:
+        mask_logits: (K, N, T, h, w); both cells of a pair belong to one object.
+        lists: At least one list.
+
+    Returns:
+        (lists, K, N).
+
+    Example:
+        >>> pair = CellPairs(torch.tensor([0]), torch.tensor([1]), torch.tensor([2.0]))
+        >>> logits = torch.tensor([9.0, -9.0, 9.0, 9.0]).view(1, 2, 1, 1, 2)  # two objects
+        >>> listed_sums_by_object(logits, [pair]).round(decimals=2)
+        tensor([[[16.6100,  0.0000]]])
+    """
+    num_objects = mask_logits.shape[1]
+    objects = [pairs.first.div(mask_logits[0, 0].numel(), rounding_mode="floor") for pairs in lists]
+    logits, compact = _compact(mask_logits, lists)
+    sums = logits.new_zeros(len(lists), len(logits), num_objects)
+    for of_list, pairs, owner in zip(sums, compact, objects, strict=True):
+        value = _same_label_nll(logits, _curved_part(logits), pairs)[0]
+        of_list.index_add_(1, owner, value.mul_(pairs.weight))
+    return sums
+
+
+def _compact(mask_logits: Tensor, lists: Sequence[CellPairs]) -> tuple[Tensor, list[CellPairs]]:
+    """The logits of the few cells that stand in a list (K, M'), and the lists by their indices."""
+    logits = mask_logits.flatten(1)
+    is_used = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+    for pairs in lists:
+        is_used[pairs.first] = True
+        is_used[pairs.second] = True
+    place = is_used.cumsum(0) - 1
+    compact = [
+        CellPairs(
+            place.index_select(0, pairs.first), place.index_select(0, pairs.second), pairs.weight
+        )
+        for pairs in lists
+    ]
+    return logits.index_select(1, is_used.nonzero()[:, 0]), compact

@@ -1,0 +1,396 @@
+"""Supervision of the spatial mask: masks where they exist, boxes or nothing elsewhere.
+
+Shape letters: B clips, T frames, V views (absent in most models), (h, w) cells of the head, (H, W)
+pixels of the targets, F = B * T (* V) frames in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskfreevis_ext.losses.mask import point_dice
+from maskfreevis_ext.losses.scene import Scene
+from maskfreevis_ext.losses.spatial_boxes import box_supervision_loss, require_shape
+from maskfreevis_ext.losses.term import LossTerm, shared_normalizers, weighted_losses
+
+_TV_SHARE = 0.1  # of TV_WEIGHT
+_TEMPORAL_SHARE = 0.05  # of TV_WEIGHT
+_AUTO_POS_WEIGHT = (1.0, 100.0)  # range of POS_WEIGHT "auto"
+
+
+@dataclass(frozen=True)
+class SpatialMaskLossSettings:
+    """The keys of ``MODEL.SPATIAL_MASK.LOSS``, which the config checks.
+
+    Attributes:
+        weight: Of ``loss_spatial_mask`` and ``loss_spatial_box``.
+        dice: Weight of Dice inside ``loss_spatial_mask``; 0: no Dice.
+        use_tv: Whether there is ``loss_spatial_tv``, which smooths the probabilities.
+        tv_weight: Scale of the spatial (x 0.1) and of the temporal (x 0.05) smoothness.
+        use_temporal: Whether there is ``loss_spatial_temporal``, for a camera that stands still.
+        box_mode: What frames with boxes only learn from: nothing ("skip") or the boxes ("weak").
+        box_negatives: Whether pixels outside all boxes are background in the mode "weak".
+        pos_weight: Weight of foreground pixels in the BCE, or "auto": background / foreground.
+    """
+
+    weight: float = 1.0
+    dice: float = 0.0
+    use_tv: bool = False
+    tv_weight: float = 0.2
+    use_temporal: bool = False
+    box_mode: str = "skip"
+    box_negatives: bool = True
+    pos_weight: float | str = 1.0
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Arguments of the class; ``POS_WEIGHT`` 0 is "auto"."""
+        node = cfg.MODEL.SPATIAL_MASK.LOSS
+        return {
+            "weight": node.WEIGHT,
+            "dice": node.DICE,
+            "use_tv": node.USE_TV,
+            "tv_weight": node.TV_WEIGHT,
+            "use_temporal": node.USE_TEMPORAL,
+            "box_mode": node.BOX_MODE,
+            "box_negatives": node.BOX_NEGATIVES,
+            "pos_weight": node.POS_WEIGHT or "auto",
+        }
+
+
+@dataclass(frozen=True)
+class WeakBoxTargets:
+    """The frames that have boxes and no masks.
+
+    Attributes:
+        boxes: One tensor (n, 4) per frame, F of them; xyxy in pixels of the targets' (H, W) grid.
+            n may be 0; a box that is empty or outside the frame is left out.
+        box_frames: Frames that learn from their boxes, (B, T) or (B, T, V), bool. False where a
+            frame has masks: those say more.
+        valid: Pixels that are not padding, (..., H, W) as the targets, bool.
+    """
+
+    boxes: Sequence[Tensor]
+    box_frames: Tensor
+    valid: Tensor
+
+
+def _check_shapes(
+    mask_logits: Tensor, target: Tensor, valid: Tensor, weak: WeakBoxTargets | None
+) -> None:
+    """Raise ValueError, with the shapes that were expected and given, unless all agree."""
+    if mask_logits.dim() not in (4, 5) or target.shape[:-2] != mask_logits.shape[:-2]:
+        raise ValueError(
+            "mask_logits is (B, T, h, w) or (B, T, V, h, w) and target has the same leading axes, "
+            f"got {tuple(mask_logits.shape)} and {tuple(target.shape)}"
+        )
+    lead = target.shape[:-2]
+    require_shape("valid", valid, target.shape, *([lead] if len(lead) == 2 else [lead, lead[:2]]))
+    if weak is not None:
+        require_shape("weak.valid", weak.valid, target.shape)
+        require_shape("weak.box_frames", weak.box_frames, lead)
+
+
+def _resized_logits(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits (B, T, V, H, W) in float32, or float64 if they were; V = 1 if there was none."""
+    logits = mask_logits if mask_logits.dtype == torch.float64 else mask_logits.float()
+    if logits.dim() == 4:
+        logits = logits.unsqueeze(2)
+    if logits.shape[-2:] == tuple(size):
+        return logits
+    frames = logits.flatten(0, 2).unsqueeze(1)  # (F, 1, h, w)
+    frames = F.interpolate(frames, size=tuple(size), mode="bilinear", align_corners=False)
+    return frames.view(*logits.shape[:3], *size)
+
+
+def variation_sums(probs: Tensor, valid: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Sum and number of the differences between horizontal and vertical neighbours.
+
+    Args:
+        probs: (..., H, W), in [0, 1].
+        valid: Same shape, bool; a pair counts where both pixels are valid.
+
+    Returns:
+        "dx" and "dy", each a sum of absolute differences and the number of pairs.
+    """
+    pair_x = valid[..., 1:] & valid[..., :-1]
+    pair_y = valid[..., 1:, :] & valid[..., :-1, :]
+    change_x = (probs[..., 1:] - probs[..., :-1]).abs()
+    change_y = (probs[..., 1:, :] - probs[..., :-1, :]).abs()
+    return {
+        "dx": (torch.where(pair_x, change_x, 0.0).sum(), pair_x.sum()),
+        "dy": (torch.where(pair_y, change_y, 0.0).sum(), pair_y.sum()),
+    }
+
+
+def temporal_sums(probs: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the changes from each frame to the next where the first is background; and its pairs.
+
+    Foreground pixels add 0 to the sum and count as pairs, so sum / pairs is the mean of
+    |p_t - p_{t+1}| (1 - y_t). Nothing is warped: only a still camera fits.
+
+    Args:
+        probs: (B, T, ..., H, W), in [0, 1].
+        labels: Same shape, in {0, 1}.
+        valid: Same shape, bool; a pair counts where both pixels are valid.
+
+    Returns:
+        Two scalars; 0 with a gradient path, and 0, when T < 2.
+    """
+    pair = valid[:, 1:] & valid[:, :-1]
+    change = (probs[:, 1:] - probs[:, :-1]).abs() * (1 - labels[:, :-1])
+    return torch.where(pair, change, 0.0).sum(), pair.sum()
+
+
+def _bce_sum(logits: Tensor, labels: Tensor, valid: Tensor, pos_weight: Tensor) -> Tensor:
+    """BCE summed over the valid pixels."""
+    bce = F.binary_cross_entropy_with_logits(
+        logits, labels, reduction="none", pos_weight=pos_weight.to(logits.dtype)
+    )
+    return torch.where(valid, bce, 0.0).sum()
+
+
+def _dice_sum(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """Dice of each frame over its valid pixels, summed; a frame without any gives 0."""
+    logits = logits.masked_fill(~valid, -torch.inf)  # probability 0 without gradient
+    return point_dice(logits.flatten(-2), labels.flatten(-2)).sum()
+
+
+#: Name under which the spatial mask head leaves its ``SpatialInputs`` on the scene.
+SPATIAL_INPUTS = "spatial mask"
+
+
+@dataclass(frozen=True)
+class SpatialInputs:
+    """Mask logits of a batch beside their targets, with V = 1 where there are no views.
+
+    Attributes:
+        resized: Logits at the size of the targets, (B, T, V, H, W), float32 at least.
+        logits: The same, 0 where there is no ground truth, so that nothing comes from there.
+        labels: Targets, 0 where there is no ground truth.
+        valid: Pixels with ground truth, bool.
+        weak: Frames with boxes only.
+    """
+
+    resized: Tensor
+    logits: Tensor
+    labels: Tensor
+    valid: Tensor
+    weak: WeakBoxTargets | None
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities of ``logits``."""
+        return self.logits.sigmoid()
+
+
+def spatial_inputs(
+    mask_logits: Tensor, target: Tensor, valid: Tensor, weak: WeakBoxTargets | None = None
+) -> SpatialInputs:
+    """Bring logits and targets of the spatial mask to one form; see ``compute_mask_supervision_loss``.
+
+    Raises:
+        ValueError: Shapes disagree (the message gives both).
+    """
+    _check_shapes(mask_logits, target, valid, weak)
+    resized = _resized_logits(mask_logits, target.shape[-2:])
+    valid = valid.to(torch.bool)
+    if valid.dim() != target.dim():
+        valid = valid.reshape(*valid.shape, *[1] * (target.dim() - valid.dim()))
+    valid = valid.expand(target.shape).reshape(resized.shape)
+    logits = torch.where(valid, resized, 0.0)
+    labels = torch.where(valid, target.reshape(resized.shape).to(logits.dtype), 0.0)
+    return SpatialInputs(resized, logits, labels, valid, weak)
+
+
+class SpatialTerm(LossTerm):
+    """A term of the spatial mask: one value for all decoder outputs, a mean over what is valid."""
+
+    def __init__(self, settings: SpatialMaskLossSettings) -> None:
+        """Keep the settings, one of which is the weight."""
+        super().__init__(self.weight_of(settings))
+        self.settings = settings
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Arguments of ``__init__``."""
+        return {"settings": SpatialMaskLossSettings(**SpatialMaskLossSettings.from_config(cfg))}
+
+    @staticmethod
+    def weight_of(settings: SpatialMaskLossSettings) -> float:
+        """Weight of the term."""
+        return settings.weight
+
+    def counts(self, scene: Scene) -> Tensor:
+        """What is valid, (1, n)."""
+        inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
+        counts = [count.float() for _, count in self.parts(inputs)]
+        return torch.stack(counts)[None]
+
+    def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
+        """Sum of the means of the parts, (1,)."""
+        parts = self.parts(scene.given(SPATIAL_INPUTS))
+        totals = torch.stack([total for total, _ in parts])
+        return (totals / normalizers[0]).sum(0, keepdim=True)
+
+    def floor(self, means: Tensor) -> Tensor:
+        """1 instead of 0; a mean over the processes may lie between."""
+        return torch.where(means > 0, means, 1.0)
+
+    def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
+        """Each part of the term: its sum, and over how many it is."""
+        raise NotImplementedError
+
+
+class SpatialMaskTerm(SpatialTerm):
+    """BCE of the mask with its target, and optionally Dice of each frame."""
+
+    name = "loss_spatial_mask"
+    row = "MODEL.SPATIAL_MASK.LOSS.WEIGHT"
+    num_counts = 4  # valid pixels, frames with one, foreground, background
+
+    def counts(self, scene: Scene) -> Tensor:
+        """Valid pixels, frames with one, foreground and background pixels, (1, 4)."""
+        inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
+        valid, labels = inputs.valid, inputs.labels
+        has_valid = valid.any(-1).any(-1)
+        counts = valid.sum(), has_valid.sum(), labels.sum(), (valid & (labels == 0)).sum()
+        return torch.stack([count.float() for count in counts])[None]
+
+    def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
+        """Mean BCE plus weighted mean Dice, (1,)."""
+        inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
+        num_pixels, num_frames, positive, negative = normalizers[0]
+        pos_weight = self.settings.pos_weight
+        if pos_weight == "auto":
+            factor = (negative / positive).clamp(*_AUTO_POS_WEIGHT)
+        else:
+            factor = torch.full_like(negative, float(pos_weight))
+        logits, labels, valid = inputs.logits, inputs.labels, inputs.valid
+        value = _bce_sum(logits, labels, valid, factor) / num_pixels.clamp(min=1)
+        if self.settings.dice > 0:
+            value = value + self.settings.dice * _dice_sum(logits, labels, valid) / num_frames
+        return value[None]
+
+
+class SpatialVariationTerm(SpatialTerm):
+    """Neighbouring pixels have similar probabilities (total variation)."""
+
+    name = "loss_spatial_tv"
+    row = "MODEL.SPATIAL_MASK.LOSS.TV_WEIGHT"
+    num_counts = 2
+
+    @staticmethod
+    def weight_of(settings: SpatialMaskLossSettings) -> float:
+        """Weight of the term."""
+        return settings.tv_weight * _TV_SHARE
+
+    def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
+        """Differences along x and along y."""
+        sums = variation_sums(inputs.probs, inputs.valid)
+        return [sums["dx"], sums["dy"]]
+
+
+class SpatialTemporalTerm(SpatialTerm):
+    """Background stays background from frame to frame; for a camera that stands still."""
+
+    name = "loss_spatial_temporal"
+    row = "MODEL.SPATIAL_MASK.LOSS.TV_WEIGHT"
+
+    @staticmethod
+    def weight_of(settings: SpatialMaskLossSettings) -> float:
+        """Weight of the term."""
+        return settings.tv_weight * _TEMPORAL_SHARE
+
+    def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
+        """Changes from each frame to the next."""
+        return [temporal_sums(inputs.probs, inputs.labels, inputs.valid)]
+
+
+class SpatialBoxTerm(SpatialTerm):
+    """``box_supervision_loss`` of the frames that have boxes and no masks."""
+
+    name = "loss_spatial_box"
+    row = "MODEL.SPATIAL_MASK.LOSS.WEIGHT"
+
+    def counts(self, scene: Scene) -> Tensor:
+        """Frames with boxes only, (1, 1)."""
+        inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
+        if inputs.weak is None:
+            return inputs.logits.new_zeros(1, 1)
+        return inputs.weak.box_frames.sum().float().view(1, 1)
+
+    def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
+        """Mean over the frames, (1,)."""
+        inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
+        weak = inputs.weak
+        if weak is None:
+            return 0.0 * inputs.logits.sum()[None]
+        value = box_supervision_loss(
+            inputs.resized.flatten(0, 2),
+            weak.boxes,
+            weak.box_frames.flatten(),
+            weak.valid.reshape(inputs.resized.shape).flatten(0, 2),
+            self.settings.box_negatives,
+            normalizers[0, 0],
+        )
+        return value[None]
+
+
+def spatial_terms(settings: SpatialMaskLossSettings) -> list[LossTerm]:
+    """The terms that are switched on, whatever a batch holds."""
+    terms: list[LossTerm] = [SpatialMaskTerm(settings)]
+    if settings.use_tv:
+        terms.append(SpatialVariationTerm(settings))
+    if settings.use_temporal:
+        terms.append(SpatialTemporalTerm(settings))
+    if settings.box_mode == "weak":
+        terms.append(SpatialBoxTerm(settings))
+    return terms
+
+
+def compute_mask_supervision_loss(
+    mask_logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    config: SpatialMaskLossSettings,
+    weak: WeakBoxTargets | None = None,
+    num_valid: Tensor | float | None = None,
+) -> dict[str, Tensor]:
+    """Losses of the spatial mask, weighted, over the pixels that have ground truth.
+
+    All are means over the valid pixels, pairs or frames of all ranks. Where nothing is valid they
+    are 0 with a gradient path, so that no parameter is unused. The arithmetic is in float32, also
+    under autocast. Every rank must call this in the same steps: it reduces once over the ranks.
+
+    Args:
+        mask_logits: (B, T, h, w) or (B, T, V, h, w); resized to (H, W), bilinear.
+        target: Masks in {0, 1}, (..., H, W) with the same leading axes, bool or float. Any value
+            where not valid.
+        valid: Pixels with ground truth, shape of ``target``, or frames with ground truth, (B, T) or
+            (B, T, V); bool. False in padding and in frames that nobody annotated.
+        config: Terms and weights.
+        weak: Frames with boxes only; read when ``box_mode`` is "weak".
+        num_valid: Pixels to divide the BCE by; None: the mean of their number over the ranks.
+
+    Returns:
+        ``loss_spatial_mask``; ``loss_spatial_tv``, ``loss_spatial_temporal`` and
+        ``loss_spatial_box`` where the settings ask for them, whatever the batch holds.
+
+    Raises:
+        ValueError: Shapes disagree (the message gives both).
+    """
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        scene, terms = Scene(), spatial_terms(config)
+        scene.give(SPATIAL_INPUTS, spatial_inputs(mask_logits, target, valid, weak))
+        normalizers = shared_normalizers(terms, scene)
+        if num_valid is not None:
+            normalizers[SpatialMaskTerm.name][0, 0] = num_valid
+        return weighted_losses(terms, scene, normalizers)
