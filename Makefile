@@ -56,7 +56,7 @@ test-fast: $(STAMP)
 
 test-triton: $(STAMP)
 	$(PY) -m pip install triton
-	TRITON_INTERPRET=1 $(PY) -m pytest tests/losses/test_fused_kernels.py
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/losses/pairwise/test_triton_kernels.py
 
 clean:
 	rm -rf $(VENV) $(DATA) $(OUTPUT)

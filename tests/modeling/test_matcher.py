@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_costs
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.golden import CriterionCase
@@ -153,8 +153,3 @@ def test_nan_is_replaced_and_counted_on_request() -> None:
     queries, _ = matcher(layers, targets, (32, 32))[0][0]
     assert 3 not in queries.tolist()
     assert matcher.num_replaced == 2
-
-
-def test_unknown_rule_for_nan_raises() -> None:
-    with pytest.raises(ConfigError, match="NONFINITE_COST"):
-        _matcher(nonfinite_cost="ignore")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from maskfreevis_ext.modeling.criterion import LOSS_NAMES
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.configs import reference_cfg
+from tests.helpers.criteria import LOSS_NAMES
 from tests.helpers.fill import fill_module
 from tests.helpers.golden import load_golden
 

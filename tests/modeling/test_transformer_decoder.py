@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.modeling.transformer_decoder import (
-    MultiheadAttention,
-    VideoMultiScaleMaskedTransformerDecoder,
-)
+from maskfreevis_ext.modeling.attention import MultiheadAttention
+from maskfreevis_ext.modeling.transformer_decoder import VideoMultiScaleMaskedTransformerDecoder
 
 
 def _decoder(**changes: object) -> VideoMultiScaleMaskedTransformerDecoder:

@@ -15,9 +15,8 @@ from torch import nn
 from tests.helpers.configs import tiny_cfg
 from tests.modeling.test_meta_arch import _clip
 
-#: Terms that are divided by what all processes have; the classes are so by each of its own.
 SHARED = (
-    *("loss_mask_proj", "loss_bound", "loss_bound_neighbor", "loss_iou", "loss_class"),
+    *("loss_ce", "loss_mask_proj", "loss_bound", "loss_bound_neighbor", "loss_iou", "loss_class"),
     "loss_spatial_box",
 )
 HEADS = (
@@ -30,7 +29,7 @@ HEADS = (
 def _model() -> nn.Module:
     torch.manual_seed(3)
     model = build_model(tiny_cfg(*HEADS)).train()
-    for mlp in model.multimask_head.hypernetworks:  # hypotheses that differ
+    for mlp in model.heads["multimask_head"].hypernetworks:  # hypotheses that differ
         nn.init.normal_(mlp.layers[-1].weight, std=0.5)
     return model
 
@@ -38,7 +37,8 @@ def _model() -> nn.Module:
 def _clips(kind: str) -> list[dict]:
     """The clips of the two processes."""
     torch.manual_seed(5)
-    return [_clip(3, objects=3), _clip(3, objects=0 if kind == "none" else 1)]
+    num_frames = 4 if kind == "longer" else 3
+    return [_clip(3, objects=3), _clip(num_frames, objects=0 if kind == "none" else 1)]
 
 
 def _losses(clips: list[dict]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -81,3 +81,16 @@ def test_heads_of_two_processes_average_to_one_on_the_union(tmp_path: Path, kind
         # gradients that cancel to nearly nothing keep the rounding of their parts
         atol = 1e-4 * float(gradient.abs().max()) + 1e-7
         torch.testing.assert_close(mean, gradient, rtol=1e-3, atol=atol)
+
+
+def test_clips_of_different_lengths_share_their_normalizers(tmp_path: Path) -> None:
+    """3 frames with 3 frame pairs on one process, 4 with 6 on the other: nobody waits for ever."""
+    mp.spawn(_part_of_rank, args=(str(tmp_path), "longer"), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first[0].keys() == second[0].keys()
+    assert all(torch.isfinite(value) for losses, _ in (first, second) for value in losses.values())
+    three, four = (_losses([clip])[0] for clip in _clips("longer"))
+    for name in (name for name in three if name.startswith("loss_mask_proj")):
+        # 9 and 4 frames of objects: the mean over all 13
+        expected = (9 * three[name] + 4 * four[name]) / 13
+        torch.testing.assert_close((first[0][name] + second[0][name]) / 2, expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from maskfreevis_ext.losses.point_mask import pairwise_bce, pairwise_dice, point_bce, point_dice
+from maskfreevis_ext.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
 from tests.helpers.golden import load_golden
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from maskfreevis_ext.losses.projection import dice_distance, projection_loss
+from maskfreevis_ext.losses.box import dice_distance, projection_loss
 from maskfreevis_ext.ops.boxes import mask_projections
 from tests.helpers.golden import load_golden
 

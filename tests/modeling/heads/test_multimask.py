@@ -10,11 +10,13 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.modeling.criterion import LOSS_NAMES, MULTIMASK_LOSS_NAMES
-from maskfreevis_ext.modeling.multimask_losses import Hypotheses
+from maskfreevis_ext.losses.hypotheses import Hypotheses
+from maskfreevis_ext.losses.multimask_terms import MultimaskSettings, sam2_sums
 from tests.helpers.configs import tiny_cfg
+from tests.helpers.criteria import LOSS_NAMES
 from tests.modeling.test_meta_arch import _clip, _video
 
+MULTIMASK_LOSS_NAMES = ("loss_iou", "loss_class")
 ON = ("MODEL.MULTIMASK.ENABLED", True)
 
 
@@ -127,11 +129,12 @@ def _hypotheses(num_objects: int = 2) -> Hypotheses:
     )
 
 
-def test_gradient_goes_to_the_best_mask_only(model: nn.Module) -> None:
+def test_gradient_goes_to_the_best_mask_only() -> None:
     found = _hypotheses()
+    settings = MultimaskSettings(**MultimaskSettings.from_config(tiny_cfg(*ON)))
     targets = torch.zeros(2, 2, 12, 16, dtype=torch.bool)
     targets[:, :, 2:6, 3:9] = True
-    losses = model.criterion.multimask.of_masks(found, targets, torch.tensor(2.0))
+    losses = sam2_sums(found, targets, settings)
     masks = losses["loss_mask"].sum() + losses["loss_dice"].sum()
     gradient = torch.autograd.grad(masks, found.embeddings, retain_graph=True)[0]
     touched = (gradient.abs().sum(-1) > 0).sum(1)  # masks of an object with a gradient

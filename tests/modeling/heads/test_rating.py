@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from maskfreevis_ext.inference.clip import clip_result, select_tracks
-from maskfreevis_ext.inference.multimask import MultimaskInference, rate_queries
-from maskfreevis_ext.modeling.multimask_head import MultimaskHead
+from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
+from maskfreevis_ext.modeling.heads.rating import RatedMasks, RatingSettings
 from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, pool_features
 from tests.helpers.configs import tiny_cfg
 
@@ -25,6 +25,13 @@ def _head(*, gain: float = 3.0, **settings: bool) -> MultimaskHead:
     return head
 
 
+def rate_queries(
+    head: MultimaskHead, outputs: dict[str, Tensor], kept: Tensor, settings: RatingSettings
+) -> RatedMasks:
+    head.rating = settings
+    return head.rated_masks(outputs, kept)
+
+
 def _outputs() -> dict[str, Tensor]:
     """Outputs whose ``pred_masks`` are not the product of embeddings and features."""
     return {
@@ -36,9 +43,9 @@ def _outputs() -> dict[str, Tensor]:
 
 
 def _literal_factor(
-    ious: Tensor, scores: Tensor | None, choice: Tensor, settings: MultimaskInference
+    ious: Tensor, scores: Tensor | None, choice: Tensor, settings: RatingSettings
 ) -> list[float]:
-    """What the docstring of ``rate_queries`` says, number by number."""
+    """What the docstring of ``rate_masks`` says, number by number."""
     factors = []
     for n in range(len(choice)):
         shown = [min(max(float(ious[n, choice[n, t], t]), 0), 1) for t in range(FRAMES)]
@@ -54,21 +61,21 @@ def _literal_factor(
 
 def test_hypotheses_and_ratings_are_those_of_the_head() -> None:
     head, outputs = _head(), _outputs()
-    rated = rate_queries(head, outputs, KEPT, MultimaskInference())
+    rated = rate_queries(head, outputs, KEPT, RatingSettings())
     queries = outputs["queries"][KEPT]
     embeddings = head.embed(queries, outputs["mask_embed"][KEPT])
     logits = torch.einsum("nmc,cthw->nmthw", embeddings, outputs["mask_features"])
     assert rated.logits.shape == (4, EXTRA + 1, FRAMES, *SIZE)
     torch.testing.assert_close(rated.logits[:, 1:], logits[:, 1:], rtol=1e-4, atol=1e-4)
     assert torch.equal(rated.logits[:, 0], outputs["pred_masks"][KEPT])
-    ious, scores = head.rate(queries, pool_features(rated.logits, outputs["mask_features"]))
+    ious, scores = head.ratings(queries, pool_features(rated.logits, outputs["mask_features"]))
     torch.testing.assert_close(rated.ious, ious)
     torch.testing.assert_close(rated.scores, scores)
     assert not any(tensor.requires_grad for tensor in vars(rated).values())
 
 
 def test_shown_masks_are_those_of_the_highest_predicted_iou() -> None:
-    rated = rate_queries(_head(), _outputs(), KEPT, MultimaskInference(empty_absent=False))
+    rated = rate_queries(_head(), _outputs(), KEPT, RatingSettings(empty_absent=False))
     assert rated.choice.unique().numel() > 2  # else nothing is chosen here
     for n in range(len(KEPT)):
         for t in range(FRAMES):
@@ -80,8 +87,8 @@ def test_shown_masks_are_those_of_the_highest_predicted_iou() -> None:
 
 def test_frames_without_the_object_are_empty() -> None:
     head, outputs = _head(), _outputs()
-    rated = rate_queries(head, outputs, KEPT, MultimaskInference())
-    full = rate_queries(head, outputs, KEPT, MultimaskInference(empty_absent=False))
+    rated = rate_queries(head, outputs, KEPT, RatingSettings())
+    full = rate_queries(head, outputs, KEPT, RatingSettings(empty_absent=False))
     is_absent = rated.scores < 0
     assert is_absent.any()
     assert not is_absent.all()
@@ -100,7 +107,7 @@ def test_factor_is_the_predicted_iou_times_the_presence(
     use_iou: bool, use_object_score: bool, iou_sigmoid: bool, pred_obj_scores: bool
 ) -> None:
     head = _head(gain=1.0, iou_sigmoid=iou_sigmoid, pred_obj_scores=pred_obj_scores)
-    settings = MultimaskInference(use_iou=use_iou, use_object_score=use_object_score)
+    settings = RatingSettings(use_iou=use_iou, use_object_score=use_object_score)
     rated = rate_queries(head, _outputs(), KEPT, settings)
     expected = _literal_factor(rated.ious, rated.scores, rated.choice, settings)
     torch.testing.assert_close(rated.factor, torch.tensor(expected))
@@ -111,7 +118,7 @@ def test_factor_is_the_predicted_iou_times_the_presence(
 @pytest.mark.parametrize("use_iou", [True, False])
 def test_factor_lies_in_0_1_with_ious_without_bounds(use_iou: bool) -> None:
     head, outputs = _head(gain=10.0, iou_sigmoid=False), _outputs()
-    settings = MultimaskInference(use_iou=use_iou)
+    settings = RatingSettings(use_iou=use_iou)
     kept = torch.arange(QUERIES)
     ious = []
     for bias in (-30.0, 0.0, 30.0):
@@ -127,7 +134,7 @@ def test_factor_lies_in_0_1_with_ious_without_bounds(use_iou: bool) -> None:
 def test_factor_of_an_object_that_is_nowhere_is_zero(use_object_score: bool) -> None:
     head = _head()
     nn.init.constant_(head.object_score_head.layers[-1].bias, -1e4)
-    settings = MultimaskInference(use_object_score=use_object_score)
+    settings = RatingSettings(use_object_score=use_object_score)
     rated = rate_queries(head, _outputs(), KEPT, settings)
     assert rated.factor.tolist() == [0.0] * len(KEPT)
     assert (rated.masks == ABSENT_LOGIT).all()
@@ -135,7 +142,7 @@ def test_factor_of_an_object_that_is_nowhere_is_zero(use_object_score: bool) -> 
 
 def test_without_an_object_score_nothing_is_emptied() -> None:
     head, outputs = _head(pred_obj_scores=False), _outputs()
-    rated = rate_queries(head, outputs, KEPT, MultimaskInference())
+    rated = rate_queries(head, outputs, KEPT, RatingSettings())
     assert rated.scores is None
     assert torch.equal(
         rated.masks, rated.logits.take_along_dim(rated.choice[:, None, :, None, None], 1)[:, 0]
@@ -149,14 +156,14 @@ def test_stable_masks_are_kept_and_others_replaced_by_the_best_of_the_others() -
     is_stable = torch.rand(QUERIES, FRAMES) > 0.5
     signs = outputs["pred_masks"].sign()
     outputs["pred_masks"] = signs * torch.where(is_stable[..., None, None], 1.0, 0.1)
-    settings = MultimaskInference(
+    settings = RatingSettings(
         by_stability=True, stability_delta=0.5, stability_threshold=0.9, empty_absent=False
     )
     rated = rate_queries(head, outputs, KEPT, settings)
     assert torch.equal(rated.choice == 0, is_stable[KEPT])
     best_other = rated.ious[:, 1:].argmax(1) + 1
     assert torch.equal(rated.choice[~is_stable[KEPT]], best_other[~is_stable[KEPT]])
-    by_iou = rate_queries(head, outputs, KEPT, MultimaskInference(empty_absent=False))
+    by_iou = rate_queries(head, outputs, KEPT, RatingSettings(empty_absent=False))
     assert not torch.equal(rated.choice, by_iou.choice)
     assert torch.equal(rated.masks[is_stable[KEPT]], outputs["pred_masks"][KEPT][is_stable[KEPT]])
 
@@ -165,7 +172,7 @@ def test_stable_masks_are_kept_and_others_replaced_by_the_best_of_the_others() -
 @pytest.mark.parametrize("pred_obj_scores", [True, False])
 def test_no_kept_query_gives_empty_results(by_stability: bool, pred_obj_scores: bool) -> None:
     head = _head(pred_obj_scores=pred_obj_scores)
-    settings = MultimaskInference(by_stability=by_stability)
+    settings = RatingSettings(by_stability=by_stability)
     rated = rate_queries(head, _outputs(), KEPT[:0], settings)
     assert rated.logits.shape == (0, EXTRA + 1, FRAMES, *SIZE)
     assert rated.ious.shape == (0, EXTRA + 1, FRAMES)
@@ -176,9 +183,9 @@ def test_no_kept_query_gives_empty_results(by_stability: bool, pred_obj_scores: 
 
 def test_half_precision_outputs_are_rated_in_float32() -> None:
     head, outputs = _head(), {name: x.bfloat16() for name, x in _outputs().items()}
-    rated = rate_queries(head, outputs, KEPT, MultimaskInference())
+    rated = rate_queries(head, outputs, KEPT, RatingSettings())
     wide = {name: x.float() for name, x in outputs.items()}
-    expected = rate_queries(head, wide, KEPT, MultimaskInference())
+    expected = rate_queries(head, wide, KEPT, RatingSettings())
     for name in ("logits", "ious", "scores", "choice", "masks", "factor"):
         assert torch.equal(getattr(rated, name), getattr(expected, name))
 
@@ -195,9 +202,9 @@ def test_half_precision_outputs_are_rated_in_float32() -> None:
     ],
 )
 def test_settings_are_read_from_the_config(key: str, field: str, value: object) -> None:
-    assert MultimaskInference.from_config(tiny_cfg()) == MultimaskInference()
+    assert RatingSettings(**RatingSettings.from_config(tiny_cfg())) == RatingSettings()
     cfg = tiny_cfg(f"MODEL.MULTIMASK.{key}", value)
-    assert MultimaskInference.from_config(cfg) == MultimaskInference(**{field: value})
+    assert RatingSettings(**RatingSettings.from_config(cfg)) == RatingSettings(**{field: value})
 
 
 def _full_outputs() -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from maskfreevis_ext.losses.pairwise import (
+from maskfreevis_ext.losses.pairwise.dense import (
     same_label_nll,
     spatial_pairwise_sums,
     temporal_pairwise_sums,

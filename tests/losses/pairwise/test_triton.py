@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from maskfreevis_ext.losses import fused
+from maskfreevis_ext.losses.pairwise import triton
 
 CPU = torch.device("cpu")
 LOGITS = torch.zeros(1, 1, 2, 3, 4)
@@ -32,10 +32,10 @@ def test_import_works_where_triton_cannot_be_imported() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"
         "import torch\n"
-        "from maskfreevis_ext.losses import fused\n"
-        "assert not fused.is_available(torch.device('cpu'))\n"
-        "assert not fused.is_available(torch.device('cuda'))\n"
-        "fused.spatial_pairwise_sums, fused.temporal_pairwise_sums\n"
+        "from maskfreevis_ext.losses.pairwise import triton\n"
+        "assert not triton.is_available(torch.device('cpu'))\n"
+        "assert not triton.is_available(torch.device('cuda'))\n"
+        "triton.spatial_pairwise_sums, triton.temporal_pairwise_sums\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -44,14 +44,30 @@ def test_import_works_where_triton_cannot_be_imported() -> None:
 def test_without_triton_a_call_says_what_is_missing(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "triton", None)
-    assert not fused.is_available(CPU)
+    monkeypatch.setattr(triton, "triton", None)
+    assert not triton.is_available(CPU)
     with pytest.raises(RuntimeError, match="needs Triton, which cannot be imported"):
-        getattr(fused, name)(LOGITS, *CASES[name])
+        getattr(triton, name)(LOGITS, *CASES[name])
 
 
 def test_device_without_a_driver_is_not_available() -> None:
     if torch.cuda.is_available():
-        assert not fused.is_available(torch.device("meta"))
+        assert not triton.is_available(torch.device("meta"))
     else:
-        assert not fused.is_available(torch.device("cuda"))
+        assert not triton.is_available(torch.device("cuda"))
+
+
+def test_kernels_whose_gradient_does_not_compile_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ForwardOnly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits, *others):
+            return logits.sum((2, 3, 4)), logits.new_ones(1)
+
+        @staticmethod
+        def backward(ctx, *upstream):
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(triton, "_PairSums", ForwardOnly)
+    assert not triton._runs_on.__wrapped__(CPU)

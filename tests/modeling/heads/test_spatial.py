@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.inference.clip import frame_probabilities
-from maskfreevis_ext.modeling.spatial_bias import SpatialBias
-from maskfreevis_ext.modeling.transformer_decoder import (
-    MultiheadAttention,
-    VideoMultiScaleMaskedTransformerDecoder,
-)
+from maskfreevis_ext.modeling.attention import MultiheadAttention
+from maskfreevis_ext.modeling.heads.spatial import SpatialBias
+from maskfreevis_ext.modeling.transformer_decoder import VideoMultiScaleMaskedTransformerDecoder
 from tests.helpers.configs import tiny_cfg
 from tests.modeling.test_meta_arch import LOSSES, _clip, _video
 
@@ -342,17 +340,17 @@ def test_bias_and_memory_have_the_same_order(model: nn.Module) -> None:
     predictor = model.eval().sem_seg_head.predictor
     clips, frames, sizes = 2, 3, [(2, 3), (4, 6), (8, 12)]
     maps = [torch.randn(clips * frames, 32, *size) for size in sizes]
-    before, biases = predictor._memory(maps, frames)[0], predictor.spatial_bias(maps, frames)
+    before, found = predictor._memory(maps, frames)[0], predictor.spatial_bias(maps, frames)
     for level, (h, w) in enumerate(sizes):
         for clip, t, y, x in ((0, 0, 0, 0), (1, 0, 0, w - 1), (0, 2, h - 1, 0), (1, 1, 1, 2)):
             lit = [level_map.clone() for level_map in maps]
             lit[level][clip * frames + t, :, y, x] += 1
             changed = (predictor._memory(lit, frames)[0][level] != before[level]).any(-1)
             assert changed.nonzero().tolist() == [[clip, (t * h + y) * w + x]]
-            assert changed.shape == biases.of_levels[level].shape
+            assert changed.shape == found.bias.of_levels[level].shape
     # the level that the head looks at: its bias is that of its mask at the same index
-    own = predictor.spatial_bias.head.bias_of(biases.mask_logits).flatten(1)
-    torch.testing.assert_close(biases.of_levels[2], own)
+    own = predictor.spatial_bias.head.bias_of(found.outputs["mask_logits"]).flatten(1)
+    torch.testing.assert_close(found.bias.of_levels[2], own)
 
 
 # ---------------------------------------------------------------- outputs
@@ -421,7 +419,10 @@ def test_dynamic_mask_of_a_video(model: nn.Module, frames: int) -> None:
         assert mask.device.type == "cpu"
         assert mask.shape == (len(video["image"]), *size)
         outputs, sizes = model.predict(video)
-        assert torch.equal(mask, frame_probabilities(outputs["mask_logits"], **sizes))
+        assert torch.equal(
+            mask,
+            frame_probabilities(outputs["mask_logits"], sizes.padded, sizes.frame, sizes.output),
+        )
         assert mask.min() < mask.max()
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskfreevis_ext.modeling.spatial_bias import SpatialBias
-from maskfreevis_ext.modeling.spatial_mask_head import SpatialMaskHead, fold_frames
+from maskfreevis_ext.modeling.heads.spatial import SpatialBias
+from maskfreevis_ext.modeling.heads.spatial_mask import SpatialMaskHead, fold_frames
 from tests.helpers.configs import tiny_cfg
 
 CHANNELS = 8
@@ -72,13 +72,13 @@ def test_start_gives_one_bias_everywhere(
 def test_start_values_are_those_of_the_config(tau: float, alpha: float) -> None:
     key = "MODEL.SPATIAL_MASK."
     cfg = tiny_cfg(key + "TAU_INIT", tau, key + "ALPHA_INIT", alpha)
-    head = SpatialMaskHead.from_config(cfg, CHANNELS)
+    head = SpatialMaskHead(**SpatialMaskHead.from_config(cfg, CHANNELS))
     assert head.tau.item() == pytest.approx(tau, rel=1e-6)
     assert head.alpha.item() == pytest.approx(alpha, rel=1e-6)
 
 
 def test_default_start_values_are_not_those_of_the_origin() -> None:
-    head = SpatialMaskHead.from_config(tiny_cfg(), CHANNELS)
+    head = SpatialMaskHead(**SpatialMaskHead.from_config(tiny_cfg(), CHANNELS))
     assert head.tau.item() == pytest.approx(2.0, rel=1e-6)  # the origin's formula gives 1.0986
     assert head.alpha.item() == pytest.approx(1.0, rel=1e-6)  # and 0.6931
 
@@ -89,7 +89,7 @@ def test_config_reaches_the_head() -> None:
         *(key + "BIAS_MAX", 4.0, key + "SUPPRESS", "dynamic", key + "DETACH_INPUT", False),
         *(key + "HOLD_START", 3, key + "HOLD_END", 9),
     )
-    head = SpatialMaskHead.from_config(cfg, CHANNELS)
+    head = SpatialMaskHead(**SpatialMaskHead.from_config(cfg, CHANNELS))
     assert (head.bias_max, head.sign, head.detach_input, head.hold) == (4.0, 1.0, False, (3, 9))
 
 
@@ -291,14 +291,16 @@ def test_lit_patch_changes_its_own_memory_index_in_every_level(in_level: int) ->
         lit = [level.clone() for level in dark]
         lit[in_level][clip * frames + t, 0, y, x] = 20
         found = spatial(lit, frames)
-        where = (found.mask_logits != 0).nonzero().tolist()
+        where = (found.outputs["mask_logits"] != 0).nonzero().tolist()
         assert where == [[clip, t, y, x]]
         for level, (h, w) in enumerate(SIZES):
-            change = found.of_levels[level] - before.of_levels[level]
+            change = found.bias.of_levels[level] - before.bias.of_levels[level]
             assert change.shape == (clips, frames * h * w)
             changed = {tuple(row) for row in change.nonzero().tolist()}
             # memory is (t, y, x), as the decoder flattens it
-            resized = F.interpolate(found.mask_logits[clip, t][None, None], (h, w), mode="bilinear")
+            resized = F.interpolate(
+                found.outputs["mask_logits"][clip, t][None, None], (h, w), mode="bilinear"
+            )
             expected = {
                 (clip, (t * h + row) * w + column)
                 for row, column in (resized[0, 0] != 0).nonzero().tolist()
@@ -316,7 +318,7 @@ def test_resized_bias_equals_that_of_the_resized_frames() -> None:
     spatial = _spatial_bias()
     maps = [torch.randn(6, CHANNELS, *size) for size in SIZES]
     found = spatial(maps, 3)
-    logits = found.mask_logits
+    logits = found.outputs["mask_logits"]
     for level, (h, w) in enumerate(SIZES):
         expected = torch.stack(
             [
@@ -331,7 +333,7 @@ def test_resized_bias_equals_that_of_the_resized_frames() -> None:
                 for b in range(2)
             ]
         )
-        torch.testing.assert_close(found.of_levels[level], expected)
+        torch.testing.assert_close(found.bias.of_levels[level], expected)
 
 
 def test_views_that_do_not_divide_the_frames_raise() -> None:

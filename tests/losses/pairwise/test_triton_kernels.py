@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskfreevis_ext.losses import fused, pairwise
+from maskfreevis_ext.losses.pairwise import dense, triton
 from maskfreevis_ext.ops.neighbors import (
     Offset,
     grid_offsets,
@@ -31,7 +31,7 @@ OFFSETS = {
     "leaves the map": [(0, 0), (50, -60), (-1, 2)],
 }
 
-if not fused.is_available(DEVICE):
+if not triton.is_available(DEVICE):
     pytest.skip("neither a GPU nor the interpreter of Triton", allow_module_level=True)
 
 
@@ -96,8 +96,8 @@ def _double(value: Any) -> Any:
 
 def _compare(name: str, logits: Tensor, arguments: tuple[Any, ...]) -> list[Tensor]:
     """Equal to the plain sums in float64; returns what the kernels gave."""
-    got = _run(fused, name, logits, arguments)
-    exact = _run(pairwise, name, logits.double(), tuple(map(_double, arguments)))
+    got = _run(triton, name, logits, arguments)
+    exact = _run(dense, name, logits.double(), tuple(map(_double, arguments)))
     for value, expected in zip(got, exact, strict=True):
         torch.testing.assert_close(value, expected.to(value.dtype), **TOLERANCE)
     return got
@@ -139,7 +139,7 @@ def test_nothing_to_sum_gives_zeros_with_a_gradient_path(
     assert not sums.any()
     assert gradient.shape == logits.shape
     logits = logits.to(DEVICE).requires_grad_()
-    assert getattr(fused, name)(logits, *map(_on_device, arguments))[0].requires_grad
+    assert getattr(triton, name)(logits, *map(_on_device, arguments))[0].requires_grad
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -166,7 +166,7 @@ def test_one_cell_counts_with_partners_in_other_tiles_and_far_logits_are_not_rea
     is_far = torch.ones(logits.shape, dtype=torch.bool)
     rows, cols = (slice(max(place - 3, 0), place + 4) for place in corner)
     is_far[..., rows, cols] = False
-    with_nan = _run(fused, name, logits.masked_fill(is_far, torch.nan), (*arguments, maps))
+    with_nan = _run(triton, name, logits.masked_fill(is_far, torch.nan), (*arguments, maps))
     for value, expected in zip(with_nan, got, strict=True):
         assert torch.equal(value, expected)
 
@@ -183,8 +183,8 @@ def test_small_and_large_logits(name: str, size: float) -> None:
 def test_sure_and_equal_labels_keep_their_digits(name: str) -> None:
     logits, arguments = CASES[name]((1, 1, 2), (9, 11), [(0, 1)])
     logits = torch.full_like(logits, 20.0)
-    sums = _run(fused, name, logits, arguments)[0]
-    exact = _run(pairwise, name, logits.double(), tuple(map(_double, arguments)))[0]
+    sums = _run(triton, name, logits, arguments)[0]
+    exact = _run(dense, name, logits.double(), tuple(map(_double, arguments)))[0]
     torch.testing.assert_close(sums, exact.float(), rtol=1e-5, atol=0)
 
 
@@ -200,8 +200,8 @@ def test_results_repeat_and_views_are_read_as_tensors(name: str) -> None:
     view = logits.transpose(0, 1).contiguous().transpose(0, 1)
     *inputs, maps = arguments
     far = maps.mT.contiguous().mT
-    first = _run(fused, name, logits, arguments)
-    second = _run(fused, name, view, (*inputs, far))
+    first = _run(triton, name, logits, arguments)
+    second = _run(triton, name, view, (*inputs, far))
     assert all(torch.equal(*both) for both in zip(first, second, strict=True))
 
 
@@ -209,9 +209,9 @@ def test_results_repeat_and_views_are_read_as_tensors(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
     logits, arguments = CASES[name]((2, 2, 2), (9, 11), [(0, 1), (2, 0)])
-    sums, weights, gradient = _run(fused, name, logits.to(dtype), arguments)
+    sums, weights, gradient = _run(triton, name, logits.to(dtype), arguments)
     assert gradient.dtype == dtype
-    expected = _run(fused, name, logits.to(dtype).float(), arguments)
+    expected = _run(triton, name, logits.to(dtype).float(), arguments)
     torch.testing.assert_close(sums, expected[0])
     torch.testing.assert_close(weights, expected[1])
     torch.testing.assert_close(gradient, expected[2].to(dtype))
@@ -221,15 +221,15 @@ def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) ->
 def test_double_precision_is_left_to_the_plain_sums(name: str) -> None:
     logits, arguments = CASES[name]((1, 2, 2), (5, 7), [(0, 1)])
     arguments = tuple(map(_double, arguments))
-    got = _run(fused, name, logits.double(), arguments)
-    expected = _run(pairwise, name, logits.double(), arguments)
+    got = _run(triton, name, logits.double(), arguments)
+    expected = _run(dense, name, logits.double(), arguments)
     assert all(torch.equal(*both) for both in zip(got, expected, strict=True))
 
 
 def test_the_gradient_has_no_gradient() -> None:
     logits, arguments = _spatial_case((1, 1, 1), (5, 7), [(0, 1)])
     logits = logits.to(DEVICE).requires_grad_()
-    sums, _ = fused.spatial_pairwise_sums(logits, *map(_on_device, arguments))
+    sums, _ = triton.spatial_pairwise_sums(logits, *map(_on_device, arguments))
     (gradient,) = torch.autograd.grad(sums.square().sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
@@ -239,30 +239,30 @@ def test_shapes_that_disagree_are_errors() -> None:
     logits, arguments = _spatial_case((1, 2, 2), (5, 7), [(0, 1)])
     logits, (edges, offsets, boxes) = logits.to(DEVICE), map(_on_device, arguments)
     with pytest.raises(ValueError, match=r"box_maps: expected shape \(2, 2, 5, 7\)"):
-        fused.spatial_pairwise_sums(logits, edges, offsets, boxes[:1])
+        triton.spatial_pairwise_sums(logits, edges, offsets, boxes[:1])
     with pytest.raises(ValueError, match=r"edges\[0\]: expected shape \(2, 2, 5, 6\)"):
-        fused.spatial_pairwise_sums(logits, [edges[0][..., :1]], offsets, boxes)
+        triton.spatial_pairwise_sums(logits, [edges[0][..., :1]], offsets, boxes)
     matches, pairs, offsets, regions = map(
         _on_device, _temporal_case((1, 2, 2), (5, 7), [(0, 1)])[1]
     )
     with pytest.raises(ValueError, match="matches: expected shape"):
-        fused.temporal_pairwise_sums(logits, matches, pairs, [*offsets, (1, 1)], regions)
+        triton.temporal_pairwise_sums(logits, matches, pairs, [*offsets, (1, 1)], regions)
     with pytest.raises(ValueError, match="regions: expected shape"):
-        fused.temporal_pairwise_sums(logits, matches, pairs, offsets, regions[0])
+        triton.temporal_pairwise_sums(logits, matches, pairs, offsets, regions[0])
     with pytest.raises(ValueError, match="frames 0 to 1"):
-        fused.temporal_pairwise_sums(logits, matches, [(0, 2)], offsets, regions)
+        triton.temporal_pairwise_sums(logits, matches, [(0, 2)], offsets, regions)
 
 
 def test_the_tiny_case_that_decides_for_a_gpu_runs() -> None:
-    assert fused._runs_on(DEVICE)
+    assert triton._runs_on(DEVICE)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_cpu_without_the_interpreter_is_an_error(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "_IS_INTERPRETED", False)
-    assert not fused.is_available(CPU)
+    monkeypatch.setattr(triton, "_IS_INTERPRETED", False)
+    assert not triton.is_available(CPU)
     logits, arguments = CASES[name]((1, 1, 2), (3, 4), [(0, 1)])
     with pytest.raises(RuntimeError, match="CUDA devices, got a tensor on cpu"):
-        getattr(fused, name)(logits, *arguments)
+        getattr(triton, name)(logits, *arguments)
