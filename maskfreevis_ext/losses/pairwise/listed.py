@@ -164,19 +164,28 @@ def _inside(offsets: Sequence[Offset], map_size: Sequence[int], device: torch.de
 
 
 class _PairSums(torch.autograd.Function):
-    """Sums of each list, (lists, K). The gradients are made in the forward pass."""
+    """Sums of each list, (lists, K). The gradients are made in the forward pass.
+
+    One output at a time, so that what is made of the pairs stays in the cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *lists: CellPairs) -> Tensor:
-        curved, probs = _curved_part(logits), logits.sigmoid()
-        sums, gradients = [], []
-        for pairs in lists:
-            value, joint = _same_label_nll(logits, curved, pairs)
-            sums.append(value @ pairs.weight)
-            if ctx.needs_input_grad[0]:
-                gradients.append(_gradient(probs, joint.sigmoid_(), pairs))
+        curved = _curved_part(logits)
+        probs = logits.sigmoid() if ctx.needs_input_grad[0] else None
+        sums = logits.new_empty(len(lists), len(logits))
+        gradients = []
+        for of_list, pairs in zip(sums, lists, strict=True):
+            gradient = None if probs is None else torch.zeros_like(logits)
+            for k in range(len(logits)):
+                value, joint = _same_label_nll(logits[k], curved[k], pairs)
+                of_list[k] = torch.dot(value, pairs.weight)
+                if gradient is not None:
+                    _add_of_joint(gradient[k], joint, pairs)
+            if gradient is not None:
+                gradients.append(gradient.addcmul_(probs, _degree(gradient[0], pairs)))
         ctx.save_for_backward(*gradients)
-        return torch.stack(sums)
+        return sums
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -193,31 +202,35 @@ def _curved_part(logits: Tensor) -> Tensor:
 
 
 def _same_label_nll(logits: Tensor, curved: Tensor, pairs: CellPairs) -> tuple[Tensor, Tensor]:
-    """-log P(same label) and a + b of every pair, (K, P); ``curved`` is that of all cells, (K, M).
+    """-log P(same label) and a + b of every pair, (P,); ``curved`` is that of all cells, (M,).
 
     As in ``dense.same_label_nll`` the linear parts are taken together: they are exactly zero for
     two labels that are sure and equal.
     """
-    first = logits.index_select(1, pairs.first)
-    second = logits.index_select(1, pairs.second)
+    first = logits.index_select(0, pairs.first)
+    second = logits.index_select(0, pairs.second)
     joint = first + second
     size = joint.abs()
-    value = first.abs_().add_(second.abs_()).sub_(size).div_(2)
-    value += curved.index_select(1, pairs.first)
-    value += curved.index_select(1, pairs.second)
+    value = first.abs_().add_(second.abs_()).sub_(size).mul_(0.5)
+    value += curved.index_select(0, pairs.first)
+    value += curved.index_select(0, pairs.second)
     value -= F.softplus(size.neg_())
     return value, joint
 
 
-def _gradient(probs: Tensor, joint_probs: Tensor, pairs: CellPairs) -> Tensor:
-    """Gradient (K, M) of a list's sum; ``joint_probs`` = sigmoid(a + b), (K, P), is used up."""
-    joint_probs *= -pairs.weight
-    gradient = torch.zeros_like(probs)
-    degree = torch.zeros_like(probs[0])
+def _add_of_joint(gradient: Tensor, joint: Tensor, pairs: CellPairs) -> None:
+    """Add the part -sigmoid(a + b) of both cells to a gradient (M,); ``joint`` (P,) is used up."""
+    joint.sigmoid_().mul_(pairs.weight).neg_()
+    gradient.scatter_add_(0, pairs.first, joint)
+    gradient.scatter_add_(0, pairs.second, joint)
+
+
+def _degree(like: Tensor, pairs: CellPairs) -> Tensor:
+    """Weight of the pairs of each cell, (M,)."""
+    degree = torch.zeros_like(like)
     for side in (pairs.first, pairs.second):
-        gradient.scatter_add_(1, side.expand(len(probs), -1), joint_probs)
         degree.scatter_add_(0, side, pairs.weight)
-    return gradient.addcmul_(probs, degree)
+    return degree
 
 
 def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Tensor:
@@ -261,8 +274,9 @@ def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Te
     logits, compact = _compact(mask_logits, lists)
     sums = logits.new_zeros(len(lists), len(logits), num_objects)
     for of_list, pairs, owner in zip(sums, compact, objects, strict=True):
-        value = _same_label_nll(logits, _curved_part(logits), pairs)[0]
-        of_list.index_add_(1, owner, value.mul_(pairs.weight))
+        for k, curved in enumerate(_curved_part(logits)):
+            value = _same_label_nll(logits[k], curved, pairs)[0]
+            of_list[k].index_add_(0, owner, value.mul_(pairs.weight))
     return sums
 
 
