@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-from maskfreevis_ext import describe_provider
+from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.errors import ConfigError

@@ -117,7 +117,7 @@ def test_mixed_precision_leaves_out_steps_that_overflow(clip):
     model = _Linear()
     kind = with_full_model_clipping(torch.optim.SGD, 1.0, 2.0) if clip else torch.optim.SGD
     loader = [[{"x": x}] for x in (2.0, 2.0, 60000.0, 2.0)]
-    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1), amp=True)
+    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1), amp_dtype=torch.float16)
     step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     weights = []
     with EventStorage(0):
@@ -138,7 +138,7 @@ def test_mixed_precision_does_not_leave_out_steps_for_ever():
 
     model = _Never()
     loader = [[{"video_id": 7}]] * (MAX_SKIPPED + 1)
-    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp=True)
+    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype=torch.float16)
     with EventStorage(0):
         for step.iter in range(MAX_SKIPPED):
             step.run_step()
