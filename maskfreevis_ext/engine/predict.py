@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
+from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -32,27 +33,33 @@ def start_log() -> logging.Logger:
     return package_logger
 
 
-def build_predictor(cfg: CfgNode) -> VideoPredictor:
-    """Build a config's model, load MODEL.WEIGHTS, and wrap it for prediction.
+def build_predictor(
+    config: CfgNode | str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
+) -> VideoPredictor:
+    """Build the model of a config, load its weights, and wrap it for prediction.
 
     Args:
-        cfg: A config of ``load_config``.
+        config: A YAML file, or a config of ``load_config``.
+        weights: A checkpoint; None: MODEL.WEIGHTS of the config.
 
     Returns:
-        The predictor, on MODEL.DEVICE.
+        The predictor, on MODEL.DEVICE (the CPU where the config names a GPU and there is none).
 
     Raises:
-        ConfigError: MODEL.WEIGHTS is empty.
+        ConfigError: The YAML file cannot be used, or there are no weights.
         CheckpointError: The weights cannot be used.
     """
-    if not cfg.MODEL.WEIGHTS:
+    cfg = config if isinstance(config, CfgNode) else load_config(os.fspath(config))
+    path = os.fspath(weights or cfg.MODEL.WEIGHTS)
+    if not path:
         raise ConfigError(
             "MODEL.WEIGHTS: expected a checkpoint to predict with, got none. Add --opts"
-            " MODEL.WEIGHTS FILE."
+            " MODEL.WEIGHTS FILE on the command line, or weights=FILE in Python."
         )
     model = build_model(cfg)
-    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    return VideoPredictor.from_config(cfg, model)
+    SafeCheckpointer(model).load(path, checkpointables=[])
+    predictor: VideoPredictor = VideoPredictor(cfg, model)
+    return predictor
 
 
 def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[str] | None:

@@ -138,7 +138,9 @@ def test_mixed_precision_does_not_leave_out_steps_for_ever():
 
     model = _Never()
     loader = [[{"video_id": 7}]] * (MAX_SKIPPED + 1)
-    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype=torch.float16)
+    step = TrainStep(
+        model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype=torch.float16
+    )
     with EventStorage(0):
         for step.iter in range(MAX_SKIPPED):
             step.run_step()
