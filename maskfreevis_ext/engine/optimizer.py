@@ -237,7 +237,7 @@ def build_lr_scheduler(
 
     Args:
         cfg: The config; keys of SOLVER.
-        optimizer: What it drives.
+        optimizer: The optimizer whose learning rates it sets.
 
     Returns:
         A scheduler to step once per iteration.

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to something that predicts."""
+"""Builds a predictor from a config and a checkpoint, and finds the names of its classes."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ def build_predictor(
         )
     model = build_model(cfg)
     SafeCheckpointer(model).load(path, checkpointables=[])
-    predictor: VideoPredictor = VideoPredictor(cfg, model)
-    return predictor
+    return VideoPredictor(cfg, model)
 
 
 def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[str] | None:
     """Names of the classes that a model predicts.
 
     Args:
-        cfg: The config; the first of DATASETS.TEST, else of DATASETS.TRAIN, whose names are known
-            is asked.
-        given: Names that the user gave; these are taken if there are any.
+        cfg: The config. The names are those of the first data set, of DATASETS.TEST and then of
+            DATASETS.TRAIN, that has as many classes as the model.
+        given: Names that the user gave; if there are any, they are taken instead.
 
     Returns:
         One name per class, or None where they are not known.
 
     Raises:
         ConfigError: The user gave another number of names than the model has classes.
+        DataError: The annotation file of a data set cannot be read.
     """
     wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if given:
@@ -99,7 +99,14 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
     """Category id of each label: that of the config's data set where it is known, else label + 1.
 
     Args:
-        cfg: The config; the first of DATASETS.TEST, else of DATASETS.TRAIN, that fits is asked.
+        cfg: The config. The ids are those of the first data set, of DATASETS.TEST and then of
+            DATASETS.TRAIN, that has as many classes as the model.
+
+    Returns:
+        Label (from 0) -> category id.
+
+    Raises:
+        DataError: The annotation file of a data set cannot be read.
     """
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)

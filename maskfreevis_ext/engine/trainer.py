@@ -36,7 +36,7 @@ class Trainer(DefaultTrainer):
     """Trains, evaluates and saves a video model as a config says.
 
     Args:
-        cfg: A config of ``setup_config``.
+        cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
         ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE is unknown,
