@@ -88,7 +88,8 @@ def _readme_example() -> str:
 
 def _write_inputs(folder: Path) -> None:
     """The files that the example names: config, weights and a video of 3 frames 48 x 64."""
-    cfg = load_config(CONFIG, tiny_options(folder, folder))
+    names = {"train": "readme_train", "val": "readme_val"}  # of this folder alone
+    cfg = load_config(CONFIG, tiny_options(folder, folder, **names))
     (folder / "my.yaml").write_text(cfg.dump())
     weights = folder / "output" / "my" / "model_final.pth"
     weights.parent.mkdir(parents=True)
