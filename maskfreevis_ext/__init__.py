@@ -1,24 +1,66 @@
 """Box-supervised video instance segmentation for Detectron2.
 
-Importing this package picks the Detectron2 provider (see ``maskfreevis_ext._provider``) and
-registers the project's models and data sets. Import it before ``detectron2``.
+The public names are those of ``__all__``; every other name and module is internal and may change.
+Import this package before ``detectron2``: importing it chooses which Detectron2 runs
+(``maskfreevis_ext._provider``) and registers the models and data sets with it. OpenCV, SciPy, the
+training engine and the predictor are imported when a name that needs them is first used.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from maskfreevis_ext._provider import (
-    ProviderInfo,
-    describe_provider,
-    provider_info,
-    select_provider,
-)
+from maskfreevis_ext import errors
+from maskfreevis_ext._provider import select_provider
+from maskfreevis_ext.version import __version__
 
-__all__ = ["ProviderInfo", "describe_provider", "provider_info"]
+if TYPE_CHECKING:
+    from maskfreevis_ext._provider import describe_provider as describe_provider
+    from maskfreevis_ext._provider import provider_info as provider_info
+    from maskfreevis_ext.config import add_maskfreevis_config
+    from maskfreevis_ext.data.ytvis import register_ytvis_instances
+    from maskfreevis_ext.engine.config_io import load_config
+    from maskfreevis_ext.engine.predict import build_predictor
+    from maskfreevis_ext.inference.predictor import VideoPredictor
+
+__all__ = [
+    "VideoPredictor",
+    "__version__",
+    "add_maskfreevis_config",
+    "build_predictor",
+    "errors",
+    "load_config",
+    "register_ytvis_instances",
+]
+
+#: Name -> the module that defines it, imported at the first use of the name.
+_LAZY = {
+    "VideoPredictor": "maskfreevis_ext.inference.predictor",
+    "add_maskfreevis_config": "maskfreevis_ext.config",
+    "build_predictor": "maskfreevis_ext.engine.predict",
+    "load_config": "maskfreevis_ext.engine.config_io",
+    "register_ytvis_instances": "maskfreevis_ext.data.ytvis",
+    # internal, for the log of the tools and for the tests
+    "describe_provider": "maskfreevis_ext._provider",
+    "provider_info": "maskfreevis_ext._provider",
+}
 
 #: Subpackages that register something with Detectron2 when they are imported.
 _REGISTERING = ("maskfreevis_ext.modeling", "maskfreevis_ext.data")
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """The names that are there and those that come at their first use."""
+    return sorted({*globals(), *_LAZY})
 
 
 def _register() -> None:

@@ -77,6 +77,8 @@ def _add_maskformer_keys(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # ADAMW or SGD
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # learning rate of the backbone = this x BASE_LR
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # weight decay of query and level embeddings
+    # Type of mixed precision (SOLVER.AMP.ENABLED): float16 (with a gradient scaler) or bfloat16.
+    cfg.SOLVER.AMP.DTYPE = "float16"
 
     mask_former = cfg.MODEL.MASK_FORMER = CN()
     mask_former.DEEP_SUPERVISION = True  # losses on every decoder output
@@ -225,6 +227,11 @@ def _add_maskfree_keys(cfg: CN) -> None:
 
     maskfree.MATCHER = CN()
     maskfree.MATCHER.NONFINITE_COST = "error"  # error, or replace (and count) NaN/Inf costs
+
+    cfg.LOG = CN()
+    # All losses of all decoder outputs in the log, not only those of the last output that are not
+    # zero. metrics.json and TensorBoard always get all.
+    cfg.LOG.ALL_LOSSES = False
 
     maskfree.TEST = CN()
     maskfree.TEST.NUM_TRACKS = 10  # tracks kept per video

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, read without running code, with a report of what did not fit."""
+"""Checkpoints that are written whole, read without running code, and compared with the model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TMP = ".tmp"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with four promises more.
+    """Detectron2's checkpointer, safe against crashes, foreign code and silent mismatches.
 
     * A file is written beside its place and moved there when it is on the disk: a killed process or
       a full disk leaves the previous checkpoint as it was.
     * Nothing in a weights file is run (``maskfreevis_ext.engine.safe_load``).
     * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from
       scratch instead.
-    * What a file does not fit is logged by name: other sizes, missing keys, keys too many.
+    * Every weight of the file or of the model that finds no counterpart is logged by name.
     """
 
     def __init__(self, model: torch.nn.Module, save_dir: str = "", **kwargs: Any) -> None:

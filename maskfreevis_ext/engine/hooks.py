@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -11,6 +13,9 @@ from detectron2.utils import comm
 
 from maskfreevis_ext.engine.random_state import get_random_state
 from maskfreevis_ext.inference.visualize import Item, draw_items, make_label, resize_frame
+
+if TYPE_CHECKING:
+    from maskfreevis_ext.engine.trainer import Trainer
 
 #: Tracks with a lower score are not drawn.
 MIN_SCORE = 0.3
@@ -24,6 +29,8 @@ class GatherRandomState(HookBase):
     Args:
         period: SOLVER.CHECKPOINT_PERIOD.
     """
+
+    trainer: Trainer
 
     def __init__(self, period: int) -> None:
         self._period = period

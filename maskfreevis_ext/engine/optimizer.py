@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from detectron2.config import CfgNode
@@ -28,12 +30,14 @@ _NORMS = (
 _NEVER_DECAYED = ("relative_position_bias_table", "absolute_pos_embed")
 
 
-def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
+def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
     """Sort the trainable parameters by learning rate and weight decay.
 
     A parameter under a module with "backbone" in its name learns at ``BACKBONE_MULTIPLIER`` x
-    ``BASE_LR``. Norms take ``WEIGHT_DECAY_NORM``, embeddings ``WEIGHT_DECAY_EMBED``, Swin's
-    position tables none, all others (biases too) ``WEIGHT_DECAY``.
+    ``BASE_LR``. Norms take ``WEIGHT_DECAY_NORM``, embeddings ``WEIGHT_DECAY_EMBED``, all others
+    (biases too) ``WEIGHT_DECAY``. Not decayed at all are Swin's position tables, and what a module
+    names in a method ``no_weight_decay() -> set[str]`` (timm's convention; names as in the module's
+    ``named_parameters``): temperatures and gates, for which zero is no neutral value.
 
     Args:
         model: The model.
@@ -44,6 +48,7 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
         parameter in one group.
     """
     solver = cfg.SOLVER
+    exempt = _named_without_decay(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
@@ -53,17 +58,28 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
             seen.add(parameter)
             lr = solver.BASE_LR * (solver.BACKBONE_MULTIPLIER if "backbone" in module_name else 1.0)
             decay = solver.WEIGHT_DECAY
-            if isinstance(module, _NORMS):
+            if name in _NEVER_DECAYED or parameter in exempt:
+                decay = 0.0
+            elif isinstance(module, _NORMS):
                 decay = solver.WEIGHT_DECAY_NORM
             elif isinstance(module, nn.Embedding):
                 decay = solver.WEIGHT_DECAY_EMBED
-            elif name in _NEVER_DECAYED:
-                decay = 0.0
             groups[lr, decay].append(parameter)
     return [
         {"params": params, "lr": lr, "weight_decay": decay}
         for (lr, decay), params in groups.items()
     ]
+
+
+def _named_without_decay(model: nn.Module) -> set[nn.Parameter]:
+    """The parameters that the modules of a model exempt by their ``no_weight_decay`` methods."""
+    exempt = set()
+    for module in model.modules():
+        get_names = getattr(module, "no_weight_decay", None)
+        if callable(get_names):
+            names = get_names()
+            exempt |= {parameter for name, parameter in module.named_parameters() if name in names}
+    return exempt
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -83,24 +99,80 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     groups = parameter_groups(model, cfg)
     if not groups:
         raise ConfigError("The model has no parameter that can be trained: all are frozen.")
-    kinds = {"ADAMW": torch.optim.AdamW, "SGD": torch.optim.SGD}
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "ADAMW": torch.optim.AdamW,
+        "SGD": torch.optim.SGD,
+    }
     if solver.OPTIMIZER not in kinds:
         raise ConfigError(f"SOLVER.OPTIMIZER: expected ADAMW or SGD, got {solver.OPTIMIZER!r}.")
     kind = kinds[solver.OPTIMIZER]
-    options = (
-        {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-        if kind is torch.optim.SGD
-        else {}
-    )
+    options: dict[str, Any] = {"lr": solver.BASE_LR}
+    if kind is torch.optim.SGD:
+        options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":
-        kind = with_full_model_clipping(kind, clip.CLIP_VALUE, clip.NORM_TYPE)
-        return kind(groups, lr=solver.BASE_LR, **options)
-    return maybe_add_gradient_clipping(cfg, kind(groups, lr=solver.BASE_LR, **options))
+        return with_full_model_clipping(kind, clip.CLIP_VALUE, clip.NORM_TYPE)(groups, **options)
+    clipping = maybe_add_gradient_clipping(cfg, kind(groups, **options))
+    return cast("torch.optim.Optimizer", clipping)  # of an optimizer; of a class it is a class
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer, norm_type: float = 2.0) -> torch.Tensor:
+    """The norm of all gradients of an optimizer's parameters as one vector.
+
+    Args:
+        optimizer: Parameters without a gradient are left out.
+        norm_type: p of the p-norm.
+
+    Returns:
+        A scalar tensor on the device of the gradients.
+
+    Raises:
+        NumericError: The norm is NaN or infinite. The gradients are unchanged.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None], norm_type)
+    if not torch.isfinite(norm):
+        raise NumericError(f"expected finite gradients, got a norm of {norm.item()}")
+    return norm
+
+
+class FullModelClip(torch.optim.Optimizer):
+    """Scales all gradients together to a greatest norm before each step.
+
+    A mixin of ``with_full_model_clipping``, to stand before the optimizer class that steps.
+
+    Attributes:
+        max_norm: Greatest norm of all gradients as one vector, > 0.
+        norm_type: p of the p-norm.
+        grad_norm: Norm before clipping in the last ``step``, a scalar tensor; None before the first
+            one. Who wants to know whether a step took place may set it to None.
+    """
+
+    max_norm: float
+    norm_type: float
+    grad_norm: torch.Tensor | None = None
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip and update.
+
+        Args:
+            closure: As in torch's optimizers.
+
+        Returns:
+            What the optimizer's own step returns.
+
+        Raises:
+            NumericError: The norm is NaN or infinite. Parameters and gradients are unchanged, so
+                that the gradients still tell which parameter is at fault.
+        """
+        self.grad_norm = gradient_norm(self, self.norm_type)
+        params = [p for group in self.param_groups for p in group["params"]]
+        nn.utils.clip_grads_with_norm_(params, self.max_norm, self.grad_norm)
+        return super().step(closure)
 
 
 def with_full_model_clipping(
     kind: type[torch.optim.Optimizer], max_norm: float, norm_type: float
-) -> type[torch.optim.Optimizer]:
+) -> Callable[..., FullModelClip]:
     """A kind of optimizer that scales all gradients together to a greatest norm before it steps.
 
     Args:
@@ -109,31 +181,25 @@ def with_full_model_clipping(
         norm_type: p of the p-norm.
 
     Returns:
-        A subclass of ``kind``. Its ``grad_norm`` is the norm before clipping, a scalar tensor, None
-        before the first step. Its ``step`` raises NumericError on a norm that is not finite, with
-        the parameters unchanged.
+        A subclass of ``FullModelClip`` and of ``kind``.
     """
-
-    class FullModelClip(kind):
-        grad_norm: torch.Tensor | None = None
-
-        def step(self, closure: object = None) -> object:
-            params = [
-                p for group in self.param_groups for p in group["params"] if p.grad is not None
-            ]
-            self.grad_norm = nn.utils.clip_grad_norm_(params, max_norm, norm_type)
-            if not torch.isfinite(self.grad_norm):
-                raise NumericError(
-                    f"expected finite gradients, got a norm of {self.grad_norm.item()}"
-                )
-            return super().step(closure)
-
-    FullModelClip.__name__ = FullModelClip.__qualname__ = f"{kind.__name__}WithFullModelClip"
-    return FullModelClip
+    members = {"max_norm": max_norm, "norm_type": norm_type}
+    return type(f"{kind.__name__}WithFullModelClip", (FullModelClip, kind), members)
 
 
 class WarmupPoly(ParamScheduler):
-    """DeepLab's schedule: (1 - progress) ** power, times a warm-up, never below a constant."""
+    """DeepLab's schedule: (1 - progress) ** power, times a warm-up, never below a constant.
+
+    Args:
+        power: Exponent, >= 0.
+        ending: Least factor after the warm-up, in [0, 1].
+        warmup_factor: Factor at the start of the warm-up, in [0, 1].
+        warmup_fraction: Part of the training that is warm-up, in [0, 1].
+        warmup_method: "linear" (from ``warmup_factor`` to 1) or "constant".
+
+    Raises:
+        ConfigError: The method is unknown.
+    """
 
     def __init__(
         self,
@@ -171,10 +237,13 @@ def build_lr_scheduler(
 
     Args:
         cfg: The config; keys of SOLVER.
-        optimizer: What it drives.
+        optimizer: The optimizer whose learning rates it sets.
 
     Returns:
         A scheduler to step once per iteration.
+
+    Raises:
+        ConfigError: SOLVER.WARMUP_METHOD is unknown.
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":

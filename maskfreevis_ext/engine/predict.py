@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to something that predicts."""
+"""Builds a predictor from a config and a checkpoint, and finds the names of its classes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-from maskfreevis_ext import describe_provider
+from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
+from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -32,42 +33,48 @@ def start_log() -> logging.Logger:
     return package_logger
 
 
-def build_predictor(cfg: CfgNode) -> VideoPredictor:
-    """Build a config's model, load MODEL.WEIGHTS, and wrap it for prediction.
+def build_predictor(
+    config: CfgNode | str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
+) -> VideoPredictor:
+    """Build the model of a config, load its weights, and wrap it for prediction.
 
     Args:
-        cfg: A config of ``load_config``.
+        config: A YAML file, or a config of ``load_config``.
+        weights: A checkpoint; None: MODEL.WEIGHTS of the config.
 
     Returns:
-        The predictor, on MODEL.DEVICE.
+        The predictor, on MODEL.DEVICE (the CPU where the config names a GPU and there is none).
 
     Raises:
-        ConfigError: MODEL.WEIGHTS is empty.
+        ConfigError: The YAML file cannot be used, or there are no weights.
         CheckpointError: The weights cannot be used.
     """
-    if not cfg.MODEL.WEIGHTS:
+    cfg = config if isinstance(config, CfgNode) else load_config(os.fspath(config))
+    path = os.fspath(weights or cfg.MODEL.WEIGHTS)
+    if not path:
         raise ConfigError(
             "MODEL.WEIGHTS: expected a checkpoint to predict with, got none. Add --opts"
-            " MODEL.WEIGHTS FILE."
+            " MODEL.WEIGHTS FILE on the command line, or weights=FILE in Python."
         )
     model = build_model(cfg)
-    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    return VideoPredictor.from_config(cfg, model)
+    SafeCheckpointer(model).load(path, checkpointables=[])
+    return VideoPredictor(cfg, model)
 
 
 def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[str] | None:
     """Names of the classes that a model predicts.
 
     Args:
-        cfg: The config; the first of DATASETS.TEST, else of DATASETS.TRAIN, whose names are known
-            is asked.
-        given: Names that the user gave; these are taken if there are any.
+        cfg: The config. The names are those of the first data set, of DATASETS.TEST and then of
+            DATASETS.TRAIN, that has as many classes as the model.
+        given: Names that the user gave; if there are any, they are taken instead.
 
     Returns:
         One name per class, or None where they are not known.
 
     Raises:
         ConfigError: The user gave another number of names than the model has classes.
+        DataError: The annotation file of a data set cannot be read.
     """
     wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if given:
@@ -92,7 +99,14 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
     """Category id of each label: that of the config's data set where it is known, else label + 1.
 
     Args:
-        cfg: The config; the first of DATASETS.TEST, else of DATASETS.TRAIN, that fits is asked.
+        cfg: The config. The ids are those of the first data set, of DATASETS.TEST and then of
+            DATASETS.TRAIN, that has as many classes as the model.
+
+    Returns:
+        Label (from 0) -> category id.
+
+    Raises:
+        DataError: The annotation file of a data set cannot be read.
     """
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def get_random_state() -> dict:
+def get_random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and PyTorch's generators, and of the current GPU's if any.
 
     Returns:
         A dict of plain values and tensors, which ``torch.load(weights_only=True)`` reads.
     """
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    state = {
+    numpy_state = np.random.get_state(legacy=False)
+    generator = numpy_state["state"]
+    state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            numpy_state["bit_generator"],
+            generator["key"].tolist(),
+            int(generator["pos"]),
+            int(numpy_state["has_gauss"]),
+            float(numpy_state["gauss"]),
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -25,7 +33,7 @@ def get_random_state() -> dict:
     return state
 
 
-def set_random_state(state: dict) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     """Put the generators into a state of ``get_random_state``, as far as this machine has them."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

@@ -118,10 +118,10 @@ def _foreign_names(path: str) -> list[str]:
     with contextlib.suppress(Exception):  # damaged files; the names up to the damage will do
         texts: list[str] = []
         for opcode, argument, _ in pickletools.genops(_pickle_of(path)):
-            if opcode.name == "GLOBAL":
-                names.append(argument.replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
+            if opcode.name == "STACK_GLOBAL":
                 names.append(".".join(texts[-2:]))
+            elif isinstance(argument, str) and opcode.name == "GLOBAL":
+                names.append(argument.replace(" ", "."))
             elif isinstance(argument, str):
                 texts.append(argument)
     return sorted({name for name in names if not _TENSOR_NAMES.fullmatch(name)})
@@ -178,7 +178,8 @@ def _array(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.
         or order not in ("C", "F")
     ):
         raise CheckpointError("expected an array of numbers, got something else in its place.")
-    values = np.frombuffer(bytes(raw), dtype.value).reshape(shape, order=order)
+    values = np.frombuffer(bytes(raw), dtype.value)
+    values = values.reshape(shape, order="F" if order == "F" else "C")
     return values.astype(dtype.value.newbyteorder("="), order="C")
 
 

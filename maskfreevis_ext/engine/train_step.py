@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import detectron2.utils.comm as comm
 import torch
@@ -13,6 +14,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
 
 _LAYER_SUFFIX = re.compile(r"_\d+$")
@@ -28,8 +30,10 @@ class TrainStep(SimpleTrainer):
         model: Takes a batch, returns a dict of scalar losses.
         data_loader: Gives batches without end.
         optimizer: Steps once per iteration.
-        amp: Compute in float16 where that is safe. A gradient scaler leaves out the steps whose
-            gradients overflow, and tries smaller ones.
+        amp_dtype: Compute in this type where that is safe (mixed precision); None: float32
+            throughout. With float16, whose range is small, a gradient scaler leaves out the steps
+            whose gradients overflow, and tries a smaller scale; bfloat16 has the range of float32
+            and needs none.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class TrainStep(SimpleTrainer):
         model: nn.Module,
         data_loader: Iterable,
         optimizer: torch.optim.Optimizer,
-        amp: bool = False,
+        amp_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self._device_type = next(model.parameters()).device.type
-        self.grad_scaler = torch.amp.GradScaler(self._device_type) if amp else None
+        self._amp_dtype = amp_dtype
+        needs_scaler = amp_dtype is torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self._device_type) if needs_scaler else None
         self._skipped = 0  # steps in a row that the gradient scaler left out
 
     def run_step(self) -> None:
@@ -54,26 +60,26 @@ class TrainStep(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        amp = self.grad_scaler is not None
         try:
-            with torch.autocast(self._device_type, torch.float16, enabled=amp):
+            with torch.autocast(
+                self._device_type, self._amp_dtype, enabled=self._amp_dtype is not None
+            ):
                 losses = self.model(data)
                 total = sum(losses.values())
-            values = _read(losses)
         except NumericError as e:  # found inside the model, by the matcher for example
             raise NumericError(f"{self._where(data)}: {e}") from e
-        self._check(values, data)
         self.optimizer.zero_grad()
-        if self.grad_scaler is None:
-            total.backward()
-        else:
-            self.grad_scaler.scale(total).backward()
+        scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
+        scaled.backward()
+        # Read after backward() is launched: a GPU would have nothing to do while Python reads.
+        values = _read(losses)
+        self._check(values, data)
         self.after_backward()
         self._write_metrics(
             {name: torch.tensor(value) for name, value in values.items()}, data_time
         )
         self._write_unweighted(values)
-        self._update(values, data)
+        self._update_weights(values, data)
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
         """Log each term without its weight too, as ``raw/`` + its name without "loss_"."""
@@ -95,48 +101,54 @@ class TrainStep(SimpleTrainer):
                 f"{self._where(data)}: expected finite losses, got {_table(values, bad)}."
             )
 
-    def _update(self, values: dict[str, float], data: list[dict]) -> None:
+    def _update_weights(self, values: dict[str, float], data: list[dict]) -> None:
+        clip = self.optimizer if isinstance(self.optimizer, FullModelClip) else None
+        if clip is not None:
+            clip.grad_norm = None  # stays so where the gradient scaler leaves the step out
         try:
             if self.grad_scaler is not None:
-                self._scaled_step()
+                self._scaled_step(self.grad_scaler)
             else:
-                if not hasattr(self.optimizer, "grad_norm"):
-                    _check_gradients(self.optimizer)
+                if clip is None:  # else the optimizer checks
+                    gradient_norm(self.optimizer)
                 self.optimizer.step()
         except NumericError as e:
-            names = [n for n, p in self.model.named_parameters() if not _has_finite_gradient(p)]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise NumericError(
-                f"{self._where(data)}: {e}; not finite: {', '.join(names[:5])}{more}. "
+                f"{self._where(data)}: {e}; not finite: {self._names_without_finite_gradient()}. "
                 f"Losses: {_table(values, list(values)[:6])}."
             ) from None
-        norm = getattr(self.optimizer, "grad_norm", None)
-        if norm is not None:
-            get_event_storage().put_scalar("grad_norm", norm.item(), smoothing_hint=True)
+        if clip is not None and clip.grad_norm is not None:
+            get_event_storage().put_scalar("grad_norm", clip.grad_norm.item(), smoothing_hint=True)
 
-    def _scaled_step(self) -> None:
-        scale = self.grad_scaler.get_scale()
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-        self._skipped = self._skipped + 1 if self.grad_scaler.get_scale() < scale else 0
+    def _scaled_step(self, scaler: torch.amp.GradScaler) -> None:
+        scale = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        self._skipped = self._skipped + 1 if scaler.get_scale() < scale else 0
         if self._skipped > MAX_SKIPPED:
             raise NumericError(
                 f"expected finite gradients, got {self._skipped} steps in a row without, down to a "
                 f"loss scale of {scale:.3g}"
             )
 
+    def _names_without_finite_gradient(self) -> str:
+        names = [n for n, p in self.model.named_parameters() if not _has_finite_gradient(p)]
+        if not names:
+            return "none by itself, only the norm of all"
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
     def _where(self, data: list[dict]) -> str:
         videos = ", ".join(f"{d.get('video_id')} (frames {d.get('frame_indices')})" for d in data)
         return f"Iteration {self.iter}, videos {videos}"
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """State of optimizer, hooks and gradient scaler."""
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the state of another training, with or without a gradient scaler."""
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
@@ -155,12 +167,3 @@ def _table(values: dict[str, float], names: list[str]) -> str:
 
 def _has_finite_gradient(parameter: nn.Parameter) -> bool:
     return parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
-
-
-def _check_gradients(optimizer: torch.optim.Optimizer) -> None:
-    grads = [
-        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-    ]
-    norm = nn.utils.get_total_norm(grads)
-    if not torch.isfinite(norm):
-        raise NumericError(f"expected finite gradients, got a norm of {norm.item()}")

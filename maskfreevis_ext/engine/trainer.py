@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
 from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
+from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
@@ -27,22 +29,24 @@ from maskfreevis_ext.evaluation import YTVISEvaluator
 
 logger = logging.getLogger(__name__)
 
+_AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
 
 class Trainer(DefaultTrainer):
     """Trains, evaluates and saves a video model as a config says.
 
     Args:
-        cfg: A config of ``setup_config``.
+        cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
-        ConfigError: The number of classes does not fit the data set.
+        ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE is unknown,
+            or the annotation file of a test set does not exist.
         DataError: The training set cannot be used.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        super(
-            DefaultTrainer, self
-        ).__init__()  # DefaultTrainer's own would build another step and checkpointer
+        # Not DefaultTrainer's own, which would build another step and checkpointer.
+        super(DefaultTrainer, self).__init__()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
         check_label_space(cfg)
@@ -50,12 +54,11 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+        amp_dtype = amp_dtype_of(cfg) if cfg.SOLVER.AMP.ENABLED and on_gpu else None
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        self._trainer = TrainStep(
-            model, data_loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED and on_gpu
-        )
+        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.random_states: list[dict] = []
@@ -83,7 +86,8 @@ class Trainer(DefaultTrainer):
             logger.info("MODEL.WEIGHTS is empty: training from random weights.")
         reset_iteration_counter(self.model, self.start_iter)
 
-    def train(self) -> Any:
+    # Detectron2's DefaultTrainer differs from its base class in the same way.
+    def train(self) -> Any:  # type: ignore[override]
         """Train from ``start_iter`` to SOLVER.MAX_ITER.
 
         Returns:
@@ -97,25 +101,37 @@ class Trainer(DefaultTrainer):
         finally:
             loop_logger.removeFilter(quiet)
 
-    def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard."""
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard.
+
+        Hooks of which every process has one stand in the same order in all of them: they exchange
+        data, and would wait for each other otherwise.
+        """
         cfg = self.cfg
         ret = super().build_hooks()
-        saving = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.PeriodicCheckpointer)]
-        ret.insert(saving[0] if saving else 2, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        # Right before the checkpointer of the main process; the others have no checkpointer, and
+        # EvalHook in its place.
+        behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
+        place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
+        ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
             ret.insert(len(ret) - 1, DrawPredictions(cfg))
         return ret
 
-    def state_dict(self) -> dict:
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers of all values to files, and a short line in the log."""
+        to_files = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
+        return [ConsoleWriter(self.max_iter, self.cfg.LOG.ALL_LOSSES), *to_files]
+
+    def state_dict(self) -> dict[str, Any]:
         """State of the training, with the random state of every process."""
         state = super().state_dict()
         state["random_states"] = self.random_states
         return state
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the state of a checkpoint."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict(dict(state_dict))
         states = state_dict.get("random_states") or []
         if len(states) == comm.get_world_size():
             set_random_state(states[comm.get_rank()])
@@ -156,6 +172,20 @@ class Trainer(DefaultTrainer):
         if len(cfg.DATASETS.TEST) > 1:
             folder = f"{folder}/{dataset_name}"
         return YTVISEvaluator(dataset_name, output_dir=folder)
+
+
+def amp_dtype_of(cfg: CfgNode) -> torch.dtype:
+    """The type that SOLVER.AMP.DTYPE names.
+
+    Raises:
+        ConfigError: It names no type of mixed precision.
+    """
+    name = cfg.SOLVER.AMP.DTYPE
+    if name not in _AMP_DTYPES:
+        raise ConfigError(
+            f"SOLVER.AMP.DTYPE: expected one of {', '.join(_AMP_DTYPES)}, got {name!r}."
+        )
+    return _AMP_DTYPES[name]
 
 
 def check_label_space(cfg: CfgNode) -> None:

@@ -23,6 +23,10 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
     Returns:
         What the function returns.
+
+    Raises:
+        SystemExit: The function raised a ``MaskFreeError``, here or in a process that it started.
+        ProcessExitedException: A process that it started ended with another exit code.
     """
     try:
         return function(*args, **kwargs)

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms
 from torch import nn
 
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.inference.video_io import open_frames
 
 
 class VideoPredictor:
     """Runs a model on the frames of a video, prepared as the test loader prepares them.
 
+    ``VideoPredictor(cfg, model)`` takes sizes and channel order from the keys MIN_SIZE_TEST,
+    MAX_SIZE_TEST and FORMAT of a config's INPUT.
+
     Args:
-        model: A model in eval mode's contract: a list of one batch dict in, a list of one
-            prediction out.
+        model: In eval mode it takes a list of one batch dict and returns a list of one prediction.
         min_size: Shorter side that frames are resized to, in pixels; 0 leaves them as they are.
         max_size: Largest longer side after resizing.
         image_format: Channel order that the model takes, "RGB" or "BGR".
     """
 
+    @configurable
     def __init__(
         self,
         model: nn.Module,
@@ -38,19 +43,22 @@ class VideoPredictor:
         self._is_bgr = image_format == "BGR"
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, model: nn.Module) -> VideoPredictor:
-        """A predictor with a config's INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT.
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """The arguments of a config.
 
         Args:
             cfg: The config that the model was built from.
             model: The model, with its weights.
+
+        Returns:
+            Keyword arguments of the class.
         """
-        return cls(
-            model,
-            min_size=cfg.INPUT.MIN_SIZE_TEST,
-            max_size=cfg.INPUT.MAX_SIZE_TEST,
-            image_format=cfg.INPUT.FORMAT,
-        )
+        return {
+            "model": model,
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "image_format": cfg.INPUT.FORMAT,
+        }
 
     def __call__(self, frames: Iterable[np.ndarray], video_id: int = 0) -> dict[str, Any]:
         """Predict the tracks of a video.
@@ -61,9 +69,11 @@ class VideoPredictor:
             video_id: Passed on to the model.
 
         Returns:
-            ``image_size`` (H, W), ``pred_scores`` list of float, ``pred_labels`` list of int
-            (contiguous, from 0) and ``pred_masks`` list of bool CPU tensors [T,H,W]. The surest
-            track comes first. With a spatial mask head also ``dynamic_mask``, uint8 [T,H,W].
+            ``image_size`` (H, W) of the frames, and one entry for each track in three lists, the
+            highest score first: ``pred_scores``, float in [0, 1]; ``pred_labels``, int, the number
+            of the class from 0; ``pred_masks``, bool CPU tensor [T,H,W] at the size of the frames.
+            With a spatial mask head also ``dynamic_mask``, uint8 CPU tensor [T,H,W], its
+            probabilities times 255.
 
         Raises:
             DataError: There is no frame.
@@ -98,6 +108,22 @@ class VideoPredictor:
                 for key in ("pred_scores", "pred_labels", "pred_masks")
             },
         }
+
+    def predict_video(self, path: str | os.PathLike[str], video_id: int = 0) -> dict[str, Any]:
+        """Predict the tracks of a video file, or of a folder with one picture per frame.
+
+        Args:
+            path: A video that OpenCV can read, or a folder, whose pictures are taken in natural
+                order (frame2 before frame10).
+            video_id: Passed on to the model.
+
+        Returns:
+            As a call with the frames themselves.
+
+        Raises:
+            DataError: There is nothing at this path, or no frame can be read.
+        """
+        return self(open_frames(path), video_id)
 
     def _prepare(self, frame: np.ndarray) -> torch.Tensor:
         if self._is_bgr:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import NumericError
@@ -146,6 +145,9 @@ class VideoHungarianMatcher(nn.Module):
         Raises:
             NumericError: A cost is NaN or Inf; names the output, the clip and the tensor.
         """
+        # here, as it takes longer to import than all the rest of the package
+        from scipy.optimize import linear_sum_assignment
+
         sizes = [len(target["labels"]) for target in targets]
         if sum(sizes) == 0:
             empty = torch.zeros(0, dtype=torch.int64)

@@ -11,6 +11,8 @@ from torch import nn
 from maskfreevis_ext.engine.config_io import default_config
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer, parameter_groups
 from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.modeling.spatial_bias import SpatialBias
+from maskfreevis_ext.modeling.spatial_mask_head import SpatialMaskHead
 
 
 class _Block(nn.Module):
@@ -30,6 +32,19 @@ class _Model(nn.Module):
         self.level_embed = nn.Parameter(torch.ones(3, 2))
         self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
         self.shared = self.head.linear  # the same parameters under a second name
+
+
+class _Gate(nn.Module):
+    """A gate and a temperature that zero is no neutral value of, beside ordinary parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(2))
+        self.inner = nn.Linear(2, 2)
+        self.norm = nn.LayerNorm(2)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"gate", "inner.bias", "norm.bias", "not_there"}
 
 
 @pytest.fixture
@@ -66,6 +81,34 @@ def test_parameter_groups_follow_the_published_rules(cfg):
         model.level_embed: (0.01, 0.05),  # a bare parameter, not an embedding
     }
     assert found == expected
+
+
+def _decays(model: nn.Module, cfg) -> dict[str, float]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        names[parameter]: group["weight_decay"]
+        for group in parameter_groups(model, cfg)
+        for parameter in group["params"]
+    }
+
+
+def test_modules_name_what_is_not_decayed(cfg):
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.02
+    assert _decays(nn.Sequential(nn.Linear(1, 1, bias=False), _Gate()), cfg) == {
+        "0.weight": 0.05,
+        "1.gate": 0.0,
+        "1.inner.weight": 0.05,
+        "1.inner.bias": 0.0,
+        "1.norm.weight": 0.02,
+        "1.norm.bias": 0.0,
+    }
+
+
+def test_temperature_strength_and_gates_of_the_spatial_mask_are_not_decayed(cfg):
+    head = SpatialMaskHead(4)
+    decays = _decays(SpatialBias(head, in_level=0, num_layers=3, gated=True), cfg)
+    not_decayed = {name for name, decay in decays.items() if decay == 0}
+    assert not_decayed == {"gates", "head.raw_tau", "head.raw_alpha"}
 
 
 def test_optimizer_kinds(cfg):
@@ -114,9 +157,11 @@ def test_full_model_clipping_stops_at_a_gradient_that_is_not_finite(cfg):
     optimizer = build_optimizer(cfg, model)
     before = model.weight.detach().clone()
     model.weight.grad = torch.tensor([[1.0, math.nan]])
+    model.bias.grad = torch.ones(1)
     with pytest.raises(NumericError, match="nan"):
         optimizer.step()
     assert torch.equal(model.weight, before)
+    assert model.bias.grad.item() == 1.0  # so that the gradients tell which one is at fault
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("value", (0.5, 0.5)), ("norm", (0.5, 0.5))])

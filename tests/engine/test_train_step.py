@@ -7,6 +7,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from maskfreevis_ext.engine import train_step
 from maskfreevis_ext.engine.optimizer import with_full_model_clipping
 from maskfreevis_ext.engine.train_step import MAX_SKIPPED, TrainStep
 from maskfreevis_ext.errors import NumericError
@@ -84,6 +85,71 @@ def test_gradient_that_is_not_finite_stops_before_the_update(clip):
         assert part in message
 
 
+class _TwoBranches(nn.Module):
+    """Two parameters, of which one has a finite loss with an infinite gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.good = nn.Parameter(torch.tensor([1.0]))
+        self.bad = nn.Parameter(torch.tensor([0.0]))
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        return {"loss": (self.good + torch.sqrt(self.bad)).sum()}
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_only_parameters_at_fault_are_named(clip):
+    model = _TwoBranches()
+    kind = with_full_model_clipping(torch.optim.SGD, 1.0, 2.0) if clip else torch.optim.SGD
+    step = TrainStep(model, [[{"video_id": 7}]], kind(model.parameters(), lr=0.1))
+    step.iter = 0
+    with EventStorage(0), pytest.raises(NumericError, match=r"not finite: bad\. Losses"):
+        step.run_step()
+    assert (model.good.item(), model.bad.item()) == (1.0, 0.0)
+
+
+class _Large(nn.Module):
+    """Two finite gradients whose squares overflow in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(1))
+        self.b = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        return {"loss": (self.a * 1e30 + self.b * 1e30).sum()}
+
+
+def test_norm_that_overflows_blames_no_parameter():
+    model = _Large()
+    step = TrainStep(model, [[{"video_id": 7}]], torch.optim.SGD(model.parameters(), lr=0.1))
+    step.iter = 0
+    with EventStorage(0), pytest.raises(NumericError, match="not finite: none by itself"):
+        step.run_step()
+
+
+def test_losses_are_read_after_backward_and_before_the_update(monkeypatch):
+    """On a GPU, reading waits for the device, which has backward() to compute meanwhile."""
+    model = _Model()
+    model.w.data.fill_(3.0)
+    events = []
+    read = train_step._read
+
+    def recorded(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        events.append("read")
+        return read(losses)
+
+    monkeypatch.setattr(train_step, "_read", recorded)
+    model.w.register_post_accumulate_grad_hook(lambda _: events.append("backward"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(lambda *_: events.append("update"))
+    step = TrainStep(model, [[{"x": 3.0, "a": 4.0}]], optimizer)
+    step.iter = 0
+    with EventStorage(0):
+        step.run_step()
+    assert events == ["backward", "read", "update"]
+
+
 def test_nan_found_inside_the_model_gets_iteration_and_videos():
     class _Matcher(_Model):
         def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
@@ -117,18 +183,36 @@ def test_mixed_precision_leaves_out_steps_that_overflow(clip):
     model = _Linear()
     kind = with_full_model_clipping(torch.optim.SGD, 1.0, 2.0) if clip else torch.optim.SGD
     loader = [[{"x": x}] for x in (2.0, 2.0, 60000.0, 2.0)]
-    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1), amp=True)
+    step = TrainStep(model, loader, kind(model.parameters(), lr=0.1), amp_dtype=torch.float16)
     step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     weights = []
-    with EventStorage(0):
+    with EventStorage(0) as storage:
         for step.iter in range(4):
+            storage.iter = step.iter
             step.run_step()
             weights.append(model.linear.weight.item())
+    norms = [(i, norm) for norm, i in storage.histories()["grad_norm"].values()] if clip else []
+    # nothing for the step that was left out, rather than the norm of the step before
+    assert norms == ([(0, 2.0), (1, 2.0), (3, 2.0)] if clip else [])
     assert model.dtypes == {torch.float16}
     size = 0.1 if clip else 0.2
     assert weights == pytest.approx([1 - size, 1 - 2 * size, 1 - 2 * size, 1 - 3 * size], rel=1e-3)
     assert step.grad_scaler.get_scale() == 2.0
     assert step.state_dict()["grad_scaler"]["scale"] == 2.0
+
+
+def test_bfloat16_needs_no_gradient_scaler():
+    """A gradient that overflows in float16 is none in bfloat16, and no step is left out."""
+    model = _Linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    step = TrainStep(model, [[{"x": 1e5}]], optimizer, amp_dtype=torch.bfloat16)
+    step.iter = 0
+    with EventStorage(0):
+        step.run_step()
+    assert model.dtypes == {torch.bfloat16}
+    assert step.grad_scaler is None
+    assert "grad_scaler" not in step.state_dict()
+    assert model.linear.weight.item() == pytest.approx(0.9, rel=1e-2)
 
 
 def test_mixed_precision_does_not_leave_out_steps_for_ever():
@@ -138,7 +222,9 @@ def test_mixed_precision_does_not_leave_out_steps_for_ever():
 
     model = _Never()
     loader = [[{"video_id": 7}]] * (MAX_SKIPPED + 1)
-    step = TrainStep(model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp=True)
+    step = TrainStep(
+        model, loader, torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype=torch.float16
+    )
     with EventStorage(0):
         for step.iter in range(MAX_SKIPPED):
             step.run_step()

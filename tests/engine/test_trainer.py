@@ -11,8 +11,9 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.engine.config_io import load_config
-from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
+from maskfreevis_ext.engine.config_io import default_config, load_config
+from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.engine.trainer import Trainer, amp_dtype_of, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, NumericError
 from tests.helpers.training import CONFIG, VAL, tiny_options
 
@@ -73,6 +74,63 @@ def test_drawing_does_not_change_the_training(trained, tiny_videos, tmp_path):
     other = _train(_cfg(tiny_videos, tmp_path, "VIS_PERIOD", 0))
     for name, value in other.model.state_dict().items():
         assert torch.equal(value, trained.model.state_dict()[name]), name
+
+
+def test_hooks_of_all_processes_stand_in_the_same_order(tiny_videos, tmp_path, monkeypatch):
+    """PreciseBN and GatherRandomState both exchange data with the other processes."""
+    options = ("TEST.PRECISE_BN.ENABLED", True, "MODEL.RESNETS.NORM", "BN", "VIS_PERIOD", 1)
+    trainer = Trainer(_cfg(tiny_videos, tmp_path, *options, "MODEL.BACKBONE.FREEZE_AT", 0))
+    orders = []
+    for is_main in (True, False):
+        monkeypatch.setattr(
+            "detectron2.utils.comm.is_main_process", lambda is_main=is_main: is_main
+        )
+        orders.append([type(h).__name__ for h in trainer.build_hooks() if h is not None])
+    main, other = orders
+    assert main == [
+        *("IterationTimer", "LRScheduler", "PreciseBN", "GatherRandomState"),
+        *("PeriodicCheckpointer", "EvalHook", "DrawPredictions", "PeriodicWriter"),
+    ]
+    own = ("PeriodicCheckpointer", "DrawPredictions", "PeriodicWriter")
+    assert other == [name for name in main if name not in own]
+
+
+def test_log_has_the_main_losses_and_metrics_have_all(tiny_videos, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="maskfreevis_ext"):
+        trainer = _train(_cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()"))
+    lines = [r.message for r in caplog.records if r.name == "maskfreevis_ext.engine.console"]
+    assert len(lines) == 1
+    for part in ("iter: 4/4  eta: 0:00:00  ", " s/it ", "lr: ", "total_loss: ", "loss_ce: "):
+        assert part in lines[0]
+    assert "loss_ce_0" not in lines[0]
+    assert "loss_dice" not in lines[0]  # zero, as there are no masks
+    last = _metrics(trainer)[-1]
+    assert {"loss_ce_0", "loss_dice", "loss_dice_0", "eta_seconds", "lr", "time"} <= set(last)
+
+
+def test_unknown_type_of_mixed_precision_is_refused():
+    cfg = default_config()
+    assert amp_dtype_of(cfg) is torch.float16
+    cfg.SOLVER.AMP.DTYPE = "bfloat16"
+    assert amp_dtype_of(cfg) is torch.bfloat16
+    cfg.SOLVER.AMP.DTYPE = "half"
+    with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE.*float16, bfloat16.*'half'"):
+        amp_dtype_of(cfg)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_model_trains_in_mixed_precision(tiny_videos, tmp_path, dtype):
+    """On the CPU, which the command line does not offer, but which computes in the same types."""
+    cfg = _cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2)
+    seed_all_rng(1)
+    trainer = Trainer(cfg)
+    trainer._trainer = TrainStep(trainer.model, trainer.data_loader, trainer.optimizer, dtype)
+    before = trainer.model.sem_seg_head.predictor.query_feat.weight.detach().clone()
+    trainer.train()
+    metrics = _metrics(trainer)[-1]
+    assert all(math.isfinite(value) for name, value in metrics.items() if "loss" in name)
+    if dtype is torch.bfloat16:  # float16 may leave out the first steps
+        assert not torch.equal(before, trainer.model.sem_seg_head.predictor.query_feat.weight)
 
 
 def test_resume_goes_on_with_iteration_optimizer_rate_and_random_state(tiny_videos, tmp_path):

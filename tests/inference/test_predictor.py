@@ -88,7 +88,7 @@ def test_input_equals_that_of_the_test_loader(tmp_path, image_format):
     )
 
     model = Recorder()
-    VideoPredictor.from_config(cfg, model)(FrameList(paths, "v1"))
+    VideoPredictor(cfg, model)(FrameList(paths, "v1"))
 
     for one, other in zip(model.batch["image"], expected["image"], strict=True):
         assert torch.equal(one, other)
@@ -115,7 +115,7 @@ def test_no_frame_is_refused():
 
 def test_real_model_predicts_masks_of_the_frames_size():
     cfg = tiny_cfg("INPUT.MIN_SIZE_TEST", 32)
-    predictor = VideoPredictor.from_config(cfg, build_model(cfg))
+    predictor = VideoPredictor(cfg, build_model(cfg))
 
     prediction = predictor(make_frames(2, 41, 67))
 

@@ -114,6 +114,10 @@ class SpatialBias(AuxHead):
             return []
         return spatial_terms(SpatialMaskLossSettings(**SpatialMaskLossSettings.from_config(cfg)))
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the optimizer does not decay: a gate of 0 stands for a factor of 0.5."""
+        return {"gates"}
+
     def forward(
         self, maps: Sequence[Tensor], num_frames: int, num_views: int | None = None
     ) -> HeadOutputs:

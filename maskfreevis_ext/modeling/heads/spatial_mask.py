@@ -163,6 +163,10 @@ class SpatialMaskHead(nn.Module):
         done = ((self.steps - start) / max(end - start, 1)).clamp(0, 1)
         return torch.where(self.steps >= end, 0.0, (1 + torch.cos(math.pi * done)) / 2)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the optimizer does not decay: a raw value of 0 is softplus(0) = 0.69."""
+        return {"raw_tau", "raw_alpha"}
+
     def count_step(self) -> None:
         """Count a training step, for the schedule."""
         self.steps += 1
