@@ -235,7 +235,10 @@ def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
         model: The model, wrapped for several processes or not.
         iteration: The first iteration to come.
     """
-    getattr(model, "module", model).reset_schedules(iteration)
+    for module in model.modules():
+        reset_schedule = getattr(module, "reset_schedule", None)  # criterion and auxiliary heads
+        if reset_schedule is not None:
+            reset_schedule(iteration)
 
 
 class _WithoutUserErrors(logging.Filter):

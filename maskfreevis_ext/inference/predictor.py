@@ -72,8 +72,8 @@ class VideoPredictor:
             ``image_size`` (H, W) of the frames, and one entry for each track in three lists, the
             highest score first: ``pred_scores``, float in [0, 1]; ``pred_labels``, int, the number
             of the class from 0; ``pred_masks``, bool CPU tensor [T,H,W] at the size of the frames.
-            With a spatial mask head also ``dynamic_mask``, uint8 CPU tensor [T,H,W], its
-            probabilities times 255.
+            Also what the auxiliary heads add: with a spatial mask head ``dynamic_mask``, uint8 CPU
+            tensor [T,H,W], its probabilities times 255.
 
         Raises:
             DataError: There is no frame.
@@ -99,15 +99,11 @@ class VideoPredictor:
         order = sorted(
             range(len(prediction["pred_scores"])), key=lambda i: -prediction["pred_scores"][i]
         )
-        extra = {key: prediction[key] for key in ("dynamic_mask",) if key in prediction}
-        return {
-            "image_size": size,
-            **extra,
-            **{
-                key: [prediction[key][i] for i in order]
-                for key in ("pred_scores", "pred_labels", "pred_masks")
-            },
+        by_track = {
+            key: [prediction[key][i] for i in order]
+            for key in ("pred_scores", "pred_labels", "pred_masks")
         }
+        return {**prediction, "image_size": size, **by_track}
 
     def predict_video(self, path: str | os.PathLike[str], video_id: int = 0) -> dict[str, Any]:
         """Predict the tracks of a video file, or of a folder with one picture per frame.

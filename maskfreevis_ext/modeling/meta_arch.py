@@ -103,12 +103,6 @@ class VideoMaskFormer(nn.Module):
         """The auxiliary heads by name."""
         return self.sem_seg_head.heads
 
-    def reset_schedules(self, step: int) -> None:
-        """Set the step counters of all warm-ups and schedules, which come with the weights."""
-        self.criterion.reset_schedule(step)
-        for head in self.heads.values():
-            head.reset_schedule(step)
-
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, object]]:
         """Losses of a batch of clips, or the tracks of each video.
 

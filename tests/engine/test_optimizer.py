@@ -11,8 +11,8 @@ from torch import nn
 from maskfreevis_ext.engine.config_io import default_config
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer, parameter_groups
 from maskfreevis_ext.errors import ConfigError, NumericError
-from maskfreevis_ext.modeling.spatial_bias import SpatialBias
-from maskfreevis_ext.modeling.spatial_mask_head import SpatialMaskHead
+from maskfreevis_ext.modeling.heads.spatial import SpatialBias
+from maskfreevis_ext.modeling.heads.spatial_mask import SpatialMaskHead
 
 
 class _Block(nn.Module):

@@ -176,14 +176,15 @@ def test_weights_of_another_training_start_at_iteration_0(trained, tiny_videos, 
                        saved["sem_seg_head.predictor.query_feat.weight"])  # fmt: skip
 
 
-def test_counter_of_a_wrapped_model_is_found():
-    model = torch.nn.Module()
-    model.criterion = torch.nn.Module()
-    model.criterion.register_buffer("_iter", torch.zeros(1))
+def test_schedules_of_a_wrapped_model_are_reset():
+    class Counting(torch.nn.Module):
+        def reset_schedule(self, step):
+            self.step = step
+
     wrapper = torch.nn.Module()
-    wrapper.module = model
+    wrapper.module = torch.nn.Sequential(Counting(), torch.nn.Sequential(Counting()))
     reset_iteration_counter(wrapper, 5)
-    assert model.criterion._iter.item() == 5
+    assert wrapper.module[0].step == wrapper.module[1][0].step == 5
     reset_iteration_counter(torch.nn.Linear(1, 1), 5)
 
 
