@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from maskfreevis_ext import describe_provider
+from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.errors import ConfigError
@@ -77,6 +78,7 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
                 f" {len(given)}: {', '.join(given)}."
             )
         return list(given)
+    register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)
         if len(categories) == wanted:
@@ -94,6 +96,7 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
     Args:
         cfg: The config; the first of DATASETS.TEST, else of DATASETS.TRAIN, that fits is asked.
     """
+    register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)
         if len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, NumericError
 from tests.helpers.training import CONFIG, VAL, tiny_options
