@@ -126,9 +126,9 @@ def add_maskfreevis_config(cfg: CfgNode) -> None:
         node = cfg
         for section in sections:
             if section not in node:
-                node[section] = CfgNode()
+                setattr(node, section, CfgNode())
             node = node[section]
-        node[name] = copy.deepcopy(key.default)
+        setattr(node, name, copy.deepcopy(key.default))
 
 
 def lookup(cfg: CfgNode, name: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_from_config
 from maskfreevis_ext.engine.setup import setup_config, validate_datasets
 from maskfreevis_ext.errors import ConfigError
-from tests.helpers.training import CONFIG, TRAIN, tiny_options
+from tests.helpers.training import CONFIG, ROOT, TRAIN, tiny_options
 
 
 def test_unknown_data_set_is_found_before_training():
@@ -21,6 +22,15 @@ def test_unknown_data_set_is_found_before_training():
     with pytest.raises(ConfigError, match=r"DATASETS\.TRAIN.*ytvis_2019_trian.*ytvis_2019_train"):
         validate_datasets(cfg, training=True)
     validate_datasets(cfg, training=False)
+
+
+def test_joint_training_is_refused_and_the_log_says_what_does_nothing(caplog):
+    path = ROOT / "configs" / "youtubevis_2019" / "maskfreevis_R50_bs16_joint.yaml"
+    with caplog.at_level(logging.WARNING, logger="maskfreevis_ext"):
+        cfg = load_config(str(path))
+    assert "INPUT.PSEUDO.CROP.ENABLED do nothing: joint training" in caplog.text
+    with pytest.raises(ConfigError, match=r"coco_2017_train_fake.*joint training.*not part of"):
+        validate_datasets(cfg, training=True)
 
 
 @pytest.mark.parametrize(("key", "training"), [("DATASETS.TRAIN", True), ("DATASETS.TEST", False)])

@@ -1,4 +1,4 @@
-"""Keys that config files of the reference set and that nothing reads here, each with the reason."""
+"""Keys that config files of the reference or of Detectron2 set and that nothing reads here."""
 
 from __future__ import annotations
 
@@ -97,4 +97,30 @@ _PSEUDO_CLIPS = (
     unread("INPUT.PSEUDO.CROP.SIZE", (384, 600), _PSEUDO),
 )
 
-ROWS: tuple[Key, ...] = (*_MODEL, *_INPUT, *_PSEUDO_CLIPS)
+# Keys of Detectron2 that work with its own models, and that one may expect to work here too.
+_DETECTRON2 = (
+    unread("MODEL.MASK_ON", FROM_DETECTRON2, "masks are always predicted"),
+    unread("MODEL.KEYPOINT_ON", FROM_DETECTRON2, "there are no keypoints"),
+    unread(
+        "TEST.DETECTIONS_PER_IMAGE",
+        FROM_DETECTRON2,
+        "the number of tracks of a video is MODEL.MASKFREE.TEST.NUM_TRACKS",
+    ),
+    unread("TEST.AUG.ENABLED", FROM_DETECTRON2, "there is no test-time augmentation"),
+    unread(
+        "INPUT.MASK_FORMAT", FROM_DETECTRON2, "the format of the masks is that of the JSON file"
+    ),
+    unread(
+        "DATALOADER.REPEAT_THRESHOLD",
+        FROM_DETECTRON2,
+        "videos are drawn by DATALOADER.SAMPLER_TRAIN TrainingSampler only",
+    ),
+    unread(
+        "SOLVER.BIAS_LR_FACTOR", FROM_DETECTRON2, "biases have the learning rate of their module"
+    ),
+    unread(
+        "SOLVER.WEIGHT_DECAY_BIAS", FROM_DETECTRON2, "biases have the weight decay of their module"
+    ),
+)
+
+ROWS: tuple[Key, ...] = (*_MODEL, *_INPUT, *_PSEUDO_CLIPS, *_DETECTRON2)
