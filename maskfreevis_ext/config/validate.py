@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 
@@ -28,7 +28,7 @@ def validate(cfg: CfgNode) -> None:
     for check in (
         _check_registered_names,
         _check_decoders,
-        _check_backbone_maps,
+        _check_backbone,
         _check_temporal,
         _check_multimask,
         _check_spatial_mask,
@@ -79,36 +79,28 @@ def _check_decoders(cfg: CfgNode) -> None:
         )
 
 
-def _check_backbone_maps(cfg: CfgNode) -> None:
-    head, resnets = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RESNETS
-    if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":
-        if resnets.DEPTH in (18, 34) and resnets.RES2_OUT_CHANNELS != 64:
-            raise _fail(
-                "MODEL.RESNETS.RES2_OUT_CHANNELS",
-                f"64 with MODEL.RESNETS.DEPTH {resnets.DEPTH}",
-                resnets.RES2_OUT_CHANNELS,
-            )
-        _check_subset(
-            "MODEL.RESNETS.OUT_FEATURES",
-            resnets.OUT_FEATURES,
-            "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-            head.IN_FEATURES,
-        )
-    if cfg.MODEL.BACKBONE.NAME == "D2SwinTransformer":
-        _check_subset(
-            "MODEL.SWIN.OUT_FEATURES",
-            cfg.MODEL.SWIN.OUT_FEATURES,
-            "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-            head.IN_FEATURES,
-        )
+#: Backbone -> the key that names the feature maps which it gives.
+_OUT_FEATURES = {
+    "build_resnet_backbone": "MODEL.RESNETS.OUT_FEATURES",
+    "D2SwinTransformer": "MODEL.SWIN.OUT_FEATURES",
+}
 
 
-def _check_subset(key: str, has: Sequence[str], wanted_by: str, wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in has]
-    if missing:
-        raise ConfigError(
-            f"{key}: expected all of {wanted_by} {list(wanted)}, got {list(has)} without {missing}."
+def _check_backbone(cfg: CfgNode) -> None:
+    backbone, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
+    is_small = backbone == "build_resnet_backbone" and resnets.DEPTH in (18, 34)
+    if is_small and resnets.RES2_OUT_CHANNELS != 64:
+        raise _fail(
+            "MODEL.RESNETS.RES2_OUT_CHANNELS",
+            f"64 with MODEL.RESNETS.DEPTH {resnets.DEPTH}",
+            resnets.RES2_OUT_CHANNELS,
         )
+    key = _OUT_FEATURES.get(backbone)
+    if key is None:
+        return
+    has, wanted = lookup(cfg, key), list(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)
+    if not isinstance(has, (list, tuple)) or not set(wanted) <= set(has):
+        raise _fail(key, f"all of MODEL.SEM_SEG_HEAD.IN_FEATURES {wanted}", has)
 
 
 def _check_temporal(cfg: CfgNode) -> None:

@@ -13,7 +13,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from maskfreevis_ext import describe_provider
+from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_from_config
 from maskfreevis_ext.errors import ConfigError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from detectron2.config import get_cfg
@@ -120,9 +121,41 @@ AWAITED = {"SOLVER.AMP.DTYPE", "LOG.ALL_LOSSES"}
 
 
 def test_every_key_of_ours_is_read_and_every_unread_one_is_not():
-    reads = read_keys(ROOT / "maskfreevis_ext")
+    package = ROOT / "maskfreevis_ext"
+    reads = read_keys(package)
     assert {key.name for key in OURS if not key.unread} - reads <= AWAITED
+    reads |= read_keys(package / "embedded" / "detectron2")
     assert not {key.name for key in registered_keys() if key.unread} & reads
+
+
+def test_scan_follows_the_ways_in_which_keys_are_read(tmp_path):
+    (tmp_path / "reader.py").write_text(
+        """
+def read(cfg, other):
+    node, weight = cfg.A.B, cfg.A.WEIGHT
+    part = node.PART
+    other.A.NO
+    cfg.A.SET = part.DEEP.removesuffix("x")
+    return [node.ITEMS[0], part.LAST]
+
+class Reader:
+    def read(self):
+        node = self.cfg.C
+        return lambda: node.D + self._cfg.E
+
+def elsewhere(node):
+    return node.NO
+"""
+    )
+    assert read_keys(tmp_path) - {"A.B", "A.B.PART", "C"} == {
+        *("A.WEIGHT", "A.B.PART.DEEP", "A.B.ITEMS", "A.B.PART.LAST", "C.D", "E")
+    }
+
+
+def test_config_knows_nothing_of_what_reads_it():
+    for path in (ROOT / "maskfreevis_ext" / "config").rglob("*.py"):
+        for module in re.findall(r"(?:from|import) (maskfreevis_ext[\w.]*)", path.read_text()):
+            assert re.match(r"maskfreevis_ext\.(config|errors)\b", module), (path, module)
 
 
 def test_every_key_that_the_package_reads_exists():

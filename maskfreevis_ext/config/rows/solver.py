@@ -43,14 +43,15 @@ ROWS: tuple[Key, ...] = (
         "SOLVER.AMP.DTYPE",
         "float16",
         one_of("float16", "bfloat16"),
-        "Type of the autocast regions with `SOLVER.AMP.ENABLED`, on a GPU.",
+        "Type of mixed precision (`SOLVER.AMP.ENABLED`) on a GPU; `float16` comes with a gradient "
+        "scaler.",
     ),
     Key(
         "LOG.ALL_LOSSES",
         False,
         BOOLEAN,
-        "Print all loss terms on the console. False: the main ones. `metrics.json` and TensorBoard "
-        "always get all.",
+        "Print the losses of all decoder outputs on the console. False: those of the last output "
+        "that are not zero. `metrics.json` and TensorBoard always get all.",
     ),
     checked("SOLVER.BASE_LR", above(0), "Learning rate."),
     checked(
