@@ -4,6 +4,7 @@
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
 # make lint         ruff check, ruff format --check
 # make format       ruff format, and what ruff check can mend
+# make docs         write docs/config.md anew from the rows of maskfreevis_ext/config
 # make clean        remove the environment and what the commands above made
 #
 # Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
@@ -22,7 +23,7 @@ CONFIG := configs/quickstart/maskfreevis_tiny.yaml
 DATA := datasets/quickstart
 OUTPUT := output/quickstart
 
-.PHONY: quickstart test test-fast test-triton lint format clean
+.PHONY: quickstart test test-fast test-triton lint format docs clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py pyproject.toml constraints.txt
@@ -47,6 +48,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(STAMP)
+	$(PY) -m maskfreevis_ext.config --output docs/config.md
 
 test: lint
 	$(PY) -m pytest

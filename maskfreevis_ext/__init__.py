@@ -18,9 +18,8 @@ from maskfreevis_ext.version import __version__
 if TYPE_CHECKING:
     from maskfreevis_ext._provider import describe_provider as describe_provider
     from maskfreevis_ext._provider import provider_info as provider_info
-    from maskfreevis_ext.config import add_maskfreevis_config
+    from maskfreevis_ext.config import add_maskfreevis_config, load_config
     from maskfreevis_ext.data.ytvis import register_ytvis_instances
-    from maskfreevis_ext.engine.config_io import load_config
     from maskfreevis_ext.engine.predict import build_predictor
     from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -39,7 +38,7 @@ _LAZY = {
     "VideoPredictor": "maskfreevis_ext.inference.predictor",
     "add_maskfreevis_config": "maskfreevis_ext.config",
     "build_predictor": "maskfreevis_ext.engine.predict",
-    "load_config": "maskfreevis_ext.engine.config_io",
+    "load_config": "maskfreevis_ext.config",
     "register_ytvis_instances": "maskfreevis_ext.data.ytvis",
     # internal, for the log of the tools and for the tests
     "describe_provider": "maskfreevis_ext._provider",

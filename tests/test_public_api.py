@@ -17,7 +17,7 @@ import torch
 from detectron2.modeling import build_model
 
 import maskfreevis_ext
-from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.inference.video_io import FrameWriter
 from tests.helpers.training import CONFIG, own_loggers, tiny_options
 

@@ -39,7 +39,7 @@ import maskfreevis_ext  # noqa: E402  (picks Detectron2 before anything imports 
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.structures import Boxes, Instances  # noqa: E402
 
-from maskfreevis_ext.engine.config_io import load_config  # noqa: E402
+from maskfreevis_ext.config import load_config  # noqa: E402
 from maskfreevis_ext.engine.user_errors import exit_on_user_error  # noqa: E402
 from maskfreevis_ext.errors import ConfigError, DataError  # noqa: E402
 from maskfreevis_ext.files import write_report  # noqa: E402

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.predict import (
     build_predictor,
     category_ids,

@@ -21,9 +21,14 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
-from maskfreevis_ext.data import YTVISDatasetMapper, check_images, register_ytvis_instances
+from maskfreevis_ext.config import default_config, load_config
+from maskfreevis_ext.data import (
+    YTVISDatasetMapper,
+    check_images,
+    register_from_config,
+    register_ytvis_instances,
+)
 from maskfreevis_ext.data.loaders import check_supervision, load_datasets
-from maskfreevis_ext.engine.config_io import default_config, load_config
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.visualize import (
@@ -67,6 +72,7 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 def choose_dataset(args: argparse.Namespace, cfg: CfgNode) -> str:
     """Name of the data set to draw, registered."""
+    register_from_config(cfg)
     if bool(args.json) != bool(args.images):
         raise ConfigError("--json and --images belong together: give both, or --dataset.")
     if args.json:

@@ -1,7 +1,7 @@
-"""Training: config, optimizer, checkpoints, trainer."""
+"""Training: set-up, optimizer, checkpoints, trainer."""
 
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
-from maskfreevis_ext.engine.config_io import default_config, load_config, setup_config
+from maskfreevis_ext.engine.setup import setup_config
 from maskfreevis_ext.engine.trainer import Trainer
 
-__all__ = ["SafeCheckpointer", "Trainer", "default_config", "load_config", "setup_config"]
+__all__ = ["SafeCheckpointer", "Trainer", "setup_config"]

@@ -12,9 +12,10 @@ from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from maskfreevis_ext._provider import describe_provider
+from maskfreevis_ext.config import load_config
+from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
-from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -84,6 +85,7 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
                 f" {len(given)}: {', '.join(given)}."
             )
         return list(given)
+    register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)
         if len(categories) == wanted:
@@ -108,6 +110,7 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
     Raises:
         DataError: The annotation file of a data set cannot be read.
     """
+    register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = _categories_of(dataset)
         if len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:

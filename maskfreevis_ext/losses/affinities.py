@@ -80,7 +80,8 @@ class Affinities:
         edges: For each of ``edge_offsets``, whether a cell and that neighbour have a similar
             colour, (B, T, h', w'), bool, where both are on the map.
         edge_offsets: Offsets of the neighbours.
-        outside: Number of neighbours beyond the map that count as similar, (B, T, h, w); None: none.
+        outside: Number of neighbours beyond the map that count as similar, (B, T, h, w); None: they
+            never do.
         matches: At cell p, whether p + offset of the earlier frame matches p of the later one, (B,
             E, R, h, w), bool.
         search_offsets: R offsets.

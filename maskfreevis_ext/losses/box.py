@@ -134,7 +134,7 @@ class BoxTerm(LossTerm):
         return value * (self.weight * self.factor(objects, iteration))
 
     def factor(self, objects: BoxObjects, iteration: Tensor) -> Tensor | float:
-        """What the normalized sum is multiplied by, for warm-ups; 1 unless a term says otherwise."""
+        """Factor of the normalized sum, for warm-ups; 1 unless a term says otherwise."""
         return 1.0
 
     def counts_of_objects(self, is_matched: Tensor, objects: BoxObjects) -> Tensor:

@@ -33,7 +33,7 @@ class ClassTerm(LossTerm):
         return (nll.view_as(weights) * weights).sum((1, 2)) / normalizers[:, 0]
 
     def floor(self, means: Tensor) -> Tensor:
-        """The weights as they are; NO_OBJECT_WEIGHT 0 gives a batch without objects the weight 0."""
+        """The weights as they are, but above 0: with NO_OBJECT_WEIGHT 0 an empty batch has none."""
         return means.clamp(min=torch.finfo(means.dtype).tiny)
 
     @staticmethod

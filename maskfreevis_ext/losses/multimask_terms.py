@@ -1,7 +1,7 @@
 """The terms of several mask hypotheses per object: the best is trained, all are rated.
 
-Ravi et al., "SAM 2", 2024 (arXiv:2408.00714), appendix D. A multimask head replaces the point-sampled
-mask terms by these. Shape letters: K decoder outputs, M extra hypotheses, N objects, T frames,
+Ravi et al., "SAM 2", 2024 (arXiv:2408.00714), appendix D. With a multimask head they replace the
+point-sampled mask terms. Shape letters: K decoder outputs, M extra hypotheses, N objects, T frames,
 (h, w) map.
 """
 

@@ -194,7 +194,9 @@ class SpatialInputs:
 def spatial_inputs(
     mask_logits: Tensor, target: Tensor, valid: Tensor, weak: WeakBoxTargets | None = None
 ) -> SpatialInputs:
-    """Bring logits and targets of the spatial mask to one form; see ``compute_mask_supervision_loss``.
+    """Bring logits and targets of the spatial mask to one form.
+
+    The arguments are those of ``compute_mask_supervision_loss``.
 
     Raises:
         ValueError: Shapes disagree (the message gives both).

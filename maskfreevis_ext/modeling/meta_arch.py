@@ -10,6 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
+from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.inference.clip import clip_result
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
@@ -69,8 +70,10 @@ class VideoMaskFormer(nn.Module):
         """Build the parts and read the other arguments of ``__init__``.
 
         Raises:
-            ConfigError: The padded size is no multiple of the stride of the masks.
+            ConfigError: A value of the config cannot work (``config.validate``), or the padded size
+                is no multiple of the stride of the masks.
         """
+        validate(cfg)
         backbone = build_backbone(cfg)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 1:

@@ -96,7 +96,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         self.keep_embeddings = any(head.needs_embeddings for head in heads.values())
         if self.keep_embeddings and dense_mask_gradients:
             raise ConfigError(
-                f"One of the heads {', '.join(heads)} makes the masks of matched queries from their "
+                f"One of {', '.join(heads)} makes the masks of matched queries from their "
                 "embeddings; set MODEL.MASKFREE.DENSE_MASK_GRADIENTS to False."
             )
         self.num_levels = num_levels

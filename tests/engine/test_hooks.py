@@ -9,7 +9,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from maskfreevis_ext.engine.config_io import default_config
+from maskfreevis_ext.config import default_config
 from maskfreevis_ext.engine.hooks import MIN_SCORE, DrawPredictions
 
 SIZE = (240, 360)

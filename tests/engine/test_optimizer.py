@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskfreevis_ext.engine.config_io import default_config
+from maskfreevis_ext.config import default_config
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer, parameter_groups
 from maskfreevis_ext.errors import ConfigError, NumericError
 from maskfreevis_ext.modeling.heads.spatial import SpatialBias

@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.engine.config_io import default_config, load_config
+from maskfreevis_ext.config import default_config, load_config
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.engine.trainer import Trainer, amp_dtype_of, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, NumericError

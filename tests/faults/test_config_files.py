@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.errors import ConfigError
 from tests.helpers.training import CONFIG
 

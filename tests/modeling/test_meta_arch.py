@@ -279,7 +279,7 @@ def test_size_divisibility_sets_the_padding(divisibility: int, padded: tuple[int
 
 
 def test_size_divisibility_must_suit_the_masks() -> None:
-    with pytest.raises(ConfigError, match=r"SIZE_DIVISIBILITY must be a multiple of .* got 6"):
+    with pytest.raises(ConfigError, match=r"SIZE_DIVISIBILITY: expected a multiple of .* got 6"):
         build_model(tiny_cfg("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", 6))
 
 

@@ -14,8 +14,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_ytvis_instances
-from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.inference.multimask import MultimaskInference
 from tests.helpers.training import CONFIG, ROOT, TRAIN, own_loggers, tiny_options
 from tests.helpers.videos import HEIGHT, WIDTH, plain_content, unique_name, write_json

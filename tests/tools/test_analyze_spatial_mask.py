@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from maskfreevis_ext.engine.config_io import load_config
+from maskfreevis_ext.config import load_config
 from tests.helpers.training import CONFIG, ROOT, TRAIN, own_loggers, tiny_options
 
 tool = runpy.run_path(str(ROOT / "tools" / "analyze_spatial_mask.py"))

@@ -324,7 +324,8 @@ def _require(device: torch.device) -> None:
     if device.type != "cuda" and not (device.type == "cpu" and _IS_INTERPRETED):
         raise RuntimeError(
             f"losses.pairwise.triton runs on CUDA devices, got a tensor on {device}; use "
-            "losses.pairwise.dense, or set TRITON_INTERPRET=1 before the import to run it on the CPU for tests"
+            "losses.pairwise.dense, or set TRITON_INTERPRET=1 before the import to run it on the "
+            "CPU for tests"
         )
 
 

@@ -74,8 +74,8 @@ class AuxHead(nn.Module):
 
     Attributes:
         name: Attribute of the decoder that holds the head; its parameters have that prefix.
-        needs_embeddings: Whether the outputs of the decoder must hold ``queries`` and ``mask_embed``
-            (each output) and ``mask_features`` (the last one), in evaluation too.
+        needs_embeddings: Whether each output of the decoder must hold ``queries`` and
+            ``mask_embed``, and the last one ``mask_features``, in evaluation too.
     """
 
     name: ClassVar[str]

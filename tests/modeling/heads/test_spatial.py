@@ -761,10 +761,10 @@ def test_gates_of_the_listed_layers_learn(layers: list[int]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((KEY + "LAYERS", [0, 3]), r"MODEL\.SPATIAL_MASK\.LAYERS: .*0 to 2 .*got \[3\]"),
+        ((KEY + "LAYERS", [0, 3]), r"MODEL\.SPATIAL_MASK\.LAYERS: .*0 to 2 .*got \[0, 3\]"),
         ((KEY + "LAYERS", [-1]), r"MODEL\.SPATIAL_MASK\.LAYERS: .*got \[-1\]"),
-        ((KEY + "IN_LEVEL", "res2"), r"MODEL\.SPATIAL_MASK\.IN_LEVEL .*res3.*got 'res2'"),
-        ((KEY + "IN_LEVEL", ""), r"MODEL\.SPATIAL_MASK\.IN_LEVEL .*got ''"),
+        ((KEY + "IN_LEVEL", "res2"), r"MODEL\.SPATIAL_MASK\.IN_LEVEL: .*res3.*got 'res2'"),
+        ((KEY + "IN_LEVEL", ""), r"MODEL\.SPATIAL_MASK\.IN_LEVEL: .*got ''"),
         (
             (KEY + "HOLD_START", 20, KEY + "HOLD_END", 10),
             r"MODEL\.SPATIAL_MASK\.HOLD_END: .*20 .*got 10",

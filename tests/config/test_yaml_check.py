@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from maskfreevis_ext.engine.config_io import load_config
-from maskfreevis_ext.engine.yaml_check import MAX_BYTES, MAX_DEPTH, check_yaml_file
+from maskfreevis_ext.config import load_config
+from maskfreevis_ext.config.yaml_check import MAX_BYTES, MAX_DEPTH, check_yaml_file
 from maskfreevis_ext.errors import ConfigError
 from tests.helpers.training import CONFIG
 

@@ -1,0 +1,32 @@
+"""The config: every key as one row, files and overrides, and the one validator.
+
+``keys``: the rows' type and registry. ``rows``: the rows. ``checks``: what values must fulfil.
+``validate``: keys against each other. ``io``: from a YAML file to a checked config. ``yaml_check``:
+config files from anywhere. ``reference``: docs/config.md, by ``python -m maskfreevis_ext.config``.
+"""
+
+from __future__ import annotations
+
+from maskfreevis_ext.config.io import default_config, load_config
+from maskfreevis_ext.config.keys import (
+    Key,
+    add_maskfreevis_config,
+    lookup,
+    register_keys,
+    registered_keys,
+)
+from maskfreevis_ext.config.rows import ROWS
+from maskfreevis_ext.config.validate import validate
+
+__all__ = [
+    "Key",
+    "add_maskfreevis_config",
+    "default_config",
+    "load_config",
+    "lookup",
+    "register_keys",
+    "registered_keys",
+    "validate",
+]
+
+register_keys(ROWS)

@@ -1,0 +1,110 @@
+"""From a YAML file and overrides to a checked, frozen config."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from maskfreevis_ext.config.keys import add_maskfreevis_config, report_unread_keys
+from maskfreevis_ext.config.validate import validate
+from maskfreevis_ext.config.yaml_check import check_yaml_file
+from maskfreevis_ext.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(\w+)'> vs\. <class '(\w+)'>\) with values \((.*)\) "
+    r"for config key: (\S+)",
+    re.DOTALL,
+)
+
+
+def default_config() -> CfgNode:
+    """Every key of Detectron2 and of this project, with its default."""
+    cfg = get_cfg()
+    add_maskfreevis_config(cfg)
+    return cfg
+
+
+def load_config(config_file: str, opts: Sequence[str] = (), device: str | None = None) -> CfgNode:
+    """Read a config file and overrides into a checked, frozen config.
+
+    Keys that nothing reads are allowed; a warning says which were set, and why they do nothing.
+
+    Args:
+        config_file: A YAML file; "" for the defaults alone.
+        opts: Overrides, KEY VALUE KEY VALUE and so on.
+        device: Overrides MODEL.DEVICE.
+
+    Returns:
+        The config. MODEL.DEVICE is "cpu" where it named a GPU and there is none.
+
+    Raises:
+        ConfigError: A file, a key or a value cannot be used; names it, and says what was expected.
+    """
+    cfg = default_config()
+    if config_file:
+        check_yaml_file(config_file)
+        _merge(cfg, lambda: cfg.merge_from_file(config_file, allow_unsafe=False), config_file)
+    if len(opts) % 2:
+        raise ConfigError(
+            f"Overrides: expected KEY VALUE pairs, got an odd number of words: {' '.join(opts)}"
+        )
+    _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    if device:
+        cfg.MODEL.DEVICE = device
+    validate(cfg)
+    _fall_back_to_cpu(cfg)
+    report_unread_keys(cfg, default_config())
+    cfg.freeze()
+    return cfg
+
+
+def _merge(cfg: CfgNode, merge: Callable[[], object], source: str) -> None:
+    """Run a merge of yacs and turn its errors into ones that name source, key and remedy."""
+    try:
+        merge()
+    except (KeyError, ValueError, AssertionError) as e:
+        text = str(e.args[0]) if e.args else str(e)
+        unknown = re.match(r"Non-existent (?:config )?key: (\S+)", text)
+        mismatch = _MISMATCH.match(text)
+        if mismatch:
+            expected, got, values, key = mismatch.groups()
+            default, _, value = values.partition(" vs. ")
+            raise ConfigError(
+                f"{source}: {key}: expected a value of type {expected}, such as {default}, "
+                f"got {value} ({got})."
+            ) from None
+        if unknown is None:
+            raise ConfigError(f"{source}: {text}") from None
+        near = difflib.get_close_matches(unknown[1], _all_keys(cfg), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"{source}: there is no config key {unknown[1]}.{hint}") from None
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in node.items():
+        keys.append(prefix + name)
+        if isinstance(value, CfgNode):
+            keys.extend(_all_keys(value, f"{prefix}{name}."))
+    return keys
+
+
+def _fall_back_to_cpu(cfg: CfgNode) -> None:
+    """Change the keys that need a GPU where there is none, with a warning for each."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(
+            "MODEL.DEVICE is %s, but PyTorch sees no GPU: running on the CPU.", cfg.MODEL.DEVICE
+        )
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        logger.warning(
+            "SOLVER.AMP.ENABLED needs a GPU: training in float32 on %s.", cfg.MODEL.DEVICE
+        )
+        cfg.SOLVER.AMP.ENABLED = False

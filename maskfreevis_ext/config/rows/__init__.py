@@ -1,0 +1,26 @@
+"""The rows of the project, one module per part of it."""
+
+from __future__ import annotations
+
+from maskfreevis_ext.config.keys import Key
+from maskfreevis_ext.config.rows import (
+    mask2former,
+    maskfree,
+    multimask,
+    solver,
+    spatial_mask,
+    unread,
+    video_input,
+)
+
+ROWS: tuple[Key, ...] = (
+    *mask2former.ROWS,
+    *maskfree.ROWS,
+    *multimask.ROWS,
+    *video_input.ROWS,
+    *spatial_mask.ROWS,
+    *solver.ROWS,
+    *unread.ROWS,
+)
+
+__all__ = ["ROWS"]

@@ -1,0 +1,83 @@
+"""Keys of the training: optimizer, schedule, precision, log."""
+
+from __future__ import annotations
+
+from maskfreevis_ext.config.checks import (
+    BOOLEAN,
+    FRACTION,
+    above,
+    at_least,
+    integer,
+    list_of,
+    one_of,
+)
+from maskfreevis_ext.config.keys import Key, checked
+
+ROWS: tuple[Key, ...] = (
+    Key("SOLVER.OPTIMIZER", "ADAMW", one_of("ADAMW", "SGD"), "The optimizer."),
+    Key(
+        "SOLVER.BACKBONE_MULTIPLIER",
+        0.1,
+        at_least(0),
+        "Learning rate of the backbone divided by `SOLVER.BASE_LR`.",
+    ),
+    Key(
+        "SOLVER.WEIGHT_DECAY_EMBED",
+        0.0,
+        at_least(0),
+        "Weight decay of the query and level embeddings.",
+    ),
+    Key(
+        "SOLVER.POLY_LR_POWER",
+        0.9,
+        at_least(0),
+        "Exponent of the schedule `WarmupPolyLR`.",
+    ),
+    Key(
+        "SOLVER.POLY_LR_CONSTANT_ENDING",
+        0.0,
+        FRACTION,
+        "The learning rate of `WarmupPolyLR` never falls below this share of `SOLVER.BASE_LR`.",
+    ),
+    Key(
+        "SOLVER.AMP.DTYPE",
+        "float16",
+        one_of("float16", "bfloat16"),
+        "Type of mixed precision (`SOLVER.AMP.ENABLED`) on a GPU; `float16` comes with a gradient "
+        "scaler.",
+    ),
+    Key(
+        "LOG.ALL_LOSSES",
+        False,
+        BOOLEAN,
+        "Print the losses of all decoder outputs on the console. False: those of the last output "
+        "that are not zero. `metrics.json` and TensorBoard always get all.",
+    ),
+    checked("SOLVER.BASE_LR", above(0), "Learning rate."),
+    checked(
+        "SOLVER.IMS_PER_BATCH",
+        integer(1),
+        "Clips per iteration, of all processes together; a multiple of the number of processes.",
+    ),
+    checked("SOLVER.MAX_ITER", integer(1), "Number of training iterations."),
+    checked(
+        "SOLVER.STEPS",
+        list_of(integer(1), "rising iterations above 0"),
+        "Iterations at which the learning rate is multiplied by `SOLVER.GAMMA`.",
+    ),
+    checked("SOLVER.CHECKPOINT_PERIOD", integer(1), "Iterations between two checkpoints."),
+    checked(
+        "SOLVER.LR_SCHEDULER_NAME",
+        one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"),
+        "Schedule of the learning rate.",
+    ),
+    checked(
+        "SOLVER.WARMUP_METHOD", one_of("linear", "constant"), "How the learning rate warms up."
+    ),
+    checked(
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        one_of("full_model", "norm", "value"),
+        "`full_model`: limit the norm of all gradients together. `norm`: that of each parameter. "
+        "`value`: each entry.",
+    ),
+)

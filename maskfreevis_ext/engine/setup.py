@@ -1,0 +1,106 @@
+"""From a command line to a run: config, data sets, output folder, loggers, seed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from maskfreevis_ext._provider import describe_provider
+from maskfreevis_ext.config import load_config
+from maskfreevis_ext.data import register_from_config
+from maskfreevis_ext.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def setup_config(args: argparse.Namespace) -> CfgNode:
+    """The config of a command line, with data sets, loggers, output folder and seed set up.
+
+    Args:
+        args: What ``default_argument_parser`` gives (``config_file``, ``opts``, ``eval_only``), and
+            ``device``.
+
+    Returns:
+        A frozen config.
+
+    Raises:
+        ConfigError: As ``load_config``, or a data set of the run is not known, or OUTPUT_DIR cannot
+            be made.
+    """
+    messages = _Collected()
+    with messages:
+        cfg = load_config(args.config_file, args.opts or (), getattr(args, "device", None))
+        register_from_config(cfg)
+        validate_datasets(cfg, training=not getattr(args, "eval_only", False))
+    try:
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(
+            f"OUTPUT_DIR: expected a folder to write to, got {cfg.OUTPUT_DIR!r} ({e})."
+        ) from e
+    rank = comm.get_rank()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="maskfreevis_ext", abbrev_name="mfvis")
+    logger.info(describe_provider())
+    messages.replay()
+    default_setup(cfg, args)
+    return cfg
+
+
+class _Collected(logging.Handler):
+    """Holds back the records of this package until the log file exists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._logger = logging.getLogger("maskfreevis_ext")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def __enter__(self) -> None:
+        self._saved = (self._logger.handlers, self._logger.propagate)
+        self._logger.handlers, self._logger.propagate = [self], False
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._logger.handlers, self._logger.propagate = self._saved
+
+    def replay(self) -> None:
+        for record in self.records:
+            logging.getLogger(record.name).handle(record)
+
+
+def validate_datasets(cfg: CfgNode, training: bool) -> None:
+    """Check that the data sets of a run are registered.
+
+    Args:
+        cfg: The config.
+        training: The training sets are needed too, not only the ones for evaluation.
+
+    Raises:
+        ConfigError: A name is unknown, or there is no set to train or evaluate on.
+    """
+    if training and not cfg.DATASETS.TRAIN:
+        raise ConfigError("DATASETS.TRAIN: expected at least one data set to train on, got none.")
+    if not training and not cfg.DATASETS.TEST:
+        raise ConfigError("DATASETS.TEST: expected at least one data set to evaluate on, got none.")
+    known = set(DatasetCatalog.list())
+    keys = [("DATASETS.TEST", name) for name in cfg.DATASETS.TEST]
+    if training:
+        keys += [("DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
+    for key, name in keys:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(
+                f"{key}: there is no data set {name!r}.{hint} Your own is registered by "
+                "INPUT.DATASETS, a list of [name, annotation file, image root]. Image data sets "
+                "beside videos (joint training) are not part of this version."
+            )
