@@ -34,7 +34,7 @@ from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.evaluation.ytvis_evaluation import YTVISEvaluator
+from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
 from maskfreevis_ext.files import write_report
 from maskfreevis_ext.inference.clip import resize_masks, select_tracks
 from maskfreevis_ext.inference.multimask import rate_queries

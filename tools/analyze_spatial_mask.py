@@ -29,16 +29,16 @@ from detectron2.data import DatasetCatalog
 from torch import Tensor
 from tqdm import tqdm
 
+from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.loaders import build_test_loader
-from maskfreevis_ext.data.mappers import read_frame
 from maskfreevis_ext.data.ytvis import object_masks
 from maskfreevis_ext.engine.config_io import load_config
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import write_report
+from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, spread_indices
 from maskfreevis_ext.inference.video_io import write_image
-from maskfreevis_ext.inference.visualize import SheetRow, contact_sheet, spread_indices
 
 LEVELS = 256  # of a probability in the results
 
@@ -90,7 +90,7 @@ def heat_map(frame: np.ndarray, probs: np.ndarray) -> np.ndarray:
 def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[SheetRow]:
     """Two rows: the frames, and the frames under their heat maps."""
     shown = spread_indices(video["length"], columns)
-    frames = [read_frame(video, index, "RGB") for index in shown]
+    frames = [read_video_frame(video, index, "RGB") for index in shown]
     maps = [
         heat_map(frame, probs[index].numpy()) for frame, index in zip(frames, shown, strict=True)
     ]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.evaluation.ytvis_eval import METRICS, Scores, read_results, score
-from maskfreevis_ext.evaluation.ytvis_evaluation import format_scores
+from maskfreevis_ext.evaluation.evaluator import format_scores
+from maskfreevis_ext.evaluation.score import METRICS, Scores, read_results, score_results
 from maskfreevis_ext.files import write_report
 
 
@@ -49,7 +49,7 @@ def write_scores(scores: Scores, path: str) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score, print, write."""
-    scores = score(
+    scores = score_results(
         read_json(args.gt),
         read_results(args.results),
         ground_truth_name=args.gt,

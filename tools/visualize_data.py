@@ -19,20 +19,15 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from PIL import Image
 
 from maskfreevis_ext.data import YTVISDatasetMapper, check_images, register_ytvis_instances
 from maskfreevis_ext.data.loaders import check_supervision, load_datasets
 from maskfreevis_ext.engine.config_io import default_config, load_config
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.inference.visualize import (
-    Item,
-    SheetRow,
-    contact_sheet,
-    draw_items,
-    make_label,
-)
+from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
+from maskfreevis_ext.inference.video_io import write_image
+from maskfreevis_ext.tracks import Item, make_label
 
 DATASET_NAME = "visualize_data"  #: What --json is registered as.
 
@@ -116,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         draw_sample(mapper(with_objects[index]), class_names, cfg.INPUT.FORMAT)
         for index in sorted(chosen)
     ]
-    Image.fromarray(contact_sheet(rows)).save(args.output)
+    write_image(args.output, contact_sheet(rows))
     print(f"{len(rows)} clips of {len(videos)} videos drawn in {args.output}")
 
 

@@ -17,8 +17,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.evaluation import YTVISEvaluator
-from maskfreevis_ext.evaluation import ytvis_evaluation as module
-from maskfreevis_ext.evaluation.ytvis_evaluation import encode_masks, write_results
+from maskfreevis_ext.evaluation import evaluator as module
 from tests.helpers.tracks import make_ground_truth
 from tests.helpers.videos import unique_name
 
@@ -246,25 +245,3 @@ def test_inference_on_dataset_runs_it(register, ground_truth):
     results = inference_on_dataset(Oracle(), [[video] for video in inputs], evaluator)
 
     assert results["segm"]["AP50"] == pytest.approx(100.0)
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 8, 4)])
-def test_encode_masks_is_undone_by_decoding(shape):
-    masks = torch.rand(shape) < 0.5
-
-    rles = encode_masks(masks)
-
-    assert len(rles) == shape[0]
-    assert all(rle["size"] == list(shape[1:]) for rle in rles)
-    assert torch.equal(decode(rles, *shape[1:]), masks)
-
-
-def test_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.json"
-    write_results([], path)
-
-    with pytest.raises(TypeError):
-        write_results([{"score": object()}], path)  # fails while it is written
-
-    assert json.loads(path.read_text()) == []
-    assert [item.name for item in tmp_path.iterdir()] == ["results.json"]
