@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""How good are the hypotheses of a multimask head, and how well does it rate them?
+r"""Measure how good the hypotheses of a multimask head are, and how well it rates them.
 
-    python tools/analyze_multimask.py --config-file configs/multimask/quickstart_multimask.yaml \
+Example (after training with the same config):
+
+    python tools/analyze_multimask.py \
+        --config-file configs/multimask/quickstart_multimask.yaml \
         --opts MODEL.WEIGHTS output/quickstart_multimask/model_final.pth
 
-Runs the model on the first of DATASETS.TEST, which must have masks, and prints mask AP of what the
-model shows, of the ordinary masks alone, and of an oracle that shows the best hypothesis of each
-object in each frame; and Spearman's rank correlation of predicted and true IoU.
+Runs the model on the first data set of DATASETS.TEST, which must have masks, and prints mask AP of
+the masks that the model shows, of the ordinary masks alone, and of an oracle that shows the best
+hypothesis of each object in each frame; and Spearman's rank correlation of predicted and true IoU.
 """
 
 from __future__ import annotations

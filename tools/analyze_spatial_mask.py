@@ -1,14 +1,17 @@
 #!/usr/bin/env python
-"""How well does a spatial mask head find the objects? IoU over a data set, and heat maps.
+r"""Measure how well a spatial mask head finds the objects: IoU over a data set, and heat maps.
+
+Example (after training with the same config):
 
     python tools/analyze_spatial_mask.py --output pictures \
         --config-file configs/spatial_mask/quickstart_spatial_mask.yaml \
         --opts MODEL.WEIGHTS output/quickstart_spatial_mask/model_final.pth
 
-Runs the model on the first of DATASETS.TEST, which must have masks, and prints the IoU of the mask,
-cut at 0.5, with the union of the objects: of all pixels together, and the mean over frames with an
-object. Also the IoU at the threshold that is best for the whole set, which tells a mask that is
-badly scaled from one that is nowhere. --output gets a contact sheet of heat maps.
+Runs the model on the first data set of DATASETS.TEST, which must have masks, and prints the IoU of
+the mask, cut at 0.5, with the union of the objects: of all pixels together, and the mean over the
+frames with an object. The IoU at the threshold that is best for the whole data set is printed too:
+it tells a mask that is badly scaled from one that is in the wrong place. --output gets a contact
+sheet of heat maps.
 """
 
 from __future__ import annotations

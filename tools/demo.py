@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 r"""Segment the objects of your own videos: masks, class, id and score drawn into an mp4 each.
 
-    tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml --input clip.mp4 --output
-    clip_masks.mp4 \
-        --opts MODEL.WEIGHTS output/model_final.pth
+Example (after ``make quickstart``; the input may be any video file or folder of frames):
 
-An input is a video file or a folder of frames. With several inputs, --output is a folder. The whole
-video goes through the model at once.
+    python tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --input datasets/quickstart/val/JPEGImages/video_0000 --output output/demo.mp4 \
+        --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+
+With several inputs, --output is a folder. The whole video goes through the model at once.
 """
 
 from __future__ import annotations

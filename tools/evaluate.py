@@ -1,7 +1,10 @@
 #!/usr/bin/env python
-"""Score a YouTube-VIS submission against a ground truth with masks; needs no model and no GPU.
+r"""Score a YouTube-VIS submission against a ground truth with masks; needs no model and no GPU.
 
-    python tools/evaluate.py --gt valid.json --results results.json --json scores.json
+Example (after ``make quickstart``):
+
+    python tools/evaluate.py --gt datasets/quickstart/val.json \
+        --results output/quickstart/inference/results.json --json scores.json
 
 Prints AP and AR in percent as the official evaluator computes them, and AP per class. A file that
 cannot be used gives one line that says why, and exit code 2.

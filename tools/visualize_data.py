@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Draw what training sees: some clips with their boxes, masks, classes and track ids, in one PNG.
+r"""Draw what training sees: some clips with their boxes, masks, classes and track ids, in one PNG.
 
-One's own JSON:   tools/visualize_data.py --json my/train.json --images my/frames --output look.png
-As a config does: tools/visualize_data.py --config-file configs/... --output look.png
+Examples (after ``make quickstart``): a JSON file of one's own, and the data set of a config.
 
-Further words are config keys and values.
+    python tools/visualize_data.py --json datasets/quickstart/train.json \
+        --images datasets/quickstart/train/JPEGImages --output look.png
+
+    python tools/visualize_data.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --output look.png INPUT.SAMPLING_FRAME_NUM 5
+
+Further words are config keys and their values.
 """
 
 from __future__ import annotations
