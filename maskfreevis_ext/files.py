@@ -24,6 +24,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Yields:
         The open file. After an error inside the block, ``path`` is as it was before.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = os.fspath(path) + TEMPORARY_SUFFIX
@@ -43,6 +46,9 @@ def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[s
     Args:
         temporary: The file, in the folder of ``path``.
         path: Its name; a file of that name is replaced.
+
+    Raises:
+        OSError: The file cannot be moved.
     """
     with open(temporary, "rb+") as file:
         os.fsync(file)
@@ -66,6 +72,7 @@ def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = 
 
     Raises:
         NumericError: The content has a NaN or an infinity.
+        OSError: The file cannot be written.
     """
     try:
         text = json.dumps(content, indent=indent, allow_nan=False)

@@ -127,16 +127,17 @@ def decode_counts(counts: Sequence[bytes], num_pixels: int) -> Runs:
     _refuse(runs.lengths < 0, sizes, "holds a negative run")
     # A longer run is wrong in any case; with this bound the sums cannot overflow.
     totals = _sum_by_mask(np.minimum(runs.lengths, num_pixels + 1), sizes)
-    _refuse(totals != num_pixels, one, f"must sum to height x width = {num_pixels}")
+    _refuse(totals != num_pixels, one, f"must sum to height x width = {num_pixels}", totals)
     return runs
 
 
-def _refuse(is_bad: np.ndarray, sizes: np.ndarray, text: str) -> None:
+def _refuse(
+    is_bad: np.ndarray, sizes: np.ndarray, text: str, got: np.ndarray | None = None
+) -> None:
     """Raise MalformedRunsError if one of the ``sizes[t]`` entries of some mask t is bad."""
     if is_bad.any():
-        raise MalformedRunsError(
-            int(np.searchsorted(np.cumsum(sizes), np.argmax(is_bad > 0), side="right")), text
-        )
+        index = int(np.searchsorted(np.cumsum(sizes), np.argmax(is_bad > 0), side="right"))
+        raise MalformedRunsError(index, text if got is None else f"{text}, got {got[index]}")
 
 
 def _undo_differences(numbers: np.ndarray, sizes: np.ndarray) -> Runs:
@@ -255,10 +256,7 @@ def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE")
 def _check_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarray:
     """Runs of one mask's compressed counts; raises DataError."""
     if isinstance(counts, str):
-        try:
-            counts = counts.encode("ascii")
-        except UnicodeEncodeError:
-            raise _fail(where, "'counts' holds characters that no RLE has") from None
+        counts = counts.encode("utf-8", "surrogatepass")  # what is not ASCII is > 111
     try:
         return decode_counts([counts], num_pixels).lengths
     except MalformedRunsError as error:
