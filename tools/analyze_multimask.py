@@ -101,7 +101,7 @@ def analyze_video(
     hypotheses = torch.stack(
         [resize_masks(of_rank, **sizes) for of_rank in rated.logits.unbind(1)], dim=1
     )  # (N, M + 1, T, H, W)
-    # all three have the same empty frames, and differ in the choice alone
+    # The three kinds of masks are empty in the same frames; only the choice differs.
     is_shown = torch.ones(shown.shape[:2], dtype=torch.bool)
     if rated.scores is not None and model.multimask_inference.empty_absent:
         is_shown = (rated.scores >= 0).cpu()
@@ -140,7 +140,11 @@ def analyze_video(
 
 
 def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, Any]:
-    """AP by kind of mask, the rank correlation, and the number of pairs it is taken from."""
+    """AP by kind of mask, the rank correlation, and the number of pairs it is taken from.
+
+    Raises:
+        DataError: The data set has no masks to compare with.
+    """
     videos = {video["video_id"]: video for video in DatasetCatalog.get(name)}
     evaluators = {
         kind: YTVISEvaluator(name, distributed=False) for kind in (SHOWN, ORDINARY, ORACLE)
@@ -168,7 +172,12 @@ def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, An
 
 
 def run(args: argparse.Namespace) -> None:
-    """Analyze, print, write."""
+    """Analyze, print, write.
+
+    Raises:
+        ConfigError: The model has no multimask head, or the config no data set.
+        DataError: The data set or the output file cannot be used.
+    """
     start_log()
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.MULTIMASK.ENABLED:

@@ -78,20 +78,20 @@ def count_levels(probs: Tensor, is_object: Tensor) -> Tensor:
 
 
 def ious_of_counts(counts: Tensor) -> Tensor:
-    """IoU at every threshold: a pixel counts as found from probability level i on, (256,)."""
+    """IoU at every threshold, (256,): entry i counts pixels of probability level i and more."""
     found = counts.flip(1).cumsum(1).flip(1).double()
     union = found[0] + counts[1].sum()
     return found[1] / union.clamp(min=1)
 
 
 def heat_map(frame: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """A frame under its probabilities, RGB uint8; red is sure, blue is sure background."""
+    """A frame blended with its probabilities, RGB uint8: red is 1, blue is 0."""
     colors = cv2.cvtColor(cv2.applyColorMap(probs, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(frame, 0.45, colors, 0.55, 0)
 
 
 def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[SheetRow]:
-    """Two rows: the frames, and the frames under their heat maps."""
+    """Two rows of the sheet: the frames, and the frames with their heat maps."""
     shown = spread_indices(video["length"], columns)
     frames = [read_video_frame(video, index, "RGB") for index in shown]
     maps = [
@@ -105,7 +105,11 @@ def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[Sheet
 def analyze(
     model: torch.nn.Module, loader: Iterable, name: str, num_drawn: int, columns: int
 ) -> tuple[dict[str, float], list[SheetRow]]:
-    """The figures, and rows for the contact sheet."""
+    """The figures, and rows for the contact sheet.
+
+    Raises:
+        DataError: The data set has no objects with masks.
+    """
     videos = {video["video_id"]: video for video in DatasetCatalog.get(name)}
     total = torch.zeros(2, LEVELS, dtype=torch.int64)
     of_frames: list[float] = []
@@ -137,7 +141,12 @@ def analyze(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Analyze, print, write."""
+    """Analyze, print, write.
+
+    Raises:
+        ConfigError: The model has no spatial mask head, or the config no data set.
+        DataError: The data set or the output file cannot be used.
+    """
     logger = start_log()
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.SPATIAL_MASK.ENABLED:

@@ -153,7 +153,12 @@ def segment(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Segment every input."""
+    """Segment every input.
+
+    Raises:
+        ConfigError: An option or a config key cannot be used.
+        DataError: An input cannot be read, or an output not written.
+    """
     logger = start_log()
     # First, so that a wrong path shows before the model is built.
     sources = [open_frames(path) for path in args.input]

@@ -54,7 +54,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_config(args: argparse.Namespace) -> CfgNode:
-    """The config of the command line; without a file, masks are drawn where there are any."""
+    """The config of the command line; without a file, masks are drawn where there are any.
+
+    Raises:
+        ConfigError: A word of the command line is no key, or a value does not fit its key.
+    """
     if args.config_file:
         return load_config(args.config_file, args.opts)
     cfg = default_config()
@@ -66,7 +70,11 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 
 def choose_dataset(args: argparse.Namespace, cfg: CfgNode) -> str:
-    """Name of the data set to draw, registered."""
+    """Name of the data set to draw, which is registered if it is given by files.
+
+    Raises:
+        ConfigError: No data set is named, or only one of --json and --images is given.
+    """
     if bool(args.json) != bool(args.images):
         raise ConfigError("--json and --images belong together: give both, or --dataset.")
     if args.json:
