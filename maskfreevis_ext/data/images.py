@@ -36,7 +36,7 @@ def read_frame(
     except Exception as error:  # Pillow raises whatever its decoders meet
         raise DataError(
             f"{where}: expected an image, but it cannot be decoded ({type(error).__name__}:"
-            f" {error}). Replace the file, or leave the frame out."
+            f" {error}). Replace the file, or, in a data set, remove the frame from the JSON."
         ) from error
     return np.ascontiguousarray(image)
 

@@ -155,9 +155,11 @@ def _predictions(
         tracks = RleMasks(masks, (video["height"], video["width"]), where)
         found[video["video_id"]].append((score, labels[category_id], tracks))
     return {
-        video_id: Prediction.sort(*zip(*found[video_id], strict=True))
-        if found[video_id]
-        else Prediction.sort([], [], [])
+        video_id: Prediction.sort(
+            [score for score, _, _ in found[video_id]],
+            [label for _, label, _ in found[video_id]],
+            [masks for _, _, masks in found[video_id]],
+        )
         for video_id in by_id
     }
 
