@@ -2,52 +2,108 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, NumericError
+
+#: Ending of a file that is still being written.
+TEMPORARY_SUFFIX = ".tmp"
 
 
-def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
-    """Write JSON beside its place first, so that the file is the old one or the new one.
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of ``path`` only when it is complete and on the disk.
 
     Args:
-        content: What ``json.dump`` takes.
-        path: The file; one of that name is replaced at the end.
-        indent: As in ``json.dump``; with it the file ends with a newline.
+        path: The file to write. Its folder is made if need be.
+
+    Yields:
+        The open file. After an error inside the block, ``path`` is as it was before.
+
+    Raises:
+        OSError: The file cannot be written.
     """
-    temporary = f"{path}.tmp"
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = os.fspath(path) + TEMPORARY_SUFFIX
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent)
-            if indent is not None:
-                file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with open(temporary, "wb") as file:
+            yield file
+        move_into_place(temporary, path)
     except BaseException:
-        if os.path.exists(temporary):
+        with contextlib.suppress(OSError):
             os.remove(temporary)
         raise
 
 
+def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Give a complete file its name once its content is on the disk.
+
+    Args:
+        temporary: The file, in the folder of ``path``.
+        path: Its name; a file of that name is replaced.
+
+    Raises:
+        OSError: The file cannot be moved.
+    """
+    with open(temporary, "rb+") as file:
+        os.fsync(file)
+    os.replace(temporary, path)
+    # Without this, a power cut can undo the renaming. Some file systems do not offer it.
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
+    """Write strict JSON whole or not at all.
+
+    Args:
+        content: What ``json.dumps`` takes, without NaN and infinities, which JSON does not have.
+        path: The file; one of that name is replaced at the end. Its folder is made if need be.
+        indent: As in ``json.dumps``; with it the file ends with a newline.
+
+    Raises:
+        NumericError: The content has a NaN or an infinity.
+        OSError: The file cannot be written.
+    """
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise NumericError(f"{path}: expected finite numbers in JSON: {error}.") from error
+    with atomic_write(path) as file:
+        file.write((text if indent is None else f"{text}\n").encode())
+
+
 def write_report(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the figures of a tool, null where one is NaN.
+    """Write the figures of a tool, null where one is NaN or infinite.
+
+    Args:
+        report: The figures; what ``json.dumps`` takes.
+        path: The file, in a folder that exists; one of that name is replaced at the end.
 
     Raises:
         DataError: The file cannot be written.
     """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise DataError(f"{path}: cannot be written: there is no folder {folder}. Make it first.")
     try:
-        write_json(_without_nan(report), path, indent=2)
+        write_json(_finite_or_none(report), path, indent=2)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
-def _without_nan(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _finite_or_none(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

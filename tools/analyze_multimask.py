@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""How good are the hypotheses of a multimask head, and how well does it rate them?
+r"""Measure how good the hypotheses of a multimask head are, and how well it rates them.
 
-    python tools/analyze_multimask.py --config-file configs/multimask/quickstart_multimask.yaml \
+Example (after training with the same config):
+
+    python tools/analyze_multimask.py \
+        --config-file configs/multimask/quickstart_multimask.yaml \
         --opts MODEL.WEIGHTS output/quickstart_multimask/model_final.pth
 
-Runs the model on the first of DATASETS.TEST, which must have masks, and prints mask AP of what the
-model shows, of the ordinary masks alone, and of an oracle that shows the best hypothesis of each
-object in each frame; and Spearman's rank correlation of predicted and true IoU.
+Runs the model on the first data set of DATASETS.TEST, which must have masks, and prints mask AP of
+the masks that the model shows, of the ordinary masks alone, and of an oracle that shows the best
+hypothesis of each object in each frame; and Spearman's rank correlation of predicted and true IoU.
 """
 
 from __future__ import annotations
@@ -34,10 +37,10 @@ from maskfreevis_ext.data.ytvis import object_masks
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.evaluation.ytvis_evaluation import YTVISEvaluator
+from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
 from maskfreevis_ext.files import write_report
-from maskfreevis_ext.inference.clip import resize_masks, select_tracks
-from maskfreevis_ext.inference.multimask import rate_queries
+from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
+from maskfreevis_ext.ops.clip import resize_masks, select_tracks
 
 SHOWN, ORDINARY, ORACLE = "shown by the model", "ordinary masks", "oracle"
 
@@ -93,14 +96,15 @@ def analyze_video(
     outputs, sizes = model.predict(sample)
     scores, labels, queries = select_tracks(outputs["pred_logits"], model.num_tracks)
     kept, place = queries.unique(return_inverse=True)
-    rated = rate_queries(model.multimask_head, outputs, kept, model.multimask_inference)
-    shown = resize_masks(rated.masks, **sizes)
+    head = model.heads[MultimaskHead.name]
+    rated = head.rated_masks(outputs, kept)
+    shown = resize_masks(rated.masks, *sizes)
     hypotheses = torch.stack(
-        [resize_masks(of_rank, **sizes) for of_rank in rated.logits.unbind(1)], dim=1
+        [resize_masks(of_rank, *sizes) for of_rank in rated.logits.unbind(1)], dim=1
     )  # (N, M + 1, T, H, W)
-    # all three have the same empty frames, and differ in the choice alone
+    # The three kinds of masks are empty in the same frames; only the choice differs.
     is_shown = torch.ones(shown.shape[:2], dtype=torch.bool)
-    if rated.scores is not None and model.multimask_inference.empty_absent:
+    if rated.scores is not None and head.rating.empty_absent:
         is_shown = (rated.scores >= 0).cpu()
     is_shown = is_shown[..., None, None]
     targets = object_masks(video)
@@ -137,7 +141,11 @@ def analyze_video(
 
 
 def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, Any]:
-    """AP by kind of mask, the rank correlation, and the number of pairs it is taken from."""
+    """AP by kind of mask, the rank correlation, and the number of pairs it is taken from.
+
+    Raises:
+        DataError: The data set has no masks to compare with.
+    """
     videos = {video["video_id"]: video for video in DatasetCatalog.get(name)}
     evaluators = {
         kind: YTVISEvaluator(name, distributed=False) for kind in (SHOWN, ORDINARY, ORACLE)
@@ -165,7 +173,12 @@ def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, An
 
 
 def run(args: argparse.Namespace) -> None:
-    """Analyze, print, write."""
+    """Analyze, print, write.
+
+    Raises:
+        ConfigError: The model has no multimask head, or the config no data set.
+        DataError: The data set or the output file cannot be used.
+    """
     start_log()
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.MULTIMASK.ENABLED:

@@ -1,14 +1,17 @@
 #!/usr/bin/env python
-"""How well does a spatial mask head find the objects? IoU over a data set, and heat maps.
+r"""Measure how well a spatial mask head finds the objects: IoU over a data set, and heat maps.
+
+Example (after training with the same config):
 
     python tools/analyze_spatial_mask.py --output pictures \
         --config-file configs/spatial_mask/quickstart_spatial_mask.yaml \
         --opts MODEL.WEIGHTS output/quickstart_spatial_mask/model_final.pth
 
-Runs the model on the first of DATASETS.TEST, which must have masks, and prints the IoU of the mask,
-cut at 0.5, with the union of the objects: of all pixels together, and the mean over frames with an
-object. Also the IoU at the threshold that is best for the whole set, which tells a mask that is
-badly scaled from one that is nowhere. --output gets a contact sheet of heat maps.
+Runs the model on the first data set of DATASETS.TEST, which must have masks, and prints the IoU of
+the mask, cut at 0.5, with the union of the objects: of all pixels together, and the mean over the
+frames with an object. The IoU at the threshold that is best for the whole data set is printed too:
+it tells a mask that is badly scaled from one that is in the wrong place. --output gets a contact
+sheet of heat maps.
 """
 
 from __future__ import annotations
@@ -30,15 +33,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.loaders import build_test_loader
-from maskfreevis_ext.data.mappers import read_frame
 from maskfreevis_ext.data.ytvis import object_masks
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import write_report
+from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, spread_indices
 from maskfreevis_ext.inference.video_io import write_image
-from maskfreevis_ext.inference.visualize import SheetRow, contact_sheet, spread_indices
 
 LEVELS = 256  # of a probability in the results
 
@@ -75,22 +78,22 @@ def count_levels(probs: Tensor, is_object: Tensor) -> Tensor:
 
 
 def ious_of_counts(counts: Tensor) -> Tensor:
-    """IoU at every threshold: a pixel counts as found from probability level i on, (256,)."""
+    """IoU at every threshold, (256,): entry i counts pixels of probability level i and more."""
     found = counts.flip(1).cumsum(1).flip(1).double()
     union = found[0] + counts[1].sum()
     return found[1] / union.clamp(min=1)
 
 
 def heat_map(frame: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """A frame under its probabilities, RGB uint8; red is sure, blue is sure background."""
+    """A frame blended with its probabilities, RGB uint8: red is 1, blue is 0."""
     colors = cv2.cvtColor(cv2.applyColorMap(probs, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(frame, 0.45, colors, 0.55, 0)
 
 
 def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[SheetRow]:
-    """Two rows: the frames, and the frames under their heat maps."""
+    """Two rows of the sheet: the frames, and the frames with their heat maps."""
     shown = spread_indices(video["length"], columns)
-    frames = [read_frame(video, index, "RGB") for index in shown]
+    frames = [read_video_frame(video, index, "RGB") for index in shown]
     maps = [
         heat_map(frame, probs[index].numpy()) for frame, index in zip(frames, shown, strict=True)
     ]
@@ -102,7 +105,11 @@ def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[Sheet
 def analyze(
     model: torch.nn.Module, loader: Iterable, name: str, num_drawn: int, columns: int
 ) -> tuple[dict[str, float], list[SheetRow]]:
-    """The figures, and rows for the contact sheet."""
+    """The figures, and rows for the contact sheet.
+
+    Raises:
+        DataError: The data set has no objects with masks.
+    """
     videos = {video["video_id"]: video for video in DatasetCatalog.get(name)}
     total = torch.zeros(2, LEVELS, dtype=torch.int64)
     of_frames: list[float] = []
@@ -134,7 +141,12 @@ def analyze(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Analyze, print, write."""
+    """Analyze, print, write.
+
+    Raises:
+        ConfigError: The model has no spatial mask head, or the config no data set.
+        DataError: The data set or the output file cannot be used.
+    """
     logger = start_log()
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.SPATIAL_MASK.ENABLED:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 r"""Segment the objects of your own videos: masks, class, id and score drawn into an mp4 each.
 
-    tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml --input clip.mp4 --output
-    clip_masks.mp4 \
-        --opts MODEL.WEIGHTS output/model_final.pth
+Example (after ``make quickstart``; the input may be any video file or folder of frames):
 
-An input is a video file or a folder of frames. With several inputs, --output is a folder. The whole
-video goes through the model at once.
+    python tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --input datasets/quickstart/val/JPEGImages/video_0000 --output output/demo.mp4 \
+        --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+
+With several inputs, --output is a folder. The whole video goes through the model at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -28,10 +28,11 @@ from maskfreevis_ext.engine.predict import (
 )
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.evaluation.ytvis_evaluation import tracks_to_results, write_results
+from maskfreevis_ext.files import write_json
+from maskfreevis_ext.inference.drawing import draw_items
 from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.video_io import FrameSource, FrameWriter, open_frames, write_image
-from maskfreevis_ext.inference.visualize import draw_items, track_items
+from maskfreevis_ext.tracks import Prediction, with_category_ids
 
 _DEFAULT_FPS = 10.0  # of a folder of frames
 
@@ -113,19 +114,19 @@ def plan_outputs(sources: Sequence[FrameSource], output: str) -> list[Path]:
 
 def write_video(
     source: FrameSource,
-    prediction: dict[str, Any],
+    prediction: Prediction,
     target: Path,
     names: list[str] | None,
     args: argparse.Namespace,
 ) -> Path:
     """Draw a prediction on the frames of its video; gives the file (or folder) that was written."""
     fps = args.fps or source.fps or _DEFAULT_FPS
-    num_frames = len(prediction["pred_masks"][0]) if prediction["pred_masks"] else source.num_frames
+    num_frames = len(prediction.masks[0]) if prediction.masks else source.num_frames
+    drawn = prediction.select(args.confidence_threshold)
     with FrameWriter(target, fps) as writer:
         progress = tqdm(source, f"{source.name}: drawing", num_frames, unit="frame")
         for index, frame in enumerate(progress):
-            items = track_items(prediction, index, names, args.confidence_threshold)
-            picture = draw_items(frame, items)
+            picture = draw_items(frame, drawn.items(index, names))
             writer.write(picture)
             if args.save_frames:
                 write_image(target.with_suffix("") / f"{index:05d}.png", picture)
@@ -138,10 +139,11 @@ def segment(
     predictor: VideoPredictor,
     names: list[str] | None,
     args: argparse.Namespace,
-) -> dict[str, Any]:
+) -> Prediction:
     """Predict and draw one video; gives the prediction."""
-    prediction = predictor(tqdm(source, f"{source.name}: reading", source.num_frames, unit="frame"))
-    count = sum(score >= args.confidence_threshold for score in prediction["pred_scores"])
+    frames = tqdm(source, f"{source.name}: reading", source.num_frames, unit="frame")
+    prediction = Prediction.from_output(predictor(frames))
+    count = len(prediction.select(args.confidence_threshold))
     written = write_video(source, prediction, target, names, args)
     print(
         f"{source.name}: {count} tracks with a score of at least {args.confidence_threshold:g},"
@@ -151,7 +153,12 @@ def segment(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Segment every input."""
+    """Segment every input.
+
+    Raises:
+        ConfigError: An option or a config key cannot be used.
+        DataError: An input cannot be read, or an output not written.
+    """
     logger = start_log()
     # First, so that a wrong path shows before the model is built.
     sources = [open_frames(path) for path in args.input]
@@ -165,12 +172,8 @@ def run(args: argparse.Namespace) -> None:
     for index, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         prediction = segment(source, target, predictor, names, args)
         if args.save_json:
-            to_dataset = category_ids(cfg)
-            results = tracks_to_results(index, prediction)
-            results = [
-                entry | {"category_id": to_dataset[entry["category_id"]]} for entry in results
-            ]
-            write_results(results, target.with_suffix(".json"))
+            results = with_category_ids(prediction.results(index), category_ids(cfg))
+            write_json(results, target.with_suffix(".json"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

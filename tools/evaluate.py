@@ -1,7 +1,10 @@
 #!/usr/bin/env python
-"""Score a YouTube-VIS submission against a ground truth with masks; needs no model and no GPU.
+r"""Score a YouTube-VIS submission against a ground truth with masks; needs no model and no GPU.
 
-    python tools/evaluate.py --gt valid.json --results results.json --json scores.json
+Example (after ``make quickstart``):
+
+    python tools/evaluate.py --gt datasets/quickstart/val.json \
+        --results output/quickstart/inference/results.json --json scores.json
 
 Prints AP and AR in percent as the official evaluator computes them, and AP per class. A file that
 cannot be used gives one line that says why, and exit code 2.
@@ -14,8 +17,8 @@ from collections.abc import Sequence
 
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.evaluation.ytvis_eval import METRICS, Scores, read_results, score
-from maskfreevis_ext.evaluation.ytvis_evaluation import format_scores
+from maskfreevis_ext.evaluation.evaluator import format_scores
+from maskfreevis_ext.evaluation.score import METRICS, Scores, read_results, score_results
 from maskfreevis_ext.files import write_report
 
 
@@ -49,7 +52,7 @@ def write_scores(scores: Scores, path: str) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score, print, write."""
-    scores = score(
+    scores = score_results(
         read_json(args.gt),
         read_results(args.results),
         ground_truth_name=args.gt,

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Write a small generated YouTube-VIS data set: boxes only in train, boxes and masks in val.
+r"""Write a small generated YouTube-VIS data set: boxes only in train, boxes and masks in val.
 
-    python tools/make_synthetic.py --output datasets/synthetic
+Example:
+    python tools/make_synthetic.py --output datasets/synthetic --num-train 20 --num-val 4
 
-Train on it through the config key ``INPUT.DATASETS``; see datasets/README.md.
+To train on it, name its files in the config key ``INPUT.DATASETS``; see datasets/README.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 from maskfreevis_ext.data.synthetic import SyntheticConfig, make_synthetic
 from maskfreevis_ext.errors import MaskFreeError
@@ -19,7 +21,9 @@ from maskfreevis_ext.errors import MaskFreeError
 _DEFAULTS = SyntheticConfig()
 
 
-def _pair(separator: str, names: str):
+def _pair(separator: str, names: str) -> Callable[[str], tuple[int, int]]:
+    """Parser of an option that holds two whole numbers."""
+
     def parse(text: str) -> tuple[int, int]:
         match = re.fullmatch(rf"(\d+){separator}(\d+)", text.strip())
         if match is None:
@@ -29,9 +33,11 @@ def _pair(separator: str, names: str):
     return parse
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--num-train", type=int, default=_DEFAULTS.num_train)
     parser.add_argument("--num-val", type=int, default=_DEFAULTS.num_val)
@@ -64,12 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=_DEFAULTS.mask_fraction,
         help="also write instances_train_mixed.json, in which this share of the videos has masks",
     )
-    return parser
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; the exit code is 0, or 2 for a bad option."""
-    args = build_parser().parse_args(argv)
+    args = parse_args(argv)
     start = time.perf_counter()
     try:
         config = SyntheticConfig(

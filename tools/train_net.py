@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""Train and evaluate a video model. The command line is Detectron2's, plus ``--device``.
+r"""Train and evaluate a video model. The command line is Detectron2's, plus ``--device``.
 
-Train:      tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml
-Go on:      the same with --resume
-Evaluate:   the same with --eval-only MODEL.WEIGHTS output/model_final.pth
+Train; go on from the newest checkpoint; evaluate (the data set is made by ``make quickstart``):
+
+    python tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml
+
+    python tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml --resume
+
+    python tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --eval-only MODEL.WEIGHTS output/quickstart/model_final.pth
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Draw what training sees: some clips with their boxes, masks, classes and track ids, in one PNG.
+r"""Draw what training sees: some clips with their boxes, masks, classes and track ids, in one PNG.
 
-One's own JSON:   tools/visualize_data.py --json my/train.json --images my/frames --output look.png
-As a config does: tools/visualize_data.py --config-file configs/... --output look.png
+Examples (after ``make quickstart``): a JSON file of one's own, and the data set of a config.
 
-Further words are config keys and values.
+    python tools/visualize_data.py --json datasets/quickstart/train.json \
+        --images datasets/quickstart/train/JPEGImages --output look.png
+
+    python tools/visualize_data.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --output look.png INPUT.SAMPLING_FRAME_NUM 5
+
+Further words are config keys and their values.
 """
 
 from __future__ import annotations
@@ -19,7 +24,6 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from PIL import Image
 
 from maskfreevis_ext.config import default_config, load_config
 from maskfreevis_ext.data import (
@@ -31,13 +35,9 @@ from maskfreevis_ext.data import (
 from maskfreevis_ext.data.loaders import check_supervision, load_datasets
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.inference.visualize import (
-    Item,
-    SheetRow,
-    contact_sheet,
-    draw_items,
-    make_label,
-)
+from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
+from maskfreevis_ext.inference.video_io import write_image
+from maskfreevis_ext.tracks import Item, make_label
 
 DATASET_NAME = "visualize_data"  #: What --json is registered as.
 
@@ -59,7 +59,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_config(args: argparse.Namespace) -> CfgNode:
-    """The config of the command line; without a file, masks are drawn where there are any."""
+    """The config of the command line; without a file, masks are drawn where there are any.
+
+    Raises:
+        ConfigError: A word of the command line is no key, or a value does not fit its key.
+    """
     if args.config_file:
         return load_config(args.config_file, args.opts)
     cfg = default_config()
@@ -71,7 +75,11 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 
 def choose_dataset(args: argparse.Namespace, cfg: CfgNode) -> str:
-    """Name of the data set to draw, registered."""
+    """Name of the data set to draw, which is registered if it is given by files.
+
+    Raises:
+        ConfigError: No data set is named, or only one of --json and --images is given.
+    """
     register_from_config(cfg)
     if bool(args.json) != bool(args.images):
         raise ConfigError("--json and --images belong together: give both, or --dataset.")
@@ -122,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
         draw_sample(mapper(with_objects[index]), class_names, cfg.INPUT.FORMAT)
         for index in sorted(chosen)
     ]
-    Image.fromarray(contact_sheet(rows)).save(args.output)
+    write_image(args.output, contact_sheet(rows))
     print(f"{len(rows)} clips of {len(videos)} videos drawn in {args.output}")
 
 

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 r"""Draw a results file on its data set: an mp4 per video and a contact sheet.
 
-    tools/visualize_results.py --gt val.json --image-root val/JPEGImages \
-        --results output/inference/results.json --output output/pictures
+Example (after ``make quickstart``):
 
-Drawn are masks, class, id and score. The ground truth (its masks, or its boxes where it has no
-masks) stands below the predictions on the sheet.
+    python tools/visualize_results.py --gt datasets/quickstart/val.json \
+        --image-root datasets/quickstart/val/JPEGImages \
+        --results output/quickstart/inference/results.json --output output/pictures
+
+Drawn are masks, class, number and score of each track. On the sheet the ground truth (its masks, or
+its boxes where it has no masks) stands below the predictions, and a prediction has the colour of
+the object that it matches; unmatched predictions and missed objects are marked.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Sequence
 
 from maskfreevis_ext.engine.predict import start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.evaluation.ytvis_eval import read_results
+from maskfreevis_ext.evaluation.score import read_results
 from maskfreevis_ext.inference.result_views import write_result_views
 
 

@@ -5,22 +5,22 @@ Shape letters: T frames of the clip, n tracks seen in it, (H, W) size after augm
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augmentation
+from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.motion_masks import find_motion_mask, read_motion_mask
-from maskfreevis_ext.data.rle import decode_rle
 from maskfreevis_ext.data.sampling import sample_clip
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.rle import decode_rle
 
 SUPERVISIONS = ("box", "mask", "data")
 
@@ -207,43 +207,8 @@ class YTVISDatasetMapper:
         )
 
     def _read_frames(self, video: dict[str, Any], indices: Sequence[int]) -> list[np.ndarray]:
-        known = {t: read_frame(video, t, self.image_format) for t in sorted(set(indices))}
+        known = {t: read_video_frame(video, t, self.image_format) for t in sorted(set(indices))}
         return [known[t] for t in indices]
-
-
-def read_frame(video: dict[str, Any], index: int, image_format: str) -> np.ndarray:
-    """One frame of a video, of the size that its annotation says.
-
-    Args:
-        video: Dataset dict.
-        index: Frame, >= 0.
-        image_format: "RGB" or "BGR".
-
-    Returns:
-        Image (H, W, 3) uint8.
-
-    Raises:
-        DataError: The file is missing, cannot be decoded, or has another size.
-    """
-    path = video["file_names"][index]
-    where = f"{path} (video {video['video_id']}, frame {index})"
-    if not os.path.isfile(path):
-        raise DataError(f"{where}: there is no such image file. Check the image root.")
-    try:
-        image = detection_utils.read_image(path, format=image_format)
-    except Exception as error:  # Pillow raises whatever its decoders meet
-        raise DataError(
-            f"{where}: expected an image, but it cannot be decoded ({type(error).__name__}:"
-            f" {error}). Replace the file, or remove the frame from the JSON."
-        ) from error
-    expected = (video["height"], video["width"])
-    if image.shape[:2] != expected:
-        raise DataError(
-            f"{where}: expected {expected[1]} x {expected[0]} pixels (width x height) as the JSON"
-            f" says, got {image.shape[1]} x {image.shape[0]}. Correct 'height' and 'width' of the"
-            " video, or the file (also its EXIF orientation)."
-        )
-    return image
 
 
 def build_instances(
@@ -282,7 +247,7 @@ def build_instances(
                 continue
             if masks is not None:
                 masks[t, row] = _transform_mask(video, indices[t], frame[track], transforms)
-                box = _mask_box(masks[t, row])
+                box = tight_box(masks[t, row])
             else:
                 box = _transform_box(frame[track], transforms, height, width)
             if box is not None:
@@ -324,11 +289,3 @@ def _transform_mask(
         )
     mask = decode_rle(item["segmentation"], where)
     return transforms.apply_segmentation(mask.astype(np.uint8)).astype(bool)
-
-
-def _mask_box(mask: np.ndarray) -> np.ndarray | None:
-    """Tight box (4,) xyxy of a mask (H, W), pixel edges; None where it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)

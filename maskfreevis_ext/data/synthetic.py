@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.boxes import tight_box
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.files import write_json
+from maskfreevis_ext.rle import encode_masks
 
 #: Classes in the order of their ids (1, 2, 3). Share of its bounding box that the upright shape
 #: fills: 0.79, 0.5, 0.43.
@@ -310,27 +311,15 @@ def _drop_slivers(masks: np.ndarray, shapes: list[_Shape]) -> None:
                 masks[i, t] = False
 
 
-def _tight_box(mask: np.ndarray) -> list[int] | None:
-    """(x, y, w, h) around the true pixels of a mask (H, W), or None."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-
-
-def _encode(mask: np.ndarray) -> dict:
-    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
 def _track(masks: np.ndarray, with_masks: bool) -> dict:
     """The per-frame lists of one annotation, from masks (T, H, W)."""
-    boxes = [_tight_box(mask) for mask in masks]
+    corners = [tight_box(mask) for mask in masks]
+    boxes = [box and [box[0], box[1], box[2] - box[0], box[3] - box[1]] for box in corners]
     fields: dict = {"bboxes": boxes}
     if with_masks:
         fields["segmentations"] = [
-            None if box is None else _encode(mask) for box, mask in zip(boxes, masks, strict=True)
+            None if box is None else rle
+            for box, rle in zip(boxes, encode_masks(masks), strict=True)
         ]
         areas = [
             None if box is None else int(mask.sum()) for box, mask in zip(boxes, masks, strict=True)

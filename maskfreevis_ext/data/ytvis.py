@@ -23,13 +23,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data.rle import (
+from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.rle import (
     MAX_SIDE,
     decode_rle,
     is_finite_number,
     segmentation_to_rle,
 )
-from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,12 +14,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from maskfreevis_ext.engine.safe_load import load_pkl, load_pth, verify_archive
 from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.files import TEMPORARY_SUFFIX, atomic_write
 
 logger = logging.getLogger(__name__)
 
 #: A training goes on after this many failed attempts to save, less one.
 MAX_SAVE_FAILURES = 3
-_TMP = ".tmp"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -308,42 +307,6 @@ def _group(keys: list[str], limit: int = 30) -> str:
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more groups"
 
 
-@contextlib.contextmanager
-def atomic_write(path: str) -> Iterator[Any]:
-    """Open a binary file that takes the place of ``path`` only when it is complete and on the disk.
-
-    Args:
-        path: The file to write. Its folder is made if need be.
-
-    Yields:
-        The open file. After an error inside the block, ``path`` is as it was before.
-    """
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    tmp = path + _TMP
-    try:
-        with open(tmp, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(tmp)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    # Without this, a power cut can undo the renaming. Some file systems do not offer it.
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def remove_unfinished(folder: str) -> None:
     """Delete the unfinished files that a killed process left in a folder.
 
@@ -352,5 +315,5 @@ def remove_unfinished(folder: str) -> None:
     """
     if os.path.isdir(folder):
         for name in os.listdir(folder):
-            if name.endswith((".pth" + _TMP, "last_checkpoint" + _TMP)):
+            if name.endswith((".pth" + TEMPORARY_SUFFIX, "last_checkpoint" + TEMPORARY_SUFFIX)):
                 os.remove(os.path.join(folder, name))

@@ -12,7 +12,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from maskfreevis_ext.engine.random_state import get_random_state
-from maskfreevis_ext.inference.visualize import Item, draw_items, make_label, resize_frame
+from maskfreevis_ext.inference.drawing import draw_items, resize_frame
+from maskfreevis_ext.tracks import Prediction
 
 if TYPE_CHECKING:
     from maskfreevis_ext.engine.trainer import Trainer
@@ -71,14 +72,16 @@ class DrawPredictions(HookBase):
         model.eval()
         try:
             with torch.no_grad():
-                tracks = model([self._sample])[0]
+                output = model([self._sample])[0]
         finally:
             model.train(training)
         names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
-        frames = self._frames(tracks["image_size"])
+        prediction = Prediction.from_output(output).select(MIN_SCORE)
+        frames = self._frames(output["image_size"])
         factor = max(1.0, MIN_HEIGHT / frames[0].shape[0])
         scaled = [
-            resize_frame(frame, _items(tracks, t, names), factor) for t, frame in enumerate(frames)
+            resize_frame(frame, prediction.items(t, names), factor)
+            for t, frame in enumerate(frames)
         ]
         return [draw_items(frame, items) for frame, items in scaled]
 
@@ -101,15 +104,3 @@ class DrawPredictions(HookBase):
         if self._cfg.INPUT.FORMAT == "BGR":
             frames = frames[..., ::-1]
         return [np.ascontiguousarray(frame) for frame in frames]
-
-
-def _items(tracks: dict, frame: int, names: list[str]) -> list[Item]:
-    """The tracks that are in a frame and score enough to be looked at; the best one lies on top."""
-    items = []
-    for i, (score, label) in enumerate(
-        zip(tracks["pred_scores"], tracks["pred_labels"], strict=True)
-    ):
-        mask = tracks["pred_masks"][i][frame].numpy()
-        if score >= MIN_SCORE and mask.any():
-            items.append(Item(i, make_label(names[label], i, score), mask))
-    return items[::-1]

@@ -7,14 +7,13 @@ import os
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.builtin import register_from_config
-from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.data.categories import categories_by_label
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
@@ -87,9 +86,9 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
         return list(given)
     register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        categories = _categories_of(dataset)
+        categories = categories_by_label(dataset)
         if len(categories) == wanted:
-            return list(categories.values())
+            return [category.name for category in categories.values()]
     logger.warning(
         "The names of the %d classes are not known; numbers are drawn. Name them by --classes.",
         wanted,
@@ -112,22 +111,7 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
     """
     register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        categories = _categories_of(dataset)
+        categories = categories_by_label(dataset)
         if len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-            return dict(enumerate(categories))
+            return {label: category.id for label, category in categories.items()}
     return {label: label + 1 for label in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}
-
-
-def _categories_of(dataset: str) -> dict[int, str]:
-    """Category ids and names of a data set, sorted by id; nothing where they are not known."""
-    metadata = MetadataCatalog.get(dataset)
-    names = metadata.get("thing_classes")
-    to_label = metadata.get("thing_dataset_id_to_contiguous_id")
-    if names and to_label:
-        return {category_id: names[label] for category_id, label in sorted(to_label.items())}
-    path = metadata.get("json_file")
-    if not path or not os.path.isfile(path):
-        return {}
-    # A data set of one's own gets its names when it is loaded, which has not happened here.
-    categories = read_json(path).get("categories") or []
-    return {item["id"]: item["name"] for item in sorted(categories, key=lambda item: item["id"])}

@@ -25,7 +25,7 @@ from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
-from maskfreevis_ext.evaluation import YTVISEvaluator
+from maskfreevis_ext.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -167,11 +167,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """YouTube-VIS AP; ``results.json`` goes to OUTPUT_DIR/inference, by name if more sets."""
+        """That of the data set's ``evaluator_type``; it writes to OUTPUT_DIR/inference.
+
+        With several data sets in DATASETS.TEST, each gets a folder of its name there.
+        """
         folder = f"{cfg.OUTPUT_DIR}/inference"
         if len(cfg.DATASETS.TEST) > 1:
             folder = f"{folder}/{dataset_name}"
-        return YTVISEvaluator(dataset_name, output_dir=folder)
+        return build_evaluator(dataset_name, folder)
 
 
 def amp_dtype_of(cfg: CfgNode) -> torch.dtype:

@@ -1,1 +1,1 @@
-"""Inference: whole clips, and what is made of their outputs."""
+"""Inference: from clips to tracks, video files in and out, and pictures of tracks."""

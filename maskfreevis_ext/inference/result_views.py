@@ -7,29 +7,39 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pycocotools.mask as coco_mask
+import numpy as np
 from tqdm import tqdm
 
-from maskfreevis_ext.data.mappers import read_frame
-from maskfreevis_ext.data.rle import is_finite_number, segmentation_to_rle
+from maskfreevis_ext.data.categories import Category, categories_of_file
+from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.ytvis import load_ytvis_json, read_json
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.inference.video_io import FrameWriter, write_image
-from maskfreevis_ext.inference.visualize import (
-    Item,
+from maskfreevis_ext.inference.drawing import (
     SheetRow,
+    color_of,
     contact_sheet,
     draw_items,
-    make_label,
     resize_frame,
     spread_indices,
 )
+from maskfreevis_ext.inference.matching import MIN_IOU, match_objects, objects_by_id
+from maskfreevis_ext.inference.video_io import FrameWriter, write_image
+from maskfreevis_ext.rle import decode_rle, is_finite_number
+from maskfreevis_ext.tracks import Item, Prediction, RleMasks, make_label
 
 _MIN_SIDE = 240  # pixels; smaller videos are enlarged, or their labels could not be read
+_SHEET_HEIGHT = 180  # pixels of a frame on the sheet
+_UNMATCHED = (255, 255, 255)  # no object has a colour without saturation
+_LEGEND = (
+    f"A prediction has the colour of the object that it matches (IoU over the video >= {MIN_IOU:g},"
+    " one to one); '!= name' is the object's class where the predicted one is wrong. White outline:"
+    " a prediction that matches no object. Outline and 'missed': an object that no prediction"
+    " matches."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +55,6 @@ class ResultViews:
 
     videos: list[Path] = field(default_factory=list)
     sheet: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Track:
-    track_id: int
-    label: str
-    segmentations: Sequence[Any]
 
 
 def write_result_views(
@@ -88,10 +91,10 @@ def write_result_views(
         DataError: A file cannot be used, or the results do not fit the data set.
     """
     videos = load_ytvis_json(os.fspath(json_file), os.fspath(image_root))[:max_videos]
-    categories = read_json(os.fspath(json_file))["categories"]
-    names = {category["id"]: category["name"] for category in categories}
-    tracks = _tracks_by_video(results, videos, names, min_score, results_name)
-    if not any(tracks.values()):
+    categories = categories_of_file(read_json(os.fspath(json_file)))
+    names = [category.name for category in categories.values()]
+    predictions = _predictions(results, videos, categories, min_score, results_name)
+    if not any(map(len, predictions.values())):
         logger.warning(
             "%s: no track has a score of %g or more: nothing is drawn.", results_name, min_score
         )
@@ -100,123 +103,161 @@ def write_result_views(
     on_sheet = {videos[index]["video_id"] for index in spread_indices(len(videos), sheet_videos)}
     rows: list[SheetRow] = []
     for video in tqdm(videos, desc="drawing", unit="video"):
-        found = tracks[video["video_id"]]
+        prediction = predictions[video["video_id"]]
         with FrameWriter(output / f"video_{video['video_id']}.mp4", fps) as writer:
-            for frame, items in _drawn_frames(video, found, range(video["length"])):
-                enlarged = resize_frame(
-                    frame, items, max(1, math.ceil(_MIN_SIDE / min(frame.shape[:2])))
-                )
-                writer.write(draw_items(*enlarged))
+            for frame, items in _drawn_frames(video, prediction, names, range(video["length"])):
+                factor = max(1, math.ceil(_MIN_SIDE / min(frame.shape[:2])))
+                writer.write(draw_items(*resize_frame(frame, items, factor)))
         views.videos.append(writer.path)
         if video["video_id"] in on_sheet:
-            rows.extend(_sheet_rows(video, found, list(names.values()), columns))
+            rows.extend(_sheet_rows(video, prediction, names, columns))
     if rows:
         views.sheet = output / "contact_sheet.png"
-        write_image(views.sheet, contact_sheet(rows))
+        is_annotated = any(any(video["annotations"]) for video in videos)
+        sheet = contact_sheet(rows, _SHEET_HEIGHT, _LEGEND if is_annotated else "")
+        write_image(views.sheet, sheet)
     return views
 
 
-def _tracks_by_video(
+def _predictions(
     results: list[Mapping[str, Any]],
     videos: list[dict[str, Any]],
-    names: Mapping[int, str],
+    categories: Mapping[int, Category],
     min_score: float,
     results_name: str,
-) -> dict[int, list[_Track]]:
-    """Tracks of each video, the surest first and numbered from 1."""
-    lengths = {video["video_id"]: video["length"] for video in videos}
-    found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+) -> dict[int, Prediction]:
+    """The tracks of each video that have at least ``min_score``."""
+    by_id = {video["video_id"]: video for video in videos}
+    labels = {category.id: label for label, category in categories.items()}
+    found: dict[int, list[tuple[float, int, RleMasks]]] = defaultdict(list)
     for index, result in enumerate(results):
         where = f"{results_name}: results[{index}]"
         if not isinstance(result, Mapping):
             raise DataError(f"{where}: expected an object, got a {type(result).__name__}.")
-        video_id, masks = result.get("video_id"), result.get("segmentations")
-        if not is_finite_number(result.get("score")):
-            raise DataError(
-                f"{where}: expected score to be a finite number, got {result.get('score')!r}."
-            )
-        if video_id not in lengths or result["score"] < min_score:
+        score, masks = result.get("score"), result.get("segmentations")
+        if score is None or not is_finite_number(score):
+            raise DataError(f"{where}: expected score to be a finite number, got {score!r}.")
+        video = by_id.get(result.get("video_id", -1))
+        if video is None or score < min_score:
             continue
-        if result.get("category_id") not in names:
+        category_id = result.get("category_id")
+        if category_id not in labels:
+            raise DataError(f"{where}: category_id {category_id!r} is not in the annotation file.")
+        length = video["length"]
+        if not isinstance(masks, list) or len(masks) != length:
+            kind = type(masks).__name__
+            got = f"{len(masks)} entries" if isinstance(masks, list) else f"a {kind}"
             raise DataError(
-                f"{where}: category_id {result.get('category_id')!r} is not in the annotation file."
+                f"{where}: expected segmentations to have {length} entries, one per frame of video"
+                f" {video['video_id']}, got {got}. The results belong to another version of the"
+                " data set."
             )
-        if not isinstance(masks, list) or len(masks) != lengths[video_id]:
-            got = (
-                f"{len(masks)} entries" if isinstance(masks, list) else f"a {type(masks).__name__}"
-            )
-            raise DataError(
-                f"{where}: expected segmentations to have {lengths[video_id]} entries, one per"
-                " frame of video"
-                f" {video_id}, got {got}. The results belong to another version of the data set."
-            )
-        found[video_id].append(result)
-    tracks: dict[int, list[_Track]] = defaultdict(list)
-    for video_id, entries in found.items():
-        entries.sort(key=lambda entry: -entry["score"])
-        tracks[video_id] = [
-            _Track(
-                rank,
-                make_label(names[entry["category_id"]], rank, entry["score"]),
-                entry["segmentations"],
-            )
-            for rank, entry in enumerate(entries, start=1)
-        ]
-    return tracks
+        tracks = RleMasks(masks, (video["height"], video["width"]), where)
+        found[video["video_id"]].append((score, labels[category_id], tracks))
+    return {
+        video_id: Prediction.sort(
+            [score for score, _, _ in found[video_id]],
+            [label for _, label, _ in found[video_id]],
+            [masks for _, _, masks in found[video_id]],
+        )
+        for video_id in by_id
+    }
 
 
 def _drawn_frames(
-    video: Mapping[str, Any], tracks: Sequence[_Track], indices: Iterable[int]
-) -> Iterator[tuple[Any, list[Item]]]:
-    """Frames and their predicted objects, the surest object last (on top)."""
+    video: Mapping[str, Any],
+    prediction: Prediction,
+    names: Sequence[str],
+    indices: Iterable[int],
+) -> Iterator[tuple[np.ndarray, list[Item]]]:
+    """Frames and their predicted objects."""
     for index in indices:
-        items = []
-        for track in reversed(tracks):
-            where = (
-                f"results: video {video['video_id']}, track {track.label}, segmentations[{index}]"
-            )
-            rle, area, _ = segmentation_to_rle(
-                track.segmentations[index], video["height"], video["width"], where
-            )
-            if area:
-                items.append(Item(track.track_id, track.label, coco_mask.decode(rle).astype(bool)))
-        yield read_frame(video, index, "RGB"), items
+        yield read_video_frame(video, index, "RGB"), prediction.items(index, names)
 
 
 def _sheet_rows(
-    video: Mapping[str, Any],
-    tracks: Sequence[_Track],
-    names: Sequence[str],
-    columns: int,
-    height: int = 180,
+    video: Mapping[str, Any], prediction: Prediction, names: Sequence[str], columns: int
 ) -> list[SheetRow]:
     """A row of predictions and, where the data set has annotations, one of the ground truth."""
     indices = spread_indices(video["length"], columns)
     captions = [f"frame {index}" for index in indices]
     title = f"video {video['video_id']} ({Path(video['file_names'][0]).parent.name})"
+    comparison = _compare(video, prediction, names) if any(video["annotations"]) else None
     predicted, true = [], []
-    for index, (frame, items) in zip(indices, _drawn_frames(video, tracks, indices), strict=True):
-        factor = height / frame.shape[0]
+    for index, (frame, items) in zip(
+        indices, _drawn_frames(video, prediction, names, indices), strict=True
+    ):
+        factor = _SHEET_HEIGHT / frame.shape[0]
+        if comparison is not None:
+            items = [_mark(item, comparison) for item in items]
+            objects = _annotated_items(video["annotations"][index], names, comparison.missed)
+            true.append(draw_items(*resize_frame(frame, objects, factor)))
         predicted.append(draw_items(*resize_frame(frame, items, factor)))
-        objects = _annotated_items(video, index, names)
-        true.append(draw_items(*resize_frame(frame, objects, factor)))
-    rows = [SheetRow(f"{title}: prediction", predicted, captions)]
-    if any(video["annotations"]):
-        rows.append(SheetRow(f"{title}: ground truth", true, captions))
-    return rows
+    if comparison is None:
+        return [SheetRow(f"{title}: prediction", predicted, captions)]
+    found, missed = len(comparison.matches), len(comparison.missed)
+    counts = f"{found} of {found + missed} objects found, {len(prediction) - found} unmatched"
+    return [
+        SheetRow(f"{title}: prediction ({counts})", predicted, captions),
+        SheetRow(f"{title}: ground truth", true, captions),
+    ]
 
 
-def _annotated_items(video: Mapping[str, Any], index: int, names: Sequence[str]) -> list[Item]:
+@dataclass(frozen=True)
+class _Comparison:
+    """How the predicted tracks of a video and its objects fit.
+
+    Attributes:
+        matches: Object id by track number.
+        true_names: Class of the object by track number, where the predicted class is another.
+        missed: Ids of the objects that no track matches.
+    """
+
+    matches: dict[int, int]
+    true_names: dict[int, str]
+    missed: set[int]
+
+
+def _compare(video: Mapping[str, Any], prediction: Prediction, names: Sequence[str]) -> _Comparison:
+    matches = match_objects(prediction, video)
+    true_labels = {
+        object_id: next(item["category_id"] for item in frames if item)
+        for object_id, frames in objects_by_id(video).items()
+    }
+    true_names = {
+        number: names[true_labels[matches[number]]]
+        for number, label in zip(prediction.numbers, prediction.labels, strict=True)
+        if number in matches and true_labels[matches[number]] != label
+    }
+    return _Comparison(matches, true_names, true_labels.keys() - matches.values())
+
+
+def _mark(item: Item, comparison: _Comparison) -> Item:
+    """A predicted object in the colour of the annotated one that it matches, or as unmatched."""
+    object_id = comparison.matches.get(item.track_id)
+    if object_id is None:
+        return replace(item, color=_UNMATCHED, is_filled=False)
+    name = comparison.true_names.get(item.track_id)
+    label = item.label if name is None else f"{item.label} != {name}"
+    return replace(item, color=color_of(object_id), label=label)
+
+
+def _annotated_items(
+    annotations: Sequence[Mapping[str, Any]], names: Sequence[str], missed: set[int]
+) -> list[Item]:
+    """The annotated objects of a frame; those that no prediction matches are marked."""
     items = []
-    for annotation in video["annotations"][index]:
-        rle = annotation.get("segmentation")
+    for annotation in annotations:
+        rle, is_missed = annotation.get("segmentation"), annotation["id"] in missed
         x, y, width, height = annotation["bbox"]
+        label = make_label(names[annotation["category_id"]], annotation["id"])
         items.append(
             Item(
                 annotation["id"],
-                make_label(names[annotation["category_id"]], annotation["id"]),
-                mask=None if rle is None else coco_mask.decode(rle).astype(bool),
+                f"missed: {label}" if is_missed else label,
+                mask=None if rle is None else decode_rle(rle),
                 box=(x, y, x + width, y + height) if rle is None else None,
+                is_filled=not is_missed,
             )
         )
     return items

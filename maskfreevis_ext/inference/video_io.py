@@ -15,9 +15,10 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
 
+from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.files import atomic_write, move_into_place
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -168,30 +169,6 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
     return VideoFile(path)
 
 
-def read_frame(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read one picture.
-
-    Args:
-        path: The file.
-
-    Returns:
-        RGB uint8 [H,W,3].
-
-    Raises:
-        DataError: The file is missing, damaged or no picture.
-    """
-    try:
-        return np.ascontiguousarray(read_image(os.fspath(path), format="RGB"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such picture.") from error
-    except (
-        Exception
-    ) as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError, ...
-        raise DataError(
-            f"{path}: cannot be read as a picture ({type(error).__name__}: {error})."
-        ) from error
-
-
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that compares digits as numbers."""
     parts = re.split(r"(\d+)", name)
@@ -246,7 +223,7 @@ class FrameWriter:
             self._part.unlink(missing_ok=True)
             return
         self._check_part()
-        os.replace(self._part, self.path)
+        move_into_place(self._part, self.path)
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame.
@@ -281,7 +258,7 @@ class FrameWriter:
         if self._is_video:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             height, width = _to_even(frame).shape[:2]
-            code = cv2.VideoWriter_fourcc(*"mp4v")
+            code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]  # not in the stubs
             writer = cv2.VideoWriter(str(self._part), code, self._fps, (width, height))
             if writer.isOpened():
                 self._writer = writer
@@ -318,12 +295,12 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
         DataError: The file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not is_encoded:
         raise DataError(f"{path}: the picture cannot be encoded.")
     try:
-        path.write_bytes(data.tobytes())
+        with atomic_write(path) as file:
+            file.write(data.tobytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
 

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.inference.clip import clip_result
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.heads import AuxHead
-from maskfreevis_ext.modeling.heads.base import FrameSizes
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
+from maskfreevis_ext.ops.clip import FrameSizes, clip_result
 
 
 @META_ARCH_REGISTRY.register()
@@ -168,10 +167,8 @@ class VideoMaskFormer(nn.Module):
         result = clip_result(
             outputs,
             num_tracks=self.num_tracks,
-            padded_size=sizes.padded,
-            frame_size=sizes.frame,
-            output_size=sizes.output,
             rate=rate,
+            **sizes._asdict(),
         )
         for head in self.heads.values():
             result |= head.results(outputs, sizes)

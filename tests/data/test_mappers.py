@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision, read_frame
+from maskfreevis_ext.data.images import read_video_frame
+from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision
 from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.videos import HEIGHT, WIDTH, data_cfg, plain_content, write_frames, write_json
@@ -349,7 +350,7 @@ def test_frames_of_other_colour_modes_are_converted(tmp_path, mode):
         "width": WIDTH,
         "video_id": 1,
     }
-    image = read_frame(video, 0, "RGB")
+    image = read_video_frame(video, 0, "RGB")
     assert image.shape == (HEIGHT, WIDTH, 3)
     assert image.dtype == np.uint8
 

@@ -15,7 +15,6 @@ from torch import nn
 from maskfreevis_ext.engine.checkpoint import (
     MAX_SAVE_FAILURES,
     SafeCheckpointer,
-    atomic_write,
     describe_incompatible,
     remove_unfinished,
 )
@@ -337,22 +336,6 @@ def test_success_forgets_earlier_failures(tmp_path, monkeypatch):
         checkpointer.save("model_0000001")
         monkeypatch.setattr(torch, "save", real)
         checkpointer.save("model_0000001")
-
-
-def test_atomic_write_replaces_whole_files_only(tmp_path):
-    path = tmp_path / "folder" / "a"
-    with atomic_write(str(path)) as f:
-        f.write(b"old")
-
-    def stop() -> None:
-        with atomic_write(str(path)) as f:
-            f.write(b"new")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        stop()
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in path.parent.iterdir()] == ["a"]
 
 
 def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):

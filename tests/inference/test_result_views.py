@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.inference.drawing import color_of
 from maskfreevis_ext.inference.result_views import write_result_views
-from maskfreevis_ext.inference.video_io import open_frames, read_frame
-from maskfreevis_ext.inference.visualize import color_of
+from maskfreevis_ext.inference.video_io import open_frames
 from tests.helpers.videos import HEIGHT, WIDTH, plain_content, rectangle, write_frames, write_json
+
+ROW = 24 + 180 + 20 + 6  # pixels of a row of the sheet: title, frames, captions, margin
 
 
 @pytest.fixture
@@ -81,34 +84,96 @@ def test_ids_count_from_the_surest(tmp_path, content, results):
     """Alone, a track has the first colour; beside a surer one the second, wherever it stands."""
     late, moving = results[1], results[0]
     moving["score"], late["score"] = 0.4, 0.8
+    del content["annotations"]  # with them, a track has the colour of its object
 
     def colours(entries: list[dict[str, Any]]) -> list[int]:
         sheet = read_frame(draw(tmp_path, content, entries, sheet_videos=1, columns=1).sheet)
         prediction = sheet[30:210]  # frame 0, where only the moving track is
-        return [int((prediction == color_of(k)).all(-1).sum()) for k in (1, 2)]
+        return [count(prediction, color_of(k)) for k in (1, 2)]
 
     assert colours([moving])[0] > 100 > colours([moving])[1]
     for entries in ([moving, late], [late, moving]):
         assert colours(entries)[0] < 100 < colours(entries)[1]
 
 
-def test_boxes_are_shown_where_there_are_no_masks(tmp_path, content, results):
+def count(picture: np.ndarray, color: tuple[int, int, int]) -> int:
+    """Pixels that have exactly this colour: outlines and labels."""
+    return int((picture == color).all(-1).sum())
+
+
+def sheet_rows(tmp_path, content, results) -> tuple[np.ndarray, np.ndarray]:
+    """The row of predictions and that of the ground truth, video 1, the last frame only."""
+    content["videos"] = content["videos"][:1]
+    content["annotations"] = content["annotations"][:2]
+    sheet = read_frame(draw(tmp_path, content, results, columns=2).sheet)
+    first = sheet.shape[0] - 2 * ROW  # below the legend
+    half = sheet.shape[1] // 2
+    return tuple(sheet[top + 24 : top + 204, half + 3 : -6] for top in (first, first + ROW))
+
+
+def test_prediction_has_the_colour_of_its_object(tmp_path, content, results):
+    results[0]["score"], results[1]["score"] = 0.5, 0.8  # the other order than that of the ids
+
+    predicted, true = sheet_rows(tmp_path, content, results[:2])
+
+    for object_id in (10, 11):
+        assert count(predicted, color_of(object_id)) > 100
+        assert count(true, color_of(object_id)) > 100
+    assert count(predicted, color_of(1)) == count(predicted, color_of(2)) == 0
+    assert count(predicted, (255, 255, 255)) < 100  # letters only
+
+
+def test_unmatched_prediction_and_missed_object_are_marked(tmp_path, content, results):
+    results[1]["segmentations"] = [rectangle(0, 14, 6, 6)] * 4  # beside its object
+
+    predicted, true = sheet_rows(tmp_path, content, results[:2])
+
+    assert count(predicted, color_of(11)) == 0
+    assert count(predicted, (255, 255, 255)) > 300  # outline and label
+    found, missed = (change_inside(true, box) for box in ((5, 3, 8, 6), (15, 8, 10, 7)))
+    assert found > 0.9
+    assert missed < 0.6  # outline and label, not filled
+
+
+def change_inside(row: np.ndarray, box: tuple[int, int, int, int]) -> float:
+    """Share of the pixels of a box of frame 3 that are not as ``write_frames`` made them."""
+    factor = row.shape[0] / HEIGHT
+    x, y, w, h = (round(value * factor) for value in box)
+    part = row[y : y + h, x : x + w].astype(int)
+    rows, columns = np.mgrid[y : y + h, x : x + w] / factor - 0.5
+    plain = np.stack([8 * columns, 12 * rows, np.full_like(rows, 30)], axis=-1)
+    return float((np.abs(part - plain).max(-1) > 40).mean())
+
+
+def test_wrong_class_does_not_hide_a_match(tmp_path, content, results):
+    right = sheet_rows(tmp_path, content, results[:2])[0]
+    results[0]["category_id"] = 9
+
+    wrong = sheet_rows(tmp_path, content, results[:2])[0]
+
+    assert count(wrong, color_of(10)) > count(right, color_of(10)) > 100  # a longer label
+    assert (right != wrong).any()
+
+
+def test_boxes_are_shown_and_matched_where_there_are_no_masks(tmp_path, content, results):
     for track in content["annotations"]:
         del track["segmentations"]
 
-    sheet = read_frame(draw(tmp_path, content, results).sheet)
+    predicted, true = sheet_rows(tmp_path, content, results[:2])
 
-    truth = sheet[30 + 210 : 30 + 2 * 210]
-    assert (truth == color_of(10)).all(-1).sum() > 100
+    for row in (predicted, true):
+        assert count(row, color_of(10)) > 100
+        assert count(row, color_of(11)) > 100
 
 
 def test_no_annotations_leave_only_predictions(tmp_path, content, results):
-    two_rows = read_frame(draw(tmp_path, content, results).sheet).shape[0]
+    with_truth = read_frame(draw(tmp_path, content, results).sheet).shape[0]
     del content["annotations"]
 
     sheet = read_frame(draw(tmp_path, content, results).sheet)
 
-    assert sheet.shape[0] == pytest.approx(two_rows / 2, abs=10)
+    assert sheet.shape[0] == 6 + 2 * ROW
+    assert with_truth > 6 + 4 * ROW  # and a legend
 
 
 def test_max_videos_draws_the_first(tmp_path, content, results):
@@ -127,7 +192,7 @@ FAULTS = {
     "no score": (lambda entry: entry.pop("score"), "expected score to be a finite number"),
     "mask of another size": (
         lambda entry: entry["segmentations"].__setitem__(2, rectangle(0, 0, 3, 3, (5, 5))),
-        r"video 1, track dog #1 0\.90, segmentations\[2\]",
+        r"results: results\[0\], segmentations\[2\]: 'size' must be",
     ),
     "damaged mask": (
         lambda entry: entry["segmentations"].__setitem__(

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.inference.video_io import (
     FrameList,
@@ -17,7 +18,6 @@ from maskfreevis_ext.inference.video_io import (
     VideoFile,
     natural_key,
     open_frames,
-    read_frame,
     write_image,
 )
 
@@ -217,11 +217,11 @@ class TestFolder:
         data = whole[: len(whole) // 2] if content == "cut" else content.encode()
         (tmp_path / "1.jpg").write_bytes(data)
 
-        with pytest.raises(DataError, match=r"1\.jpg: cannot be read as a picture"):
+        with pytest.raises(DataError, match=r"1\.jpg: expected an image, but it cannot be decoded"):
             list(open_frames(tmp_path))
 
     def test_missing_picture_is_refused_with_its_path(self, tmp_path):
-        with pytest.raises(DataError, match=r"a\.jpg: there is no such picture"):
+        with pytest.raises(DataError, match=r"a\.jpg: there is no such image file"):
             list(FrameList([tmp_path / "a.jpg"], "a"))
 
     def test_frames_of_different_sizes_are_refused(self, tmp_path):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_ytvis_instances
-from maskfreevis_ext.inference.multimask import MultimaskInference
+from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
+from maskfreevis_ext.ops.clip import FrameSizes
 from tests.helpers.training import CONFIG, ROOT, TRAIN, own_loggers, tiny_options
 from tests.helpers.videos import HEIGHT, WIDTH, plain_content, unique_name, write_json
 
@@ -39,7 +40,7 @@ def options(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     with own_loggers():
         torch.manual_seed(0)
         model = build_model(load_config(CONFIG, options))
-    head = model.multimask_head
+    head = model.heads[MultimaskHead.name]
     for mlp in (*head.hypernetworks, head.iou_head, head.object_score_head):
         nn.init.normal_(mlp.layers[-1].weight)
     torch.save({"model": model.state_dict()}, folder / "weights.pth")
@@ -175,16 +176,17 @@ def test_object_masks_are_those_of_the_file(videos) -> None:
     assert torch.equal(masks, expected)
 
 
-class _Head:
+class _Head(MultimaskHead):
     """Two hypotheses per object: the ordinary one lacks three columns, the other is right."""
 
     def __init__(self, ious: tuple[float, float]) -> None:
+        super().__init__(query_dim=3, mask_dim=4, num_masks=1)
         self.ious = torch.tensor(ious)
 
     def embed(self, queries: Tensor, mask_embed: Tensor) -> Tensor:
         return torch.stack([mask_embed, mask_embed.roll(2, dims=-1)], dim=1)
 
-    def rate(self, queries: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def ratings(self, queries: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.tensor([[5.0, 5.0, 5.0], [-5.0, 5.0, 5.0]])
         return self.ious[:, None].expand(len(queries), 2, 3), scores[: len(queries)]
 
@@ -193,10 +195,9 @@ class _Model:
     """Finds the dog and the cat; both have a mask in frame 0 too, where there is no cat."""
 
     num_tracks = 2
-    multimask_inference = MultimaskInference()
 
     def __init__(self, name: str, head: _Head, num_queries: int = 2) -> None:
-        self.multimask_head, self.num_queries = head, num_queries
+        self.heads, self.num_queries = {MultimaskHead.name: head}, num_queries
         masks = tool["object_masks"](DatasetCatalog.get(name)[0])
         masks[1, 0] = masks[1, 1]
         small = masks.clone()
@@ -205,7 +206,7 @@ class _Model:
             mask[:, first : first + 3] = False
         self.features = 20.0 * torch.cat([small, masks]) - 10  # (C, T, H, W)
 
-    def predict(self, sample: dict) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+    def predict(self, sample: dict) -> tuple[dict[str, Tensor], FrameSizes]:
         outputs = {
             "pred_logits": torch.tensor([[0.0, 8.0, 0.0, 0.0], [8.0, 0.0, 0.0, 0.0]]),
             "pred_masks": self.features[:2],
@@ -215,7 +216,7 @@ class _Model:
         outputs = {name: tensor[: self.num_queries] for name, tensor in outputs.items()}
         outputs["mask_features"] = self.features
         size = HEIGHT, WIDTH
-        return outputs, {"padded_size": size, "frame_size": size, "output_size": size}
+        return outputs, FrameSizes(size, size, size)
 
 
 @pytest.mark.parametrize("is_well_rated", [True, False])

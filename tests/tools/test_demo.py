@@ -155,7 +155,8 @@ class TestFaults:
         folder = Path(make_video(tmp_path / "frames"))
         (folder / "00001.jpg").write_bytes(b"no picture")
         output = tmp_path / "out"
-        refuse("--input", str(folder), "--output", str(output), message="00001.jpg: cannot be read")
+        message = "00001.jpg: expected an image, but it cannot be decoded"
+        refuse("--input", str(folder), "--output", str(output), message=message)
         assert not output.exists()
 
     def test_several_inputs_for_one_file(self, refuse, tmp_path):

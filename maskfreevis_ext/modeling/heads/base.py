@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.losses.scene import Scene
 from maskfreevis_ext.losses.term import LossTerm
+from maskfreevis_ext.ops.clip import FrameSizes
 
 AUX_HEAD_REGISTRY = Registry("AUX_HEAD")
 AUX_HEAD_REGISTRY.__doc__ = "Auxiliary heads; each is built where its config key switches it on."
@@ -52,21 +53,6 @@ class Rating:
 
     masks: Tensor
     factor: Tensor
-
-
-@dataclass(frozen=True)
-class FrameSizes:
-    """Sizes of the frames of a video, (height, width) each.
-
-    Attributes:
-        padded: The network's input.
-        frame: The frame in it (top left); the rest is padding.
-        output: The video as the user gave it.
-    """
-
-    padded: tuple[int, int]
-    frame: tuple[int, int]
-    output: tuple[int, int]
 
 
 class AuxHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Which of several masks of an object is shown in each frame, and how sure the track is.
+"""Multimask head at inference: the mask shown in each frame, and the confidence of the track.
 
 Shape letters: N kept queries, M extra hypotheses, T frames, (h, w) map.
 """
@@ -16,7 +16,19 @@ from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, choose_hypothesis, stab
 
 @dataclass(frozen=True)
 class RatingSettings:
-    """The keys of ``MODEL.MULTIMASK`` that inference reads; docs/config.md explains them."""
+    """How masks are chosen and scores made from the ratings of a multimask head.
+
+    Attributes:
+        use_iou: Multiply class scores by the predicted IoU.
+        use_object_score: Multiply class scores by the predicted presence of the object.
+        empty_absent: Empty the mask in frames where the object is predicted to be absent.
+        by_stability: Show the ordinary mask in frames where it is stable, and the best hypothesis
+            in the others (SAM 2's dynamic multimask).
+        stability_delta: Offset of the logits for ``ops.hypotheses.stability``.
+        stability_threshold: Least stability at which a mask counts as stable, in [0, 1].
+        margin: Without ``by_stability``: by how much the predicted IoU of a hypothesis must exceed
+            that of the ordinary mask for it to be shown.
+    """
 
     use_iou: bool = True
     use_object_score: bool = True
@@ -43,7 +55,7 @@ class RatingSettings:
 
 @dataclass(frozen=True)
 class RatedMasks:
-    """What the multimask head says of the kept queries of a clip.
+    """Masks and ratings of the kept queries of a clip.
 
     Attributes:
         logits: All hypotheses, (N, M + 1, T, h, w).
@@ -51,7 +63,7 @@ class RatedMasks:
         scores: Logits of "the object is in the frame", (N, T), or None.
         choice: The hypothesis that is shown, (N, T), int64.
         masks: Its logits, (N, T, h, w), ``ABSENT_LOGIT`` in frames without the object.
-        factor: What the class score of a track is multiplied by, (N,), in [0, 1].
+        factor: Factor of the class score of each track, (N,), in [0, 1].
     """
 
     logits: Tensor
@@ -75,7 +87,7 @@ def rate_masks(
         logits: All hypotheses, (N, M + 1, T, h, w).
         ious: Their predicted IoUs, (N, M + 1, T).
         scores: Logits of "the object is in the frame", (N, T), or None.
-        settings: What is switched on.
+        settings: Which parts of the rating are used.
     """
     stable = None
     if settings.by_stability:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskfreevis_ext.inference.clip import frame_probabilities
 from maskfreevis_ext.losses.scene import Scene
 from maskfreevis_ext.losses.spatial import (
     SPATIAL_INPUTS,
@@ -25,11 +24,11 @@ from maskfreevis_ext.losses.term import LossTerm
 from maskfreevis_ext.modeling.heads.base import (
     AUX_HEAD_REGISTRY,
     AuxHead,
-    FrameSizes,
     HeadOutputs,
 )
 from maskfreevis_ext.modeling.heads.spatial_mask import SpatialMaskHead, fold_frames
 from maskfreevis_ext.modeling.spatial_targets import build_spatial_targets
+from maskfreevis_ext.ops.clip import FrameSizes, frame_probabilities
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,7 @@ class SpatialBias(AuxHead):
 
     def results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
         """``dynamic_mask``: probabilities of the mask at the size of the video, uint8."""
-        probs = frame_probabilities(outputs["mask_logits"], sizes.padded, sizes.frame, sizes.output)
-        return {"dynamic_mask": probs}
+        return {"dynamic_mask": frame_probabilities(outputs["mask_logits"], *sizes)}
 
     def reset_schedule(self, step: int) -> None:
         """Set the step of the schedule that fades the bias."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskfreevis_ext.inference.clip import clip_result, select_tracks
 from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
 from maskfreevis_ext.modeling.heads.rating import RatedMasks, RatingSettings
+from maskfreevis_ext.ops.clip import clip_result, select_tracks
 from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, pool_features
 from tests.helpers.configs import tiny_cfg
 

@@ -12,10 +12,10 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.inference.clip import frame_probabilities
 from maskfreevis_ext.modeling.attention import MultiheadAttention
 from maskfreevis_ext.modeling.heads.spatial import SpatialBias
 from maskfreevis_ext.modeling.transformer_decoder import VideoMultiScaleMaskedTransformerDecoder
+from maskfreevis_ext.ops.clip import frame_probabilities
 from tests.helpers.configs import tiny_cfg
 from tests.modeling.test_meta_arch import LOSSES, _clip, _video
 
@@ -419,10 +419,7 @@ def test_dynamic_mask_of_a_video(model: nn.Module, frames: int) -> None:
         assert mask.device.type == "cpu"
         assert mask.shape == (len(video["image"]), *size)
         outputs, sizes = model.predict(video)
-        assert torch.equal(
-            mask,
-            frame_probabilities(outputs["mask_logits"], sizes.padded, sizes.frame, sizes.output),
-        )
+        assert torch.equal(mask, frame_probabilities(outputs["mask_logits"], *sizes))
         assert mask.min() < mask.max()
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.evaluation import METRICS, score, ytvis_eval
-from maskfreevis_ext.evaluation.ytvis_eval import has_annotations, is_box_only, read_results
+from maskfreevis_ext.evaluation import METRICS, score_results
+from maskfreevis_ext.evaluation.score import has_annotations, is_box_only, read_results
 from tests.helpers.tracks import (
     encode,
     golden_case,
@@ -32,7 +32,7 @@ class TestOfficialEvaluator:
     def test_all_metrics_agree(self, name):
         case = golden_case(name)
 
-        metrics = score(case["gt"], case["results"]).metrics
+        metrics = score_results(case["gt"], case["results"]).metrics
 
         assert list(metrics) == list(METRICS)
         for metric, value in metrics.items():
@@ -45,7 +45,7 @@ class TestOfficialEvaluator:
     def test_ap_of_each_class_agrees(self, name):
         case = golden_case(name)
 
-        per_class = score(case["gt"], case["results"]).per_class
+        per_class = score_results(case["gt"], case["results"]).per_class
 
         expected = case["expected_per_category"]
         assert [entry[0] for entry in per_class] == list(expected)
@@ -55,21 +55,23 @@ class TestOfficialEvaluator:
 
     def test_long_videos_are_scored_alike(self, name, monkeypatch):
         case = golden_case(name)
-        expected = score(case["gt"], case["results"]).metrics
+        expected = score_results(case["gt"], case["results"]).metrics
 
-        monkeypatch.setattr(ytvis_eval, "_COCO_PIXELS", 0)  # every video counts as too long
+        # Every video counts as too long.
+        monkeypatch.setattr("maskfreevis_ext.evaluation.score._COCO_PIXELS", 0)
 
-        assert score(case["gt"], case["results"]).metrics == pytest.approx(expected, nan_ok=True)
+        metrics = score_results(case["gt"], case["results"]).metrics
+        assert metrics == pytest.approx(expected, nan_ok=True)
 
     def test_order_of_results_does_not_matter(self, name, rng):
         case = golden_case(name)
         results = case["results"]
         assert len({entry["score"] for entry in results}) == len(results)  # no ties to break
-        expected = score(case["gt"], results).metrics
+        expected = score_results(case["gt"], results).metrics
 
         shuffled = [results[index] for index in rng.permutation(len(results))]
 
-        assert score(case["gt"], shuffled).metrics == pytest.approx(
+        assert score_results(case["gt"], shuffled).metrics == pytest.approx(
             expected, abs=1e-12, nan_ok=True
         )
 
@@ -77,7 +79,7 @@ class TestOfficialEvaluator:
         case = golden_case(name)
         before = copy.deepcopy(case)
 
-        score(case["gt"], case["results"])
+        score_results(case["gt"], case["results"])
 
         assert case == before
 
@@ -88,7 +90,7 @@ class TestOfficialEvaluator:
             if not annotation["iscrowd"]:
                 del annotation["iscrowd"]
 
-        metrics = score(case["gt"], case["results"]).metrics
+        metrics = score_results(case["gt"], case["results"]).metrics
 
         assert metrics["APs"] == pytest.approx(100 * case["expected"]["APs"], abs=1e-10)
         assert metrics["AP"] == pytest.approx(100 * case["expected"]["AP"], abs=1e-10)
@@ -97,7 +99,7 @@ class TestOfficialEvaluator:
 def test_perfect_results_score_100(rng):
     ground_truth = make_ground_truth(rng)
 
-    scores = score(ground_truth, perfect_results(ground_truth))
+    scores = score_results(ground_truth, perfect_results(ground_truth))
 
     assert scores.metrics["AP"] == pytest.approx(100.0)
     assert (
@@ -107,7 +109,7 @@ def test_perfect_results_score_100(rng):
 
 
 def test_no_results_score_0(rng):
-    scores = score(make_ground_truth(rng), [])
+    scores = score_results(make_ground_truth(rng), [])
 
     assert scores.metrics["AP"] == scores.metrics["AR10"] == 0.0
     assert scores.per_class == [("fish", 0.0), ("crab", 0.0)]
@@ -119,14 +121,14 @@ def test_empty_masks_score_0(rng):
     for entry in results:
         entry["segmentations"] = [None] * len(entry["segmentations"])
 
-    assert score(ground_truth, results).metrics["AP"] == 0.0
+    assert score_results(ground_truth, results).metrics["AP"] == 0.0
 
 
 def test_class_without_ground_truth_is_undefined(rng):
     ground_truth = make_ground_truth(rng)
     ground_truth["categories"].append({"id": 1, "name": "whale"})
 
-    scores = score(ground_truth, perfect_results(ground_truth))
+    scores = score_results(ground_truth, perfect_results(ground_truth))
 
     assert scores.per_class[0][0] == "whale"
     assert math.isnan(scores.per_class[0][1])
@@ -136,7 +138,7 @@ def test_class_without_ground_truth_is_undefined(rng):
 def test_ground_truth_without_tracks_is_undefined(rng):
     ground_truth = make_ground_truth(rng) | {"annotations": []}
 
-    assert all(math.isnan(value) for value in score(ground_truth, []).metrics.values())
+    assert all(math.isnan(value) for value in score_results(ground_truth, []).metrics.values())
 
 
 def test_object_seen_in_half_of_its_area_gives_that_iou():
@@ -152,7 +154,7 @@ def test_object_seen_in_half_of_its_area_gives_that_iou():
     }
     result = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [encode(mask), None]}
 
-    metrics = score(ground_truth, [result]).metrics
+    metrics = score_results(ground_truth, [result]).metrics
 
     assert metrics["AP50"] == pytest.approx(100.0)  # IoU is 0.5, which meets the threshold
     assert metrics["AP75"] == 0.0
@@ -176,7 +178,7 @@ def test_area_ranges_use_the_mean_over_visible_frames():
         ],
     }
 
-    metrics = score(ground_truth, perfect_results(ground_truth)).metrics
+    metrics = score_results(ground_truth, perfect_results(ground_truth)).metrics
 
     assert metrics["APl"] == pytest.approx(100.0)
     assert math.isnan(metrics["APs"])
@@ -190,7 +192,7 @@ def test_crowd_is_ignored_and_can_match_twice(rng):
     results = perfect_results(ground_truth)
     results += [results[0] | {"score": 0.99}, results[0] | {"score": 0.98}]  # three on the crowd
 
-    scores = score(ground_truth, results)
+    scores = score_results(ground_truth, results)
 
     assert math.isnan(scores.per_class[0][1])  # nothing left to find
     assert scores.metrics["AP"] == pytest.approx(100.0)
@@ -254,7 +256,7 @@ def test_fault_is_named(fault, rng):
     damage(ground_truth, results)
 
     with pytest.raises(DataError, match=message):
-        score(ground_truth, results)
+        score_results(ground_truth, results)
 
 
 def test_box_only_ground_truth_says_what_is_needed(rng):
@@ -265,7 +267,7 @@ def test_box_only_ground_truth_says_what_is_needed(rng):
 
     assert is_box_only(ground_truth)
     with pytest.raises(DataError, match=r"val\.json: .*boxes only.* 'segmentations'"):
-        score(ground_truth, results, ground_truth_name="val.json")
+        score_results(ground_truth, results, ground_truth_name="val.json")
 
 
 def test_has_annotations_knows_withheld_ones(rng):
@@ -307,5 +309,5 @@ def test_more_than_100_results_of_a_class_are_cut_at_the_best_100(rng):
 
     results = perfect_results(ground_truth)
 
-    assert score(ground_truth, results + noise[:99]).per_class[0][1] > 0.0
-    assert score(ground_truth, results + noise).per_class[0][1] == 0.0
+    assert score_results(ground_truth, results + noise[:99]).per_class[0][1] > 0.0
+    assert score_results(ground_truth, results + noise).per_class[0][1] == 0.0

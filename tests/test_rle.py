@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data import rle as rle_module
-from maskfreevis_ext.data.rle import (
+from maskfreevis_ext import rle as rle_module
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.rle import (
+    MalformedRunsError,
     check_rle,
     clean_polygons,
     clean_rle,
+    decode_counts,
     decode_rle,
+    encode_masks,
     is_finite_number,
     segmentation_to_rle,
 )
-from maskfreevis_ext.errors import DataError
 
 
 def _encode(mask: np.ndarray) -> dict:
@@ -160,6 +164,27 @@ def test_random_bytes_never_reach_pycocotools_unchecked(counts, height, width):
     except DataError:
         return
     assert mask_util.decode(clean).sum() == area
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 8, 4)])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_encode_masks_is_undone_by_decoding(shape, as_tensor):
+    masks = np.random.default_rng(0).random(shape) < 0.5
+
+    rles = encode_masks(torch.from_numpy(masks) if as_tensor else masks)
+
+    assert len(rles) == shape[0]
+    assert all(rle["size"] == list(shape[1:]) for rle in rles)
+    assert all(isinstance(rle["counts"], str) for rle in rles)
+    np.testing.assert_array_equal([decode_rle(rle) for rle in rles], masks)
+
+
+def test_faulty_mask_of_many_is_named():
+    good = _encode(np.eye(6, 7, dtype=bool))["counts"]
+    for bad in (b"", b"!", good + b"P", b"o" * 40 + b"0", b"@8", b"o0"):
+        with pytest.raises(MalformedRunsError) as error:
+            decode_counts([good, good, bad, good, bad], 42)
+        assert error.value.index == 2
 
 
 def test_decode_rle_gives_booleans():

@@ -1,16 +1,26 @@
-"""Joining the run lengths of a track's frames, against bitmaps."""
+"""Predictions, and the joined run lengths of a track's frames against bitmaps."""
 
 from __future__ import annotations
 
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfreevis_ext.data.rle import check_rle
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.evaluation.rle import Track, decode_track, encode_track, track_iou
+from maskfreevis_ext.rle import check_rle, decode_rle
+from maskfreevis_ext.tracks import (
+    Prediction,
+    RleMasks,
+    Track,
+    decode_track,
+    encode_track,
+    make_label,
+    track_iou,
+    with_category_ids,
+)
 from tests.helpers.tracks import encode
 
 KINDS = ("empty", "full", "noise", "boxes", "columns")
@@ -169,3 +179,91 @@ def test_damaged_counts_are_refused_or_sum_to_the_frame(data, seed):
     assert track.runs.sum() == 63
     assert (track.runs[1:] > 0).all()
     assert coco_mask.decode(encode_track(track, 1, 7, 9)).sum() == track.areas.sum()
+
+
+def test_label_texts():
+    assert make_label("fish", 3) == "fish #3"
+    assert make_label("fish", 3, 0.876) == "fish #3 0.88"
+
+
+class TestPrediction:
+    """A model's output, which need not be sorted."""
+
+    @pytest.fixture
+    def masks(self) -> torch.Tensor:
+        masks = torch.rand(4, 2, 12, 16, generator=torch.manual_seed(0)) < 0.5
+        masks[3, 0] = False
+        return masks
+
+    @pytest.fixture
+    def prediction(self, masks) -> Prediction:
+        return Prediction.from_output(
+            {
+                "pred_scores": [0.6, 0.2, 0.9, 0.6],
+                "pred_labels": [5, 0, 1, 1],
+                "pred_masks": list(masks),
+            }
+        )
+
+    def test_tracks_are_sorted_once_and_numbered_from_1(self, prediction):
+        assert prediction.scores == [0.9, 0.6, 0.6, 0.2]
+        assert prediction.labels == [1, 5, 1, 0]  # equal scores keep their order
+        assert prediction.numbers == [1, 2, 3, 4]
+
+    def test_selection_keeps_the_numbers(self, prediction):
+        assert prediction.select(0.5).numbers == [1, 2, 3]
+        assert prediction.select(labels={0, 5}).numbers == [2, 4]
+        assert prediction.select(top_k=2).numbers == [1, 2]
+        assert prediction.select(0.3, labels=[1], top_k=1).numbers == [1]
+        assert len(prediction.select(0.95)) == 0
+        assert len(prediction) == 4
+
+    def test_items_are_visible_objects_with_the_surest_last(self, prediction, masks):
+        items = prediction.select(0.5).items(1, ["cat", "dog"])
+
+        assert [item.track_id for item in items] == [3, 2, 1]
+        assert [item.label for item in items] == ["dog #3 0.60", "class 5 #2 0.60", "dog #1 0.90"]
+        assert (items[2].mask == masks[2, 1].numpy()).all()
+        assert [item.track_id for item in prediction.items(0)] == [4, 2, 1]  # the third is absent
+        assert prediction.items(0)[0].label == "class 0 #4 0.20"
+
+    def test_results_hold_every_frame(self, prediction, masks):
+        results = prediction.results(7)
+
+        assert [entry["video_id"] for entry in results] == [7] * 4
+        assert [entry["category_id"] for entry in results] == prediction.labels
+        decoded = [decode_rle(rle) for rle in results[0]["segmentations"]]
+        np.testing.assert_array_equal(decoded, masks[2].numpy())
+
+    def test_encoded_masks_give_the_same_items_and_results(self, prediction):
+        entries = prediction.results(7)
+        tracks = [RleMasks(entry["segmentations"], (12, 16), "here") for entry in entries]
+        again = Prediction.sort(prediction.scores, prediction.labels, tracks)
+
+        assert again.results(7) == entries
+        for one, other in zip(again.items(1), prediction.items(1), strict=True):
+            assert one.label == other.label
+            assert (one.mask == other.mask).all()
+
+    def test_category_ids_take_the_place_of_labels(self, prediction):
+        entries = with_category_ids(prediction.results(7), {0: 3, 1: 8})
+
+        assert [entry["category_id"] for entry in entries] == [8, 8, 3]  # no class 5
+
+    def test_lists_of_different_lengths_are_refused(self, masks):
+        with pytest.raises(ValueError, match="got 1, 2 and 4"):
+            Prediction.sort([0.5], [1, 2], list(masks))
+
+    def test_no_tracks(self):
+        empty = Prediction.sort([], [], [])
+
+        assert empty.items(0) == empty.results(1) == []
+
+
+def test_malformed_encoded_mask_names_its_frame():
+    masks = RleMasks([None, {"size": [2, 3], "counts": "0"}], (2, 3), "results[4]")
+
+    assert len(masks) == 2
+    assert not masks[0].any()
+    with pytest.raises(DataError, match=r"results\[4\], segmentations\[1\]"):
+        masks[1]

@@ -7,34 +7,22 @@ exchanged.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.tracks import Item
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN_RATIO = 0.61803398875  # step round the colour circle that keeps successive colours apart
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _MARGIN = 6  # pixels between the cells of a sheet
-
-
-@dataclass(frozen=True)
-class Item:
-    """One object in one frame.
-
-    Attributes:
-        track_id: Decides the colour; the same object has the same id in all frames.
-        label: Text beside the object; "" for none.
-        mask: Bool [H,W], or None.
-        box: (x0, y0, x1, y1) in pixels, drawn as a rectangle, or None.
-    """
-
-    track_id: int
-    label: str = ""
-    mask: np.ndarray | None = None
-    box: tuple[float, float, float, float] | None = None
+_LEGEND_HEIGHT, _LEGEND_LETTER = 18, 7  # pixels of a line and, at most, of a letter on average
 
 
 @dataclass(frozen=True)
@@ -60,11 +48,6 @@ def color_of(track_id: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def make_label(name: str, track_id: int, score: float | None = None) -> str:
-    """Text of a track: class, id and, where there is one, score."""
-    return f"{name} #{track_id}" + ("" if score is None else f" {score:.2f}")
-
-
 def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) -> np.ndarray:
     """Draw objects: mask blended in the track's colour, its contour, box, and label on top of all.
 
@@ -73,7 +56,7 @@ def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) ->
     Args:
         frame: RGB uint8 [H,W,3]; stays as it is.
         items: Objects; one without mask and box draws nothing.
-        alpha: Weight of the colour inside masks, 0..1.
+        alpha: Weight of the colour inside filled masks, 0..1.
 
     Returns:
         A new picture of the same shape.
@@ -87,78 +70,24 @@ def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) ->
     line = _line_width(picture)
     labels: list[tuple[Item, _Anchor]] = []
     for item in items:
-        color = color_of(item.track_id)
+        color = item.color or color_of(item.track_id)
         anchor = None
         if item.box is not None:
             x0, y0, x1, y1 = (round(float(value)) for value in item.box)
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, line)
             anchor = _Anchor(y0, y1, (x0 + x1) // 2, (x0 + x1) // 2)
         if item.mask is not None:
-            anchor = (
-                _draw_mask(picture, np.asarray(item.mask, dtype=bool), color, alpha, line) or anchor
-            )
+            mask = np.asarray(item.mask, dtype=bool)
+            weight = alpha if item.is_filled else 0.0
+            anchor = _draw_mask(picture, mask, color, weight, line) or anchor
         if anchor is not None and item.label:
             labels.append((item, anchor))
 
     taken: list[tuple[int, int, int, int]] = []
     for item, anchor in labels:
-        taken.append(_draw_label(picture, item.label, color_of(item.track_id), anchor, taken))
+        color = item.color or color_of(item.track_id)
+        taken.append(_draw_label(picture, item.label, color, anchor, taken))
     return picture
-
-
-def track_items(
-    prediction: Mapping[str, Any],
-    frame: int,
-    class_names: Sequence[str] | None = None,
-    min_score: float = 0.0,
-) -> list[Item]:
-    """Objects of one frame of a model's prediction, the surest last (so that it lies on top).
-
-    Args:
-        prediction: What the model gives for a video in eval mode: ``pred_scores``, ``pred_labels``,
-            ``pred_masks``.
-        frame: Index of the frame.
-        class_names: Name of each label; None writes "class 3".
-        min_score: Tracks with a lower score are left out.
-
-    Returns:
-        The objects. Their track ids are 1, 2, ... in the order of the prediction.
-    """
-    items = []
-    for index, score in enumerate(prediction["pred_scores"]):
-        if score < min_score:
-            continue
-        label = int(prediction["pred_labels"][index])
-        is_named = class_names is not None and 0 <= label < len(class_names)
-        name = class_names[label] if is_named else f"class {label}"
-        mask = np.asarray(prediction["pred_masks"][index][frame])
-        items.append(
-            (float(score), Item(index + 1, make_label(name, index + 1, float(score)), mask))
-        )
-    return [item for _, item in sorted(items, key=lambda pair: pair[0])]
-
-
-def draw_tracks(
-    frames: Sequence[np.ndarray],
-    prediction: Mapping[str, Any],
-    class_names: Sequence[str] | None = None,
-    min_score: float = 0.0,
-) -> list[np.ndarray]:
-    """Draw a model's prediction for a video.
-
-    Args:
-        frames: T pictures, RGB uint8 [H,W,3], of the size of the predicted masks.
-        prediction: As in ``track_items``.
-        class_names: As in ``track_items``.
-        min_score: As in ``track_items``.
-
-    Returns:
-        T new pictures.
-    """
-    return [
-        draw_items(frame, track_items(prediction, index, class_names, min_score))
-        for index, frame in enumerate(frames)
-    ]
 
 
 def resize_frame(
@@ -178,24 +107,24 @@ def resize_frame(
     mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     scaled = []
     for item in items:
-        mask = item.mask
+        mask, box = item.mask, item.box
         if mask is not None:
             # Linear, then cut in the middle: smooth edges where a mask grows.
-            mask = (
-                cv2.resize(np.asarray(mask, dtype=np.float32), (width, height), interpolation=mode)
-                > 0.5
-            )
-        box = None if item.box is None else tuple(value * factor for value in item.box)
-        scaled.append(Item(item.track_id, item.label, mask, box))
+            soft = np.asarray(mask, dtype=np.float32)
+            mask = cv2.resize(soft, (width, height), interpolation=mode) > 0.5
+        if box is not None:
+            box = (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor)
+        scaled.append(replace(item, mask=mask, box=box))
     return cv2.resize(frame, (width, height), interpolation=mode), scaled
 
 
-def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180) -> np.ndarray:
+def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180, legend: str = "") -> np.ndarray:
     """Lay pictures out in rows on white, each row with a title and captions.
 
     Args:
         rows: The rows; they may differ in the number and size of their cells.
         cell_height: Height of every cell in pixels; widths keep the pictures' proportions.
+        legend: Text above the first row, in ASCII; broken into lines of the sheet's width.
 
     Returns:
         RGB uint8 picture.
@@ -209,12 +138,15 @@ def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180) -> np.ndarra
     columns = max(len(cells) for cells in scaled)
     cell_width = max(cell.shape[1] for cells in scaled for cell in cells)
     row_height = 24 + cell_height + (20 if any(row.captions for row in rows) else 0) + _MARGIN
-    sheet = np.empty(
-        (_MARGIN + row_height * len(rows), _MARGIN + (cell_width + _MARGIN) * columns, 3), np.uint8
-    )
+    width = _MARGIN + (cell_width + _MARGIN) * columns
+    lines = textwrap.wrap(legend, max(1, (width - 2 * _MARGIN) // _LEGEND_LETTER))
+    start = _MARGIN + _LEGEND_HEIGHT * len(lines)
+    sheet = np.empty((start + row_height * len(rows), width, 3), np.uint8)
     sheet[:] = _PAPER
+    for index, line in enumerate(lines):
+        _put_text(sheet, line, (_MARGIN, 16 + _LEGEND_HEIGHT * index), 0.4, _INK)
     for index, (row, cells) in enumerate(zip(rows, scaled, strict=True)):
-        top = _MARGIN + index * row_height
+        top = start + index * row_height
         _put_text(sheet, row.title, (_MARGIN, top + 16), 0.5, _INK)
         for column, cell in enumerate(cells):
             left = _MARGIN + column * (cell_width + _MARGIN)
@@ -250,10 +182,10 @@ def _draw_mask(
         raise ValueError(
             f"expected a mask of size {list(picture.shape[:2])}, got {list(mask.shape)}."
         )
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    box = tight_box(mask)
+    if box is None:
         return None
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    x0, y0, x1, y1 = box
     part, inside = picture[y0:y1, x0:x1], mask[y0:y1, x0:x1]
     blended = (1.0 - alpha) * part[inside] + alpha * np.array(color, dtype=np.float32)
     part[inside] = blended.round().astype(np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from maskfreevis_ext.inference.clip import clip_result, resize_masks, select_tracks
+from maskfreevis_ext.ops.clip import clip_result, resize_masks, select_tracks
 
 
 def test_select_tracks_takes_the_best_pairs_in_order() -> None:

@@ -1,26 +1,42 @@
-"""From the outputs of a clip to tracks: the best (query, class) pairs, their masks in full size.
+"""From the network's outputs for a clip to tracks: selection, and masks at the video's size.
 
-T frames, Q queries, C classes, K kept tracks, (h, w) logits, (H, W) frame as the user gave it.
+Shape letters: T frames, Q queries, C classes, K kept tracks, (h, w) size of the mask logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
+class FrameSizes(NamedTuple):
+    """Sizes of the frames of a video, (height, width) each.
+
+    Attributes:
+        padded_size: The network's input.
+        frame_size: The frame in it (top left); the rest is padding.
+        output_size: The video as the user gave it.
+    """
+
+    padded_size: tuple[int, int]
+    frame_size: tuple[int, int]
+    output_size: tuple[int, int]
+
+
 def select_tracks(class_logits: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (query, class) pairs of a clip; a query may stand under several classes.
+    """The (query, class) pairs of a clip with the highest scores; a query may be in several pairs.
 
     Args:
         class_logits: (Q, C + 1), the last column "no object".
         num_tracks: Pairs to keep, at most Q * C.
 
     Returns:
-        Scores in [0, 1], falling, (K,) float32; classes (K,) int64; queries (K,) int64.
+        Scores in [0, 1], falling, (K,) float32; classes (K,) int64; indices of the queries (K,)
+        int64.
     """
     probs = class_logits.float().softmax(-1)[:, :-1]
     scores, index = probs.flatten().topk(min(num_tracks, probs.numel()))
@@ -33,7 +49,9 @@ def resize_masks(
     frame_size: tuple[int, int],
     output_size: tuple[int, int],
 ) -> Tensor:
-    """Masks at the size of the video, made frame by frame: one frame is large at a time.
+    """Masks at the size of the video.
+
+    One frame at a time is resized, so that the float logits of the others stay small.
 
     Args:
         mask_logits: (K, T, h, w), of the padded frames.
@@ -58,7 +76,7 @@ def frame_probabilities(
     frame_size: tuple[int, int],
     output_size: tuple[int, int],
 ) -> Tensor:
-    """Probabilities of a spatial mask at the size of the video, made frame by frame.
+    """Probabilities of a spatial mask at the size of the video, resized one frame at a time.
 
     Args:
         mask_logits: (T, h, w) or (T, V, h, w), of the padded frames.
@@ -99,7 +117,7 @@ def clip_result(
     output_size: tuple[int, int],
     rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, object]:
-    """What the model gives for one video.
+    """The tracks of one video, as the model returns them in eval mode.
 
     Args:
         outputs: ``pred_logits`` (Q, C + 1) and ``pred_masks`` (Q, T, h, w).
@@ -107,8 +125,9 @@ def clip_result(
         padded_size: Height and width of the network's input.
         frame_size: Height and width of the frames in it.
         output_size: Height and width of the video.
-        rate: From kept queries (N,) to their mask logits (N, T, h, w) and what their scores are
-            multiplied by (N,), both instead of ``pred_masks`` alone.
+        rate: Called with the indices of the kept queries (N,); gives their mask logits (N, T, h, w)
+            in place of ``pred_masks``, and a factor (N,) for the scores of their tracks. None takes
+            ``pred_masks`` and leaves the scores.
 
     Returns:
         ``image_size`` (height, width), ``pred_scores`` list of K floats, falling, ``pred_labels``

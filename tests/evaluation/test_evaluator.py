@@ -16,9 +16,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.evaluation import YTVISEvaluator
-from maskfreevis_ext.evaluation import ytvis_evaluation as module
-from maskfreevis_ext.evaluation.ytvis_evaluation import encode_masks, write_results
+from maskfreevis_ext.evaluation import EVALUATOR_REGISTRY, YTVISEvaluator, build_evaluator
+from maskfreevis_ext.evaluation import evaluator as module
 from tests.helpers.tracks import make_ground_truth
 from tests.helpers.videos import unique_name
 
@@ -248,23 +247,37 @@ def test_inference_on_dataset_runs_it(register, ground_truth):
     assert results["segm"]["AP50"] == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 8, 4)])
-def test_encode_masks_is_undone_by_decoding(shape):
-    masks = torch.rand(shape) < 0.5
+class TestRegistry:
+    """Evaluators by the ``evaluator_type`` of a data set."""
 
-    rles = encode_masks(masks)
+    def test_ytvis_has_its_evaluator(self, register, ground_truth, tmp_path):
+        evaluator = build_evaluator(register(ground_truth), str(tmp_path / "out"))
 
-    assert len(rles) == shape[0]
-    assert all(rle["size"] == list(shape[1:]) for rle in rles)
-    assert torch.equal(decode(rles, *shape[1:]), masks)
+        results = run(evaluator, ground_truth)
 
+        assert isinstance(evaluator, YTVISEvaluator)
+        assert results["segm"]["AP50"] == pytest.approx(100.0)
+        assert (tmp_path / "out" / "results.json").is_file()
 
-def test_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.json"
-    write_results([], path)
+    def test_own_evaluator_is_found_by_its_name(self):
+        kind, name = unique_name("kind"), unique_name("evaluator")
+        built: list[tuple] = []
 
-    with pytest.raises(TypeError):
-        write_results([{"score": object()}], path)  # fails while it is written
+        def build(dataset_name: str, output_dir: str | None) -> DatasetEvaluator:
+            built.append((dataset_name, output_dir))
+            return DatasetEvaluator()
 
-    assert json.loads(path.read_text()) == []
-    assert [item.name for item in tmp_path.iterdir()] == ["results.json"]
+        build.__name__ = kind
+        EVALUATOR_REGISTRY.register(build)
+        MetadataCatalog.get(name).set(evaluator_type=kind)
+
+        assert type(build_evaluator(name, "folder")) is DatasetEvaluator
+        assert built == [(name, "folder")]
+
+    @pytest.mark.parametrize("metadata", [{"evaluator_type": "coco"}, {}])
+    def test_unknown_kind_names_the_known_ones(self, metadata):
+        name = unique_name("evaluator")
+        MetadataCatalog.get(name).set(**metadata)
+
+        with pytest.raises(ConfigError, match=rf"{name}.* one of: .*ytvis.*; got"):
+            build_evaluator(name)

@@ -15,7 +15,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ import pycocotools.mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskfreevis_ext.data.rle import MAX_SIDE, is_finite_number
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.evaluation.rle import Track, decode_track, encode_track, track_iou
+from maskfreevis_ext.rle import MAX_SIDE, is_finite_number
+from maskfreevis_ext.tracks import Track, decode_track, encode_track, track_iou
 
 #: Names of the numbers, in the order in which they are shown.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
@@ -58,7 +58,7 @@ class _Video:
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Any]:
-    """Read a results file; its entries are checked by ``score``.
+    """Read a results file; its entries are checked by ``score_results``.
 
     Raises:
         DataError: The file cannot be opened, or is no JSON list; names the file and the place.
@@ -89,9 +89,9 @@ def is_box_only(ground_truth: Mapping[str, Any]) -> bool:
     )
 
 
-def score(
+def score_results(
     ground_truth: Mapping[str, Any],
-    results: list[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
     *,
     ground_truth_name: str = "ground truth",
     results_name: str = "results",

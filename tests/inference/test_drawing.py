@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-import torch
 
-from maskfreevis_ext.inference.visualize import (
-    Item,
+from maskfreevis_ext.inference.drawing import (
     SheetRow,
     color_of,
     contact_sheet,
     draw_items,
-    draw_tracks,
-    make_label,
     resize_frame,
     spread_indices,
-    track_items,
 )
+from maskfreevis_ext.tracks import Item
 
 
 @pytest.fixture
@@ -133,6 +127,14 @@ def test_frame_of_another_kind_is_refused(wrong):
         draw_items(wrong, [])
 
 
+def test_own_colour_and_outline(frame, mask):
+    picture = draw_items(frame, [Item(1, "x", mask, color=(1, 2, 3), is_filled=False)])
+
+    assert picture[30, 40].tolist() == [1, 2, 3]
+    assert (picture[70, 80] == frame[70, 80]).all()
+    assert not (picture == color_of(1)).all(-1).any()
+
+
 def test_mask_of_another_size_is_refused(frame):
     with pytest.raises(ValueError, match=r"mask of size \[120, 160\], got \[5, 5\]"):
         draw_items(frame, [Item(1, mask=np.ones((5, 5), bool))])
@@ -144,47 +146,6 @@ def test_colours_are_stable_and_distinct():
     assert colours == [color_of(index) for index in range(30)]
     near = [np.abs(np.subtract(colours[i], colours[j])).max() for i in range(12) for j in range(i)]
     assert min(near) > 30
-
-
-def test_label_texts():
-    assert make_label("fish", 3) == "fish #3"
-    assert make_label("fish", 3, 0.876) == "fish #3 0.88"
-
-
-class TestPrediction:
-    """A model's output as it comes."""
-
-    @pytest.fixture
-    def prediction(self) -> dict[str, Any]:
-        return {
-            "pred_scores": [0.9, 0.2, 0.6],
-            "pred_labels": [1, 0, 5],
-            "pred_masks": list(torch.rand(3, 2, 120, 160) < 0.5),
-        }
-
-    def test_items_keep_ids_and_put_the_surest_on_top(self, prediction):
-        items = track_items(prediction, 1, ["cat", "dog"], min_score=0.5)
-
-        assert [item.track_id for item in items] == [3, 1]
-        assert [item.label for item in items] == ["class 5 #3 0.60", "dog #1 0.90"]
-        assert (items[1].mask == prediction["pred_masks"][0][1].numpy()).all()
-
-    def test_all_tracks_without_names(self, prediction):
-        items = track_items(prediction, 0)
-
-        assert items[0].label == "class 0 #2 0.20"
-
-    def test_draw_tracks_gives_a_picture_per_frame(self, prediction, frame):
-        pictures = draw_tracks([frame, frame], prediction)
-
-        assert len(pictures) == 2
-        assert all(picture.shape == frame.shape for picture in pictures)
-        assert (pictures[0] != pictures[1]).any()
-
-    def test_no_tracks_leave_the_frames(self, frame):
-        empty = {"pred_scores": [], "pred_labels": [], "pred_masks": []}
-
-        assert (draw_tracks([frame], empty)[0] == frame).all()
 
 
 def test_resize_scales_mask_and_box(frame, mask):
@@ -211,6 +172,17 @@ def test_sheet_holds_every_cell(frame):
     green = (sheet == (10, 200, 30)).all(-1)
     assert green.sum() == small[..., 0].size
     assert (sheet[-1] == 255).all()
+
+
+def test_legend_stands_above_the_rows(frame):
+    rows = [SheetRow("one", [frame])]
+
+    plain, with_legend = contact_sheet(rows), contact_sheet(rows, legend="word " * 40)
+
+    added = with_legend.shape[0] - plain.shape[0]
+    assert (with_legend[added + 6 :] == plain[6:]).all()
+    assert (with_legend[: added // 2] != 255).any()
+    assert (with_legend[added // 2 : added] != 255).any()
 
 
 def test_sheet_without_cells_is_refused():

@@ -1,0 +1,24 @@
+"""Boxes of NumPy masks; ``maskfreevis_ext.ops.boxes.masks_to_boxes`` is the same for tensors.
+
+Everywhere in this package a box is (x0, y0, x1, y1) in pixels, pixel i covering [i, i + 1]: x1 and
+y1 are one past the last pixel. Only YouTube-VIS files have (x, y, width, height).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The smallest box around the true pixels of a mask.
+
+    Args:
+        mask: (H, W), bool.
+
+    Returns:
+        (x0, y0, x1, y1), or None for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,0 +1,106 @@
+"""Which predicted track shows which annotated object, for pictures that tell right from wrong.
+
+Shape letters: T frames, D predicted tracks, G annotated objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.tracks import Prediction, decode_track, track_iou
+
+#: Least overlap of a prediction and the object that it is said to show.
+MIN_IOU = 0.5
+
+ObjectFrames = dict[int, list[Mapping[str, Any] | None]]
+
+
+def objects_by_id(video: Mapping[str, Any]) -> ObjectFrames:
+    """The annotation of each object in each frame, None where it is absent; crowds are left out.
+
+    Args:
+        video: Dataset dict of ``load_ytvis_json``.
+    """
+    objects: ObjectFrames = {}
+    for t, frame in enumerate(video["annotations"]):
+        for annotation in frame:
+            if not annotation["iscrowd"]:
+                absent: list[Mapping[str, Any] | None] = [None] * video["length"]
+                objects.setdefault(annotation["id"], absent)[t] = annotation
+    return objects
+
+
+def match_objects(prediction: Prediction, video: Mapping[str, Any]) -> dict[int, int]:
+    """One-to-one matches of predicted tracks and objects with the largest sum of IoUs.
+
+    The IoU is that of YouTube-VIS: intersections of all frames over unions of all frames, of masks,
+    or of boxes where an object has no masks. Classes play no part.
+
+    Args:
+        prediction: The tracks.
+        video: Dataset dict of ``load_ytvis_json``.
+
+    Returns:
+        Object id by track number, for pairs with an IoU of at least ``MIN_IOU``.
+
+    Raises:
+        DataError: A mask is malformed.
+    """
+    objects = objects_by_id(video)
+    ious = _mask_ious(prediction, objects, video)
+    is_boxed = [
+        any(item and "segmentation" not in item for item in frames) for frames in objects.values()
+    ]
+    if any(is_boxed):
+        ious[:, is_boxed] = _box_ious(prediction, objects, video["length"])[:, is_boxed]
+    ious[ious < MIN_IOU] = 0
+    ids = list(objects)
+    pairs = zip(*linear_sum_assignment(ious, maximize=True), strict=True)
+    return {prediction.numbers[row]: ids[column] for row, column in pairs if ious[row, column]}
+
+
+def _mask_ious(
+    prediction: Prediction, objects: ObjectFrames, video: Mapping[str, Any]
+) -> np.ndarray:
+    """IoU of the masks over all frames, (D, G)."""
+    where, size = f"video {video['video_id']}", (video["height"], video["width"])
+    predicted = [entry["segmentations"] for entry in prediction.results(video["video_id"])]
+    annotated = [[item and item.get("segmentation") for item in each] for each in objects.values()]
+    return track_iou(
+        [decode_track(masks, *size, where) for masks in predicted],
+        [decode_track(masks, *size, where) for masks in annotated],
+    )
+
+
+def _box_ious(prediction: Prediction, objects: ObjectFrames, num_frames: int) -> np.ndarray:
+    """IoU of the boxes over all frames, (D, G)."""
+    frames = range(num_frames)
+    predicted = _stack(
+        [[tight_box(np.asarray(masks[t])) for t in frames] for masks in prediction.masks],
+        num_frames,
+    )
+    annotated = _stack(
+        [[_corners(item["bbox"]) if item else None for item in each] for each in objects.values()],
+        num_frames,
+    )
+    one, other = predicted[:, None], annotated[None]
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    shared = sides.clip(min=0).prod(-1).sum(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1).sum(-1) for boxes in (one, other)]
+    return shared / np.maximum(areas[0] + areas[1] - shared, 1e-9)
+
+
+def _stack(boxes: Sequence[Sequence[Sequence[float] | None]], num_frames: int) -> np.ndarray:
+    """Boxes (N, T, 4), zeros where there is none."""
+    filled = [[box or (0, 0, 0, 0) for box in each] for each in boxes]
+    return np.array(filled, dtype=np.float64).reshape(len(boxes), num_frames, 4)
+
+
+def _corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = bbox
+    return x, y, x + width, y + height

@@ -1,0 +1,334 @@
+"""Tracks of a video: what a model or a results file predicts, and masks joined over the frames.
+
+``Prediction`` selects, numbers and names tracks for every user alike: drawing, the training
+pictures, the demo and the evaluator. ``Track`` holds one object over a whole video as run lengths:
+in COCO's column-major order the runs of the frames, one after the other, are the runs of the image
+H x (T*W) that has the frames side by side. No bitmap is made.
+Shape letters: T frames, (H, W) size of a frame, J runs of a joined track.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.rle import (
+    MalformedRunsError,
+    decode_counts,
+    decode_rle,
+    encode_counts,
+    encode_masks,
+    merge_runs,
+    segmentation_to_rle,
+)
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object in one frame, as it is drawn.
+
+    Attributes:
+        track_id: Decides the colour where ``color`` is None; the same object has the same id in all
+            frames.
+        label: Text beside the object; "" for none.
+        mask: Bool (H, W), or None.
+        box: (x0, y0, x1, y1) in pixels, drawn as a rectangle, or None.
+        color: (red, green, blue) in 0..255 instead of the colour of ``track_id``.
+        is_filled: False: only the outline of the mask is drawn.
+    """
+
+    track_id: int
+    label: str = ""
+    mask: np.ndarray | None = None
+    box: Box | None = None
+    color: tuple[int, int, int] | None = None
+    is_filled: bool = True
+
+
+def make_label(name: str, track_id: int, score: float | None = None) -> str:
+    """Text of a track: class, id and, where there is one, score."""
+    return f"{name} #{track_id}" + ("" if score is None else f" {score:.2f}")
+
+
+class RleMasks:
+    """The masks of one track of a results file, decoded when they are asked for.
+
+    Args:
+        segmentations: One RLE, polygon list or None for each frame.
+        size: (H, W) of the video.
+        where: Start of an error message: file and entry.
+    """
+
+    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int], where: str) -> None:
+        self.segmentations, self.size, self.where = segmentations, size, where
+
+    def __len__(self) -> int:
+        return len(self.segmentations)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """Mask of a frame, bool (H, W); empty where the object is absent.
+
+        Raises:
+            DataError: The mask is malformed.
+        """
+        where = f"{self.where}, segmentations[{frame}]"
+        rle, _, _ = segmentation_to_rle(self.segmentations[frame], *self.size, where)
+        return np.zeros(self.size, dtype=bool) if rle is None else decode_rle(rle, where)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted tracks of one video, the surest first; made by ``sort`` or ``from_output``.
+
+    Attributes:
+        scores: Of each track, falling.
+        labels: Contiguous class of each track, from 0.
+        masks: Bool (T, H, W) of each track, in CPU memory or still encoded.
+        numbers: Of each track, for its label and colour: 1 for the surest of the video. A selection
+            keeps them.
+    """
+
+    scores: list[float]
+    labels: list[int]
+    masks: list[Tensor | np.ndarray | RleMasks]
+    numbers: list[int]
+
+    @classmethod
+    def sort(
+        cls,
+        scores: Sequence[float],
+        labels: Sequence[int],
+        masks: Sequence[Tensor | np.ndarray | RleMasks],
+    ) -> Prediction:
+        """Sort tracks by falling score, equal ones in the given order, and number them from 1.
+
+        Args:
+            scores: One number per track.
+            labels: Contiguous class of each track, from 0.
+            masks: Masks of each track, bool (T, H, W).
+
+        Raises:
+            ValueError: The numbers of scores, labels and masks differ.
+        """
+        if not len(scores) == len(labels) == len(masks):
+            counts = f"{len(scores)}, {len(labels)} and {len(masks)}"
+            raise ValueError(f"expected as many scores as labels and masks, got {counts}.")
+        order = sorted(range(len(scores)), key=lambda index: -float(scores[index]))
+        return cls(
+            scores=[float(scores[index]) for index in order],
+            labels=[int(labels[index]) for index in order],
+            masks=[masks[index] for index in order],
+            numbers=list(range(1, len(order) + 1)),
+        )
+
+    @classmethod
+    def from_output(cls, output: Mapping[str, Any]) -> Prediction:
+        """The tracks of a model's output for one video.
+
+        Args:
+            output: ``pred_scores``, ``pred_labels`` (contiguous) and ``pred_masks``, bool (T, H, W)
+                each, in CPU memory.
+
+        Raises:
+            ValueError: The numbers of scores, labels and masks differ.
+        """
+        return cls.sort(output["pred_scores"], output["pred_labels"], output["pred_masks"])
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(
+        self,
+        min_score: float = -math.inf,
+        labels: Collection[int] | None = None,
+        top_k: int | None = None,
+    ) -> Prediction:
+        """Some of the tracks, with the numbers that they have here.
+
+        Args:
+            min_score: Tracks with a lower score are left out.
+            labels: Classes to keep; None keeps all.
+            top_k: At most so many tracks, the surest; None keeps all.
+        """
+        kept = [
+            index
+            for index, (score, label) in enumerate(zip(self.scores, self.labels, strict=True))
+            if score >= min_score and (labels is None or label in labels)
+        ][:top_k]
+        return Prediction(
+            scores=[self.scores[index] for index in kept],
+            labels=[self.labels[index] for index in kept],
+            masks=[self.masks[index] for index in kept],
+            numbers=[self.numbers[index] for index in kept],
+        )
+
+    def items(self, frame: int, class_names: Sequence[str] | None = None) -> list[Item]:
+        """The objects that are visible in a frame, the surest last, so that it lies on top.
+
+        Args:
+            frame: Index of the frame.
+            class_names: Name of each label; "class 3" is written where there is none.
+
+        Raises:
+            DataError: An encoded mask is malformed.
+        """
+        names = class_names or ()
+        items = []
+        for index in reversed(range(len(self))):
+            mask = np.asarray(self.masks[index][frame], dtype=bool)
+            if mask.any():
+                label, number = self.labels[index], self.numbers[index]
+                name = names[label] if 0 <= label < len(names) else f"class {label}"
+                items.append(Item(number, make_label(name, number, self.scores[index]), mask))
+        return items
+
+    def results(self, video_id: int) -> list[dict[str, Any]]:
+        """Entries of a YouTube-VIS results file, whose ``category_id`` is still the label.
+
+        Args:
+            video_id: Id of the video in the annotation file.
+
+        Returns:
+            One dict per track: video_id, score, category_id and segmentations (one compressed RLE
+            per frame).
+        """
+        return [
+            {
+                "video_id": video_id,
+                "score": score,
+                "category_id": label,
+                "segmentations": masks.segmentations
+                if isinstance(masks, RleMasks)
+                else encode_masks(masks),
+            }
+            for score, label, masks in zip(self.scores, self.labels, self.masks, strict=True)
+        ]
+
+
+def with_category_ids(
+    results: Iterable[Mapping[str, Any]], category_ids: Mapping[int, int]
+) -> list[dict[str, Any]]:
+    """Results with the category ids of a data set in place of labels.
+
+    Args:
+        results: Entries of ``Prediction.results``.
+        category_ids: Category id of each label; tracks of other labels are left out.
+    """
+    return [
+        {**entry, "category_id": category_ids[entry["category_id"]]}
+        for entry in results
+        if entry["category_id"] in category_ids
+    ]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object over the T frames of a video.
+
+    Attributes:
+        runs: Run lengths of the frames side by side, int64 (J,): background first (may be 0), all
+            others positive.
+        areas: Pixels of the object in each frame, int64 (T,).
+    """
+
+    runs: np.ndarray
+    areas: np.ndarray
+
+    @property
+    def mean_area(self) -> float:
+        """Mean area in pixels over the frames where the object has any; 0 where it has none."""
+        visible = self.areas[self.areas > 0]
+        return float(visible.mean()) if len(visible) else 0.0
+
+
+def decode_track(segmentations: Sequence[object], height: int, width: int, where: str) -> Track:
+    """Read the masks of a track and join them, checking each.
+
+    Args:
+        segmentations: One entry per frame, at least one: None (empty mask), an RLE dict ``{"size":
+            [h, w], "counts": ...}`` with compressed (str, bytes) or plain (list of int) counts, or
+            a list of polygons.
+        height: Height of every frame in pixels.
+        width: Width of every frame in pixels.
+        where: What the masks belong to, for messages: "results.json: results[3]".
+
+    Returns:
+        The track.
+
+    Raises:
+        DataError: An entry is no mask of that size; names the frame and the fault.
+    """
+    counts = [
+        _compressed_counts(entry, height, width, f"{where}: segmentations[{frame}]")
+        for frame, entry in enumerate(segmentations)
+    ]
+    try:
+        runs = decode_counts(counts, height * width)
+    except MalformedRunsError as error:
+        place = f"{where}: segmentations[{error.index}]"
+        raise DataError(
+            f"{place}: 'counts' {error}. Make RLEs with pycocotools.mask.encode."
+        ) from None
+    return Track(merge_runs(runs.lengths, runs.is_object), runs.areas())
+
+
+def _compressed_counts(entry: object, height: int, width: int, where: str) -> bytes:
+    """The compressed counts of one frame's mask. Those that came compressed are not checked yet."""
+    if isinstance(entry, Mapping) and entry.get("size") == [height, width]:
+        counts = entry.get("counts")
+        if isinstance(counts, bytes):
+            return counts
+        if isinstance(counts, str) and counts.isascii():
+            return counts.encode("ascii")
+    rle, _, _ = segmentation_to_rle(entry, height, width, where)
+    return encode_counts(np.array([height * width])) if rle is None else rle["counts"]
+
+
+def encode_track(track: Track, num_frames: int, height: int, width: int) -> dict[str, Any]:
+    """The compressed RLE of a track's frames laid side by side.
+
+    Args:
+        track: The track.
+        num_frames: T.
+        height: H in pixels.
+        width: W in pixels.
+
+    Returns:
+        ``{"size": [H, T * W], "counts": bytes}``, as pycocotools takes it.
+    """
+    return {"size": [height, num_frames * width], "counts": encode_counts(track.runs)}
+
+
+def track_iou(detections: Sequence[Track], objects: Sequence[Track]) -> np.ndarray:
+    """IoU of tracks, counted on run lengths in 64 bits: for videos too long for pycocotools.
+
+    Args:
+        detections: D tracks.
+        objects: G tracks of the same video.
+
+    Returns:
+        IoU, float64 (D, G); 0 where both are empty.
+    """
+    ious = np.zeros((len(detections), len(objects)))
+    for column, one in enumerate(objects):
+        edges = np.concatenate([[0], np.cumsum(one.runs)])
+        covered = np.concatenate([[0], np.cumsum(one.runs * (np.arange(len(one.runs)) % 2))])
+        for row, other in enumerate(detections):
+            # How many of the object's pixels lie before each end of a run of the detection.
+            ends = np.cumsum(other.runs)
+            ends = ends[: len(ends) // 2 * 2]
+            place = np.searchsorted(edges, ends, side="right") - 1
+            place = np.minimum(place, len(one.runs) - 1)
+            before = covered[place] + (place % 2) * (ends - edges[place])
+            intersection = int((before[1::2] - before[0::2]).sum())
+            union = int(one.areas.sum()) + int(other.areas.sum()) - intersection
+            ious[row, column] = intersection / union if union else 0.0
+    return ious

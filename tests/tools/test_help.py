@@ -1,0 +1,56 @@
+"""``--help`` of every tool shows commands that its own command line takes."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name != "benchmark.py")
+
+
+def help_of(tool: str, capsys) -> tuple[dict, str]:
+    """Names of a tool and what its ``--help`` prints."""
+    names = runpy.run_path(str(ROOT / "tools" / tool))
+    with pytest.raises(SystemExit) as stop:
+        names["main"](["--help"])
+    assert stop.value.code == 0
+    return names, capsys.readouterr().out
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each example command, as a shell splits them."""
+    joined = text.replace("\\\n", " ")
+    lines = re.findall(r"^ +(python tools/.*)$", joined, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_examples_can_be_pasted(tool, capsys):
+    names, text = help_of(tool, capsys)
+
+    examples = commands(text)
+
+    assert examples
+    for _, script, *arguments in examples:
+        assert script == f"tools/{tool}"
+        args = names["parse_args"](arguments)  # stops the test where an option is not known
+        if getattr(args, "config_file", None):
+            assert (ROOT / args.config_file).is_file()
+        overrides = getattr(args, "opts", None) or []
+        assert len(overrides) % 2 == 0
+        # What stands behind the backslash of a line break, or no backslash, would be lost.
+        assert not any(word.startswith("-") or word == "\\" for word in overrides)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_broken_line_of_an_example_ends_with_a_backslash(tool, capsys):
+    _, text = help_of(tool, capsys)
+
+    cut = re.search(r"^    python tools/(?:.*\\\n)*.*[^\\\n]\n        \S", text, re.MULTILINE)
+
+    assert cut is None, cut[0]
