@@ -78,8 +78,6 @@ def _check(report: dict, sides: set[str], with_backward: bool) -> None:
     assert report["settings"]["rounds"] == 1
     environment = {"torch", "device", "processor", "threads", "memory_is", "variables"}
     assert environment <= set(report["environment"])
-        report["environment"]
-    )
 
 
 @pytest.mark.slow
