@@ -20,6 +20,11 @@ def sample_points(maps: Tensor, coords: Tensor) -> Tensor:
 
     Returns:
         (N, C, P), dtype of ``maps``; half precision is sampled in float32.
+
+    Example:
+        >>> maps = torch.tensor([[[[0.0, 4.0]]]])
+        >>> sample_points(maps, torch.tensor([[[0.25, 0.5], [0.5, 0.5]]])).tolist()
+        [[[0.0, 2.0]]]
     """
     dtype = torch.promote_types(maps.dtype, torch.float32)
     grid = (2 * coords - 1).to(dtype).unsqueeze(2)
@@ -56,6 +61,12 @@ def uncertain_point_coords(
 
     Raises:
         ValueError: A ratio is outside its range, or a given tensor has another shape.
+
+    Example:
+        >>> logits = torch.tensor([[[[0.0, 4.0]]]])
+        >>> candidates = torch.tensor([[[0.75, 0.5], [0.25, 0.5]]])
+        >>> uncertain_point_coords(logits, 1, 2.0, 1.0, candidates=candidates).tolist()
+        [[[0.25, 0.5]]]
     """
     if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
         raise ValueError(
