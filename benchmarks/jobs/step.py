@@ -90,25 +90,35 @@ def run(options: Options) -> Result:
     differences = _differences(
         comparable, our_call, literal_criterion, partial(literal_model, batch)
     )
-    shares, held = _criterion_shares(figures), sum(p.nbytes for p in model.parameters())
-    ours_bytes, literal_bytes = (figures[n].peak_extra_bytes + held for n in ("ours", "literal"))
     rates = pass_rates(scene, pairs_of(options))
+    notes, details = _summary(figures, sum(p.nbytes for p in model.parameters()))
+    notes.append(note_pass_rates(rates))
+    return Result(sides, figures, differences, {**details, "pass_rates": rates}, notes)
+
+
+def _summary(
+    figures: dict[str, Figures], parameter_bytes: int
+) -> tuple[list[str], dict[str, object]]:
+    """Share of the criterion in the step, and the memory together with the parameters.
+
+    Returns:
+        Lines to print, and the same for the JSON.
+    """
+    shares = _criterion_shares(figures)
+    ours, literal = (figures[n].peak_extra_bytes + parameter_bytes for n in ("ours", "literal"))
     notes = [
-        *(
-            f"the criterion takes {share:.1%} of the step ({name})"
-            for name, share in shares.items()
-        ),
-        f"either side also holds parameters of {held / 2**20:.1f} MiB; with them ours takes "
-        f"{ours_bytes / literal_bytes:.2f} of the memory of the literal step",
-        note_pass_rates(rates),
+        f"the criterion takes {share:.1%} of the step ({name})" for name, share in shares.items()
     ]
-    details = {
+    notes.append(
+        f"either side also holds parameters of {parameter_bytes / 2**20:.1f} MiB; with them ours "
+        f"takes {ours / literal:.2f} of the memory of the literal step"
+    )
+    details: dict[str, object] = {
         "criterion_share": shares,
-        "parameter_bytes": held,
-        "memory_share_with_parameters": ours_bytes / literal_bytes,
-        "pass_rates": rates,
+        "parameter_bytes": parameter_bytes,
+        "memory_share_with_parameters": ours / literal,
     }
-    return Result(sides, figures, differences, details, notes)
+    return notes, details
 
 
 def build_literal(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> nn.Module:

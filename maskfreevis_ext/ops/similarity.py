@@ -185,8 +185,7 @@ def patch_distances(
     """Squared distances of the Lab patches of one frame to shifted patches of another.
 
     For the pair (a, b) and the offset o, the patch of frame b at p is compared with that of frame
-    a at p + o. It is a windowed sum of squared colour differences, so no patch is ever laid out in
-    memory.
+    a at p + o: a windowed sum of squared colour differences, without a copy of any patch.
 
     Args:
         lab: (B, T, 3, h, w).
