@@ -22,11 +22,16 @@ def mask_projections(
 
     Args:
         mask_logits: (..., h, w).
-        out: Where to put the result, contiguous, for logits without a gradient.
+        out: Contiguous tensors that take the rows and the columns; not with a gradient.
 
     Returns:
         Rows (..., h) and columns (..., w). The gradient goes to one position where several are
         equal.
+
+    Example:
+        >>> rows, cols = mask_projections(torch.tensor([[1.0, 2.0, 3.0], [6.0, 5.0, 4.0]]))
+        >>> rows.tolist(), cols.tolist()
+        ([3.0, 6.0], [6.0, 5.0, 4.0])
     """
     if torch.is_grad_enabled() and mask_logits.requires_grad:
         return mask_logits.max(dim=-1).values, mask_logits.max(dim=-2).values
@@ -65,6 +70,11 @@ def boxes_from_projections(rows: Tensor, cols: Tensor) -> Tensor:
 
     Returns:
         (..., 4), int64, in cells; zeros where no logit is positive.
+
+    Example:
+        >>> rows, cols = torch.tensor([-1.0, 2.0, 3.0]), torch.tensor([4.0, -1.0])
+        >>> boxes_from_projections(rows, cols).tolist()
+        [0, 1, 1, 3]
     """
     y0, y1 = _extent(rows > 0)
     x0, x1 = _extent(cols > 0)
@@ -79,6 +89,12 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
     Returns:
         (..., 4), float32 pixels; zeros for an empty mask.
+
+    Example:
+        >>> mask = torch.zeros(4, 6, dtype=torch.bool)
+        >>> mask[1:3, 2:5] = True
+        >>> masks_to_boxes(mask).tolist()
+        [2.0, 1.0, 5.0, 3.0]
     """
     y0, y1 = _extent(masks.any(-1))
     x0, x1 = _extent(masks.any(-2))
@@ -114,6 +130,12 @@ def box_profiles(boxes: Tensor, map_size: tuple[int, int], stride: int) -> tuple
 
     Raises:
         ValueError: ``stride`` is odd.
+
+    Example:
+        >>> box = torch.tensor([4.0, 2.0, 12.0, 8.0])
+        >>> rows, cols = box_profiles(box, map_size=(2, 4), stride=4)
+        >>> rows.tolist(), cols.tolist()
+        ([0.5, 1.0], [0.0, 1.0, 1.0, 0.0])
     """
     if stride % 2:
         raise ValueError(f"the stride is even, got {stride}")
@@ -123,7 +145,7 @@ def box_profiles(boxes: Tensor, map_size: tuple[int, int], stride: int) -> tuple
 
 def _antiderivatives(x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """First and second antiderivative at x of a box [start, end] with edges 1 pixel wide."""
-    once, twice = 0.0, 0.0
+    once = twice = start.new_zeros(())
     for knot, sign in ((start - 0.5, 1), (start + 0.5, -1), (end - 0.5, -1), (end + 0.5, 1)):
         ramp = (x - knot).clamp(min=0)
         square = ramp * ramp
@@ -154,7 +176,7 @@ def _edge_overlaps(
     edges = torch.arange(0, length + 1, stride, dtype=start.dtype, device=start.device)
     limit = torch.full_like(start, length)
     end_once, end_twice = _antiderivatives(limit, start, end)
-    overlap, alone = 0.0, 0.0
+    overlap = alone = start.new_zeros(())
     for knot, sign in ((edges - stride / 2, 1), (edges + stride / 2, -1)):
         low = knot.clamp(0, length)
         once, twice = _antiderivatives(low, start, end)
@@ -190,12 +212,19 @@ def box_dice_cost(
 
     Returns:
         (..., Q, N), float32, values in [0, 1).
+
+    Example:
+        >>> cells = torch.tensor([[[0, 0, 4, 4]], [[4, 4, 8, 8]]])  # two queries, one frame
+        >>> pixels = torch.tensor([[[0.0, 0.0, 16.0, 16.0]]])
+        >>> box_dice_cost(cells, pixels, image_size=(32, 32), stride=4, num_points=1000)
+        tensor([[0.0952],
+                [0.9969]])
     """
     # float64: third powers of pixel coordinates are subtracted from each other
     target = torch.floor(target_boxes.double() + 0.5)
     objects = torch.arange(target.shape[0], device=target.device)[:, None]
     frames = torch.arange(target.shape[1], device=target.device)
-    overlap, pred_area, target_area = 1.0, 1.0, 1.0
+    overlap = pred_area = target_area = target.new_ones(())
     for axis, length in ((0, image_size[1]), (1, image_size[0])):
         both, edge, box = _edge_overlaps(target[..., axis], target[..., axis + 2], stride, length)
         low, high = pred_boxes[..., axis].long(), pred_boxes[..., axis + 2].long()  # (..., Q, T)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .reduce import send
 
-# sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1), as scikit-image has
-# them.
+# sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1); the digits are those of
+# scikit-image.
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
@@ -30,6 +30,11 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
     Raises:
         ValueError: The third dimension from the end is not 3, or the dtype is not floating point.
+
+    Example:
+        >>> white = torch.full((3, 1, 1), 255.0)
+        >>> rgb_to_lab(white).flatten().round().int().tolist()
+        [100, 0, 0]
     """
     if rgb.ndim < 3 or rgb.shape[-3] != 3:
         raise ValueError(f"rgb_to_lab expects (..., 3, H, W), got {tuple(rgb.shape)}")

@@ -45,6 +45,13 @@ def multi_scale_deformable_attention(
 
     Raises:
         ValueError: The levels do not have S tokens in all, or one of them has none.
+
+    Example:
+        >>> value = torch.arange(4.0).view(1, 4, 1, 1)  # one 2 x 2 map with the values 0 ... 3
+        >>> center = torch.full((1, 1, 1, 1, 1, 2), 0.5)
+        >>> weight = torch.ones(1, 1, 1, 1, 1)
+        >>> multi_scale_deformable_attention(value, [(2, 2)], center, weight).item()
+        1.5
     """
     num_tokens = value.shape[1]
     sizes = [height * width for height, width in spatial_shapes]
@@ -85,7 +92,7 @@ def _grid_sample_attention(
 
 
 class _Axis(NamedTuple):
-    """What each point has to know of its level, in x or in y; each (heads * K * P,).
+    """Sizes along x or y of the level to which each sampling point belongs; (heads * K * P,) each.
 
     A point takes two neighbouring cells of the map. Beyond the border they stay the outermost two,
     where the weight (``_hat``) of a cell that is not beside the point is 0: no mask, no padding.
@@ -164,7 +171,7 @@ def _bag_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -> Ten
 
 @functools.cache
 def _accept_sparse_csr() -> None:
-    """Let PyTorch say once and to nobody that its CSR tensors are in a beta state."""
+    """Trigger PyTorch's warning that CSR tensors are a beta feature, and hide it; it comes once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))
@@ -235,8 +242,8 @@ class _SparseAttention(torch.autograd.Function):
 
     Value and output of a frame are the tables (S * heads, D) and (L * heads, D) that lie in memory
     anyway; a matrix has K * P entries in each row. ``embedding_bag`` and ``sampled_addmm`` are
-    PyTorch's vectorised kernels for them. Frame by frame: all
-    frames at once took up to twice the time.
+    PyTorch's vectorised kernels for them. The frames are computed one by one: all at once took up
+    to twice the time.
     """
 
     @staticmethod
@@ -265,25 +272,26 @@ class _SparseAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of value, locations and weights, of which only those that are asked for."""
+        """Gradients of value, locations and weights; None for those that are not needed."""
         value, locations, weights = ctx.saved_tensors
         batch, queries, heads, _, points = weights.shape
         axes = _axes(ctx.shapes, heads, points, value.dtype)
         grad = grad.reshape(batch, queries * heads, value.shape[3])
         wants_value, wants_points = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
-        grads = [
+        value_grad, place_grad, weight_grad = (
             torch.zeros_like(tensor, memory_format=torch.contiguous_format) if wanted else None
             for tensor, wanted in zip(
                 ctx.saved_tensors, (wants_value, wants_points, wants_points), strict=True
             )
-        ]
+        )
         for b in range(batch):
             corners, attention = _corners(locations[b], axes), weights[b].flatten(1)
-            if wants_value:
+            if value_grad is not None:
                 table = _value_gradient(grad[b], corners, attention, ctx.shapes, heads)
-                grads[0][b] = table.view_as(value[b])
-            if wants_points and queries:
+                value_grad[b] = table.view_as(value[b])
+            if place_grad is not None and weight_grad is not None and queries:
                 table = value[b].flatten(0, 1)
                 place, weight = _point_gradients(grad[b], table, corners, attention, axes)
-                grads[1][b], grads[2][b] = place.view_as(locations[b]), weight.view_as(weights[b])
-        return *grads, None
+                place_grad[b] = place.view_as(locations[b])
+                weight_grad[b] = weight.view_as(weights[b])
+        return value_grad, place_grad, weight_grad, None

@@ -7,5 +7,18 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor, in float32 if it was in half precision, where sums overflow or round."""
+    """Convert half precision to float32, and leave float32 and float64 as they are.
+
+    Sums over pixels overflow or lose digits in half precision.
+
+    Args:
+        x: Floating point.
+
+
+    Example:
+        >>> at_least_float32(torch.ones(2, dtype=torch.float16)).dtype
+        torch.float32
+        >>> at_least_float32(torch.ones(2, dtype=torch.float64)).dtype
+        torch.float64
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ABSENT_LOGIT = -1024.0  # of every cell of an object that is not in the frame, as in SAM 2
+#: Mask logit of every cell where the object is not in the frame, as in SAM 2.
+ABSENT_LOGIT = -1024.0
 
 
 @torch.no_grad()
@@ -17,7 +18,7 @@ def pool_features(mask_logits: Tensor, mask_features: Tensor) -> Tensor:
     """Mean mask feature of each frame under each mask, weighted with its probability.
 
     One cell of zeros counts in each mean, so that an empty mask gives nearly nothing. No gradient
-    passes: ratings are not to change what they rate.
+    passes, so that the losses of the predicted IoUs do not train masks or features.
 
     Args:
         mask_logits: (..., T, h, w).
@@ -25,6 +26,12 @@ def pool_features(mask_logits: Tensor, mask_features: Tensor) -> Tensor:
 
     Returns:
         (..., T, C), dtype of the features.
+
+    Example:
+        >>> logits = torch.tensor([[[-99.0, 99.0, 99.0]]])  # one frame of 1 x 3 cells
+        >>> features = torch.tensor([[[[5.0, 6.0, 9.0]]]])  # one channel
+        >>> pool_features(logits, features)  # (6 + 9) / (2 + 1)
+        tensor([[5.]])
     """
     lead = mask_logits.shape[:-3]
     probs = mask_logits.flatten(0, -4) if lead else mask_logits[None]
@@ -43,6 +50,10 @@ def stability(mask_logits: Tensor, delta: float) -> Tensor:
 
     Returns:
         (...), in [0, 1], float32; 1 where the larger mask is empty.
+
+    Example:
+        >>> stability(torch.tensor([[-2.0, -0.5, 0.5, 2.0]]), delta=1.0)
+        tensor(0.3333)
     """
     inner = (mask_logits > delta).sum((-2, -1)).float()
     outer = (mask_logits > -delta).sum((-2, -1)).float()
@@ -50,7 +61,7 @@ def stability(mask_logits: Tensor, delta: float) -> Tensor:
 
 
 def choose_hypothesis(ious: Tensor, stable: Tensor | None = None, margin: float = 0.0) -> Tensor:
-    """Hypothesis to show of each object in each frame.
+    """Choose which hypothesis to show, for each object in each frame.
 
     Args:
         ious: Predicted IoUs, (N, M + 1, T).
@@ -61,6 +72,11 @@ def choose_hypothesis(ious: Tensor, stable: Tensor | None = None, margin: float 
 
     Returns:
         (N, T), int64, in [0, M].
+
+    Example:
+        >>> ious = torch.tensor([0.6, 0.5, 0.8]).view(1, 3, 1)
+        >>> choose_hypothesis(ious).item(), choose_hypothesis(ious, margin=0.3).item()
+        (2, 0)
     """
     best_iou, best = ious[:, 1:].max(1)
     keep = best_iou <= ious[:, 0] + margin if stable is None else stable

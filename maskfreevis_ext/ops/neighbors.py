@@ -24,6 +24,10 @@ def grid_offsets(radius: int, dilation: int, with_center: bool) -> list[Offset]:
 
     Raises:
         ValueError: ``radius`` is negative or ``dilation`` is below 1.
+
+    Example:
+        >>> grid_offsets(radius=1, dilation=2, with_center=False)[:4]
+        [(-2, -2), (-2, 0), (-2, 2), (0, -2)]
     """
     if radius < 0 or dilation < 1:
         raise ValueError(f"expected radius >= 0 and dilation >= 1, got {radius} and {dilation}")
@@ -36,6 +40,17 @@ def half_offsets(radius: int, dilation: int) -> list[Offset]:
 
     A symmetric quantity of two cells needs these only. They are the second half of ``grid_offsets``
     without the centre.
+
+    Args:
+        radius: Steps to each side.
+        dilation: Cells per step.
+
+    Raises:
+        ValueError: ``radius`` is negative or ``dilation`` is below 1.
+
+    Example:
+        >>> half_offsets(radius=1, dilation=1)
+        [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
     offsets = grid_offsets(radius, dilation, with_center=False)
     return offsets[len(offsets) // 2 :]
@@ -58,6 +73,13 @@ def pair_slices(offset: Offset, height: int, width: int) -> tuple[Window, Window
 
     Returns:
         Two pairs of slices (rows, columns) of equal shape, empty if the offset leaves the map.
+
+    Example:
+        >>> here, there = pair_slices((0, 2), height=3, width=5)
+        >>> here
+        (slice(0, 3, None), slice(0, 3, None))
+        >>> there
+        (slice(0, 3, None), slice(2, 5, None))
     """
     rows_here, rows_there = _window(offset[0], height)
     cols_here, cols_there = _window(offset[1], width)

@@ -20,10 +20,32 @@ def sample_points(maps: Tensor, coords: Tensor) -> Tensor:
 
     Returns:
         (N, C, P), dtype of ``maps``; half precision is sampled in float32.
+
+    Example:
+        >>> maps = torch.tensor([[[[0.0, 4.0]]]])
+        >>> sample_points(maps, torch.tensor([[[0.25, 0.5], [0.5, 0.5]]])).tolist()
+        [[[0.0, 2.0]]]
     """
     dtype = torch.promote_types(maps.dtype, torch.float32)
     grid = (2 * coords - 1).to(dtype).unsqueeze(2)
     return F.grid_sample(maps.to(dtype), grid, align_corners=False).squeeze(3).to(maps.dtype)
+
+
+def _given_or_uniform(
+    given: Tensor | None,
+    shape: tuple[int, int, int],
+    name: str,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """The given coordinates if their shape is right, uniform ones if there are none."""
+    if given is None:
+        return torch.rand(shape, generator=generator, device=device)
+    if given.shape != shape:
+        raise ValueError(
+            f"uncertain_point_coords: {name} must be {shape}, got {tuple(given.shape)}."
+        )
+    return given
 
 
 @torch.no_grad()
@@ -56,6 +78,12 @@ def uncertain_point_coords(
 
     Raises:
         ValueError: A ratio is outside its range, or a given tensor has another shape.
+
+    Example:
+        >>> logits = torch.tensor([[[[0.0, 4.0]]]])
+        >>> candidates = torch.tensor([[[0.75, 0.5], [0.25, 0.5]]])
+        >>> uncertain_point_coords(logits, 1, 2.0, 1.0, candidates=candidates).tolist()
+        [[[0.25, 0.5]]]
     """
     if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
         raise ValueError(
@@ -65,21 +93,13 @@ def uncertain_point_coords(
     num_maps = logits.shape[0]
     num_candidates = int(num_points * oversample_ratio)
     num_uncertain = int(num_points * importance_ratio)
-
-    def uniform(given: Tensor | None, count: int, name: str) -> Tensor:
-        shape = (num_maps, count, 2)
-        if given is None:
-            return torch.rand(shape, generator=generator, device=logits.device)
-        if given.shape != shape:
-            raise ValueError(
-                f"uncertain_point_coords: {name} must be {shape}, got {tuple(given.shape)}."
-            )
-        return given
-
-    candidates = uniform(candidates, num_candidates, "candidates")
+    shape = (num_maps, num_candidates, 2)
+    candidates = _given_or_uniform(candidates, shape, "candidates", logits.device, generator)
     # The logit is sampled first and judged then: the uncertainty of a point between a certain 0 and
     # a certain 1 is high, while the mean of their uncertainties is low.
     uncertainty = -sample_points(logits, candidates).squeeze(1).abs()
     chosen = uncertainty.topk(num_uncertain, dim=1).indices
     coords = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))
-    return torch.cat([coords, uniform(extra, num_points - num_uncertain, "extra")], dim=1)
+    shape = (num_maps, num_points - num_uncertain, 2)
+    rest = _given_or_uniform(extra, shape, "extra", logits.device, generator)
+    return torch.cat([coords, rest], dim=1)

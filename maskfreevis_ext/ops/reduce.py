@@ -1,4 +1,4 @@
-"""What moves between processes and devices: normalisers that all ranks share, small indices."""
+"""Communication between processes and between devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     gradient.
 
     Args:
-        value: Same shape on every rank.
+        value: Same shape on every rank; every rank must call this.
+
+    Returns:
+        The mean, same shape and dtype.
+
+    Example:
+        >>> mean_over_ranks(torch.tensor([2.0, 4.0]))  # one process: the same values
+        tensor([2., 4.])
     """
     value = value.detach()
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
@@ -26,7 +33,16 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the CPU on another device, without waiting for that device."""
+    """Copy a small tensor from the CPU to another device, without waiting for that device.
+
+    Args:
+        value: The tensor; one that is on a GPU already is moved by ``Tensor.to``.
+        device: Where it is needed.
+
+    Example:
+        >>> send(torch.tensor([0, 2]), torch.device("cpu"))
+        tensor([0, 2])
+    """
     if device.type != "cuda" or value.device.type == "cuda":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)

@@ -36,7 +36,13 @@ def lab_map(frames: Tensor, stride: int = 4, bgr: bool = False, quantize: bool =
         (..., 3, H / stride, W / stride), dtype of the input.
 
     Raises:
-        ValueError: H or W is not a multiple of ``stride``.
+        ValueError: H or W is not a multiple of ``stride``, or ``frames`` are not floating point
+            with three channels.
+
+    Example:
+        >>> frames = torch.full((1, 2, 3, 8, 12), 255.0)  # one clip of two white frames
+        >>> lab_map(frames, stride=4).shape
+        torch.Size([1, 2, 3, 2, 3])
     """
     height, width = frames.shape[-2:]
     if height % stride or width % stride:
@@ -63,6 +69,11 @@ def valid_cells(
 
     Returns:
         (B, h, w), bool.
+
+    Example:
+        >>> cells = valid_cells([(4, 10)], map_size=(2, 3), stride=4, device=torch.device("cpu"))
+        >>> cells.int().tolist()
+        [[[1, 1, 0], [0, 0, 0]]]
     """
     ends = send(torch.tensor(frame_sizes), device).div(stride, rounding_mode="floor")
     rows = torch.arange(map_size[0], device=device) < ends[:, :1]
@@ -71,7 +82,18 @@ def valid_cells(
 
 
 def max_squared_distance(threshold: float) -> float:
-    """The d^2 at which exp(-d / 2) equals a similarity threshold in (0, 1]."""
+    """The d^2 at which exp(-d / 2) equals a similarity threshold.
+
+    Args:
+        threshold: In (0, 1].
+
+    Raises:
+        ValueError: ``threshold`` is outside (0, 1].
+
+    Example:
+        >>> round(max_squared_distance(0.3), 3)
+        5.798
+    """
     if not 0 < threshold <= 1:
         raise ValueError(f"a similarity threshold lies in (0, 1], got {threshold}")
     return (2 * math.log(threshold)) ** 2
@@ -91,6 +113,14 @@ def spatial_edges(
     Returns:
         For each offset a bool tensor (B, T, h', w') over the window in which both cells exist
         (``neighbors.pair_slices``), True where the pair is an edge.
+
+    Raises:
+        ValueError: ``threshold`` is outside (0, 1].
+
+    Example:
+        >>> lab = torch.tensor([50.0, 51.0, 90.0]).expand(1, 1, 3, 1, 3)  # one row of three greys
+        >>> spatial_edges(lab, [(0, 1)], threshold=0.3)
+        [tensor([[[[ True, False]]]])]
     """
     height, width = lab.shape[-2:]
     limit = max_squared_distance(threshold)
@@ -113,11 +143,19 @@ def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> T
 
     Args:
         lab: (B, T, 3, h, w).
-        offsets: All offsets of the neighbourhood (both signs).
+        offsets: All O offsets of the neighbourhood (both signs).
         threshold: As in ``spatial_edges``.
 
     Returns:
         (B, T, h, w), dtype of ``lab``, values 0 ... O.
+
+    Raises:
+        ValueError: ``threshold`` is outside (0, 1].
+
+    Example:
+        >>> lab = torch.zeros(1, 1, 3, 1, 3)  # one row of three black cells
+        >>> outside_edges(lab, [(0, -1), (0, 1)], threshold=0.3)
+        tensor([[[[1., 0., 1.]]]])
     """
     height, width = lab.shape[-2:]
     outside = lab.new_full((height, width), len(offsets))
@@ -147,24 +185,28 @@ def patch_distances(
     """Squared distances of the Lab patches of one frame to shifted patches of another.
 
     For the pair (a, b) and the offset o, the patch of frame b at p is compared with that of frame
-    a at p + o. It is a windowed sum of squared colour differences, so no patch is ever laid out in
-    memory.
+    a at p + o: a windowed sum of squared colour differences, without a copy of any patch.
 
     Args:
         lab: (B, T, 3, h, w).
         pairs: E pairs (a, b) of frame indices.
         offsets: R offsets (dy, dx).
         patch_size: Side of the patch in cells, odd.
-        valid: Cells that may match, (B, h, w), bool. Those that may not, and candidates outside
-        the map,
-            get an infinite distance. None: all may, and a candidate outside the map is a patch of
-            zeros, as in the reference.
+        valid: Cells that may match, (B, h, w), bool. Other cells and candidates outside the map
+            get an infinite distance. None: all cells may match, and a candidate outside the map is
+            a patch of zeros, as in the reference.
 
     Returns:
         (B, E, R, h, w), dtype of ``lab``. Colours outside the map are zeros.
 
     Raises:
         ValueError: ``patch_size`` is even.
+
+    Example:
+        >>> lab = torch.zeros(1, 2, 3, 1, 2)  # two frames of 1 x 2 cells
+        >>> lab[:, 0, 0] = torch.tensor([1.0, 3.0])
+        >>> patch_distances(lab, [(0, 1)], [(0, 0)], patch_size=1)
+        tensor([[[[[1., 9.]]]]])
     """
     if patch_size % 2 == 0:
         raise ValueError(f"the patch size is odd, got {patch_size}")
@@ -182,11 +224,12 @@ def patch_distances(
         shifted = searched[..., top : top + anchor.shape[-2], left : left + anchor.shape[-1]]
         distance = _box_sum((anchor - shifted).square_().sum(2), patch_size)
         here, there = pair_slices((dy, dx), height, width)
-        if blank is None:
+        if valid is not None:
             allowed = torch.zeros_like(valid)
             allowed[(..., *here)] = valid[(..., *here)] & valid[(..., *there)]
             distance.masked_fill_(allowed.logical_not_()[:, None], float("inf"))
         else:
+            assert blank is not None
             inside = torch.zeros(height, width, dtype=torch.bool, device=lab.device)
             inside[here] = True
             distance = torch.where(inside, distance, blank)
@@ -206,7 +249,12 @@ def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
         (B, E, R, h, w), bool.
 
     Raises:
-        ValueError: ``top_k`` is below 1.
+        ValueError: ``top_k`` is below 1, or ``threshold`` is outside (0, 1].
+
+    Example:
+        >>> distances = torch.tensor([0.1, 9.0, 0.2]).view(1, 1, 3, 1, 1)
+        >>> nearest_matches(distances, top_k=1, threshold=0.5).flatten().tolist()
+        [True, False, False]
     """
     if top_k < 1:
         raise ValueError(f"top_k is at least 1, got {top_k}")
@@ -230,9 +278,8 @@ def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
     """Ordered frame pairs (a, b) of a clip whose masks are compared.
 
     Args:
-        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every a
-        < b.
-            "stride-k" with a whole number k >= 1: frames k apart.
+        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every
+            a < b. "stride-k" with a whole number k >= 1: frames k apart.
         num_frames: T.
 
     Returns:
@@ -240,6 +287,10 @@ def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
 
     Raises:
         ValueError: ``kind`` is none of these.
+
+    Example:
+        >>> frame_pairs("cycle", 3)
+        [(0, 1), (1, 2), (2, 0)]
     """
     if kind == "all":
         return [(a, b) for a in range(num_frames) for b in range(a + 1, num_frames)]

@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 
+from benchmarks.literal.matching import sampled_box_dice
 from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_costs
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.golden import CriterionCase
-from tests.reference_impl.matching import sampled_box_dice
 
 
 def _matcher(**kwargs: object) -> VideoHungarianMatcher:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.literal.matching import fill_boxes, sampled_box_dice
 from maskfreevis_ext.ops.boxes import (
     box_dice_cost,
     box_profiles,
@@ -14,7 +15,6 @@ from maskfreevis_ext.ops.boxes import (
     masks_to_boxes,
 )
 from tests.helpers.golden import load_golden
-from tests.reference_impl.matching import fill_boxes, sampled_box_dice
 
 
 def test_boxes_of_masks_fill_as_the_reference() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.literal.deform_attn import grid_sample_attention
 from maskfreevis_ext.ops import deform_attn
 from maskfreevis_ext.ops.deform_attn import (
     _grid_sample_attention,
     multi_scale_deformable_attention,
 )
-from tests.reference_impl.deform_attn import grid_sample_attention
 
 SHAPES = [(3, 5), (1, 1), (4, 2)]
 

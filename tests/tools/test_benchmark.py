@@ -6,6 +6,7 @@ import json
 import math
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.command_line import MALLOC_SETTINGS, main
+from benchmarks.options import EXAMPLES, parse_args
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "benchmark.py"
-tool = runpy.run_path(str(TOOL))
 
 SHORT = ["--height", "32", "--width", "64", "--rounds", "1", "--threads", "1"]
 LOSSES = [*SHORT, "--queries", "6", "--layers", "2", "--objects", "3", "--classes", "4"]
@@ -51,7 +54,7 @@ def _threads() -> Iterator[None]:
 
 def _report(folder: Path, command: str, *options: str) -> dict:
     file = folder / "report.json"
-    tool["main"]([command, "--json", str(file), *options])
+    main([command, "--json", str(file), *options])
     return json.loads(file.read_text())
 
 
@@ -73,7 +76,8 @@ def _check(report: dict, sides: set[str], with_backward: bool) -> None:
             assert ratio[kind] > 0
             assert math.isfinite(ratio[kind])
     assert report["settings"]["rounds"] == 1
-    assert {"torch", "device", "threads", "memory_is", "variables"} <= set(report["environment"])
+    environment = {"torch", "device", "processor", "threads", "memory_is", "variables"}
+    assert environment <= set(report["environment"])
 
 
 @pytest.mark.slow
@@ -135,60 +139,32 @@ def test_deform_attn_values_and_gradients_agree(tmp_path) -> None:
     assert report["largest_difference"] < 1e-4
 
 
-def test_default_sizes_are_those_of_the_issue() -> None:
-    args = tool["parse_args"](["criterion"])
+def test_default_sizes_are_those_of_the_readme() -> None:
+    args = parse_args(["criterion"])
     sizes = args.batch, args.frames, args.height, args.width, args.queries, args.classes
     assert sizes == (2, 3, 360, 640, 100, 40)
     assert (args.layers, args.objects, args.points, args.pairs) == (10, 5, 20_000, "all")
-    args = tool["parse_args"](["deform_attn"])
-    shapes = tool["level_shapes"](args)
-    assert sum(height * width for height, width in shapes) == 5040
 
 
-def test_scene_depends_on_the_seed_only_and_fits_the_frame() -> None:
-    args = tool["parse_args"](["criterion", "--height", "100", "--width", "150"])
-    scene, again = tool["make_scene"](args), tool["make_scene"](args)
-    assert torch.equal(scene.images, again.images)
-    assert torch.equal(scene.masks, again.masks)
-    assert scene.image_size == (128, 160)
-    assert not scene.frames[..., 100:, :].any()
-    for target in scene.targets:
-        assert target["boxes"].amin() >= 0
-        assert target["boxes"][..., 2].amax() <= 150
-        assert target["boxes"][..., 3].amax() <= 100
-        assert target["ids"][-1].tolist() == [4, 4, -1]
-        areas = (target["boxes"][..., 2:] - target["boxes"][..., :2]).prod(-1)[:-1]
-        assert areas.amin() > 0
-        assert areas.amax() > 2 * areas.amin()
-    rates = tool["pass_rates"](scene, [(0, 1), (0, 2), (1, 2)])
-    assert 0.2 < rates["edges"] < 0.9
-    assert 0.02 < rates["matches"] < 5 / 9
-    other = tool["make_scene"](tool["parse_args"](["criterion", "--seed", "1"]))
-    assert not torch.equal(scene.images[..., :90, :90], other.images[..., :90, :90])
-
-
-def test_peak_memory_is_what_the_tensors_take() -> None:
-    x = torch.randn(1_000_000)
-
-    def forward() -> None:
-        doubled = x * 2
-        for _ in range(3):
-            doubled = doubled + x  # the old one is freed once the new one is there
-
-    side = tool["Side"]("one", "x", forward)
-    assert tool["peak_extra_memory"](side, torch.device("cpu")) == 2 * 4_000_000
+def test_examples_of_the_help_are_valid_commands() -> None:
+    lines = [line.strip() for line in EXAMPLES.splitlines() if "benchmark.py" in line]
+    assert lines
+    for line in lines:
+        python, script, *words = shlex.split(line)
+        assert (python, ROOT / script) == ("python", TOOL)
+        parse_args(words)
 
 
 def test_too_few_channels_are_refused_in_one_line(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
-        tool["main"](["criterion", *LOSSES, "--mask-dim", "3"])
+        main(["criterion", *LOSSES, "--mask-dim", "3"])
     assert stop.value.code == 2
     assert "--mask-dim" in capsys.readouterr().err
 
 
 def test_unknown_frame_pairs_are_refused_in_one_line(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
-        tool["main"](["criterion", *LOSSES, "--pairs", "some"])
+        main(["criterion", *LOSSES, "--pairs", "some"])
     assert stop.value.code == 2
     assert "PAIRS" in capsys.readouterr().err
 
@@ -196,35 +172,58 @@ def test_unknown_frame_pairs_are_refused_in_one_line(capsys) -> None:
 @pytest.mark.parametrize("words", [["--frames", "0"], ["--batch", "many"]])
 def test_impossible_size_is_refused(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:
-        tool["main"](["criterion", *words])
+        main(["criterion", *words])
     assert stop.value.code == 2
     assert words[0] in capsys.readouterr().err
 
 
-def test_missing_literal_side_is_named(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "tests.reference_impl", None)
-    with pytest.raises(SystemExit, match=r"reference_impl.* is not there"):
+def test_missing_benchmarks_folder_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.command_line", None)
+    with pytest.raises(SystemExit, match=r"benchmarks is missing .* checkout"):
         runpy.run_path(str(TOOL))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("policy", ["default", "passive"])
-def test_script_starts_again_with_its_environment(tmp_path, policy) -> None:
-    file = tmp_path / "report.json"
-    expected = {**tool["ENVIRONMENT"], "OMP_WAIT_POLICY": None if policy == "default" else policy}
-    environment = {k: v for k, v in os.environ.items() if k not in expected}
-    if policy == "default":
-        environment["OMP_WAIT_POLICY"] = "active"
-    arguments = [*SHORT, "--channels", "32", "--json", str(file), "--wait-policy", policy]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "deform_attn", *arguments],
+def test_impossible_option_ends_the_script_before_the_measurement(tmp_path) -> None:
+    done = _script(tmp_path, [str(TOOL)], "criterion", "--frames", "0")
+    assert done.returncode == 2
+    assert "--frames" in done.stderr
+    assert "child process" not in done.stderr
+
+
+def _script(folder: Path, script: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the tool in another folder, under another OMP_WAIT_POLICY than the default."""
+    environment = {k: v for k, v in os.environ.items() if k not in MALLOC_SETTINGS}
+    environment.update(OMP_WAIT_POLICY="active", PYTHONPATH=str(ROOT))
+    return subprocess.run(
+        [sys.executable, *script, *words],
         env=environment,
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "policy"), [([str(TOOL)], "default"), (["-m", "benchmarks"], "passive")]
+)
+def test_child_process_measures_with_its_environment(tmp_path, script, policy) -> None:
+    words = [*SHORT, "--channels", "32", "--json", "report.json", "--wait-policy", policy]
+    done = _script(tmp_path, script, "deform_attn", *words)
     assert done.returncode == 0, done.stderr
-    assert "starting again with MALLOC_TRIM_THRESHOLD_" in done.stderr
-    assert json.loads(file.read_text())["environment"]["variables"] == expected
+    assert "starting a child process with MALLOC_TRIM_THRESHOLD_" in done.stderr
+    expected = {**MALLOC_SETTINGS, "OMP_WAIT_POLICY": None if policy == "default" else policy}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["environment"]["variables"] == expected
     assert ("OMP_WAIT_POLICY=passive, for both sides" in done.stdout) == (policy == "passive")
+    assert "1 threads" in done.stdout
+    assert "machine: " in done.stdout
+
+
+@pytest.mark.slow
+def test_exit_code_of_the_child_process_is_that_of_the_script(tmp_path) -> None:
+    done = _script(tmp_path, [str(TOOL)], "criterion", *LOSSES, "--mask-dim", "3")
+    assert done.returncode == 2
+    assert "child process" in done.stderr
+    assert "--mask-dim" in done.stderr

@@ -1,13 +1,14 @@
-"""The box-supervised criterion in the structure of the reference: literal, slow, and easy to
-compare with the paper.
+"""The box-supervised criterion in the structure of the reference, easy to compare with the paper.
 
-Unfold copies of every neighbourhood, similarity maps repeated for every object, losses one decoder
-output after the other, sampled points for the Dice of two boxes, filled box maps of all queries.
-Written from the formulas of MaskFreeVIS (arXiv:2303.15904) and tied to stored values of the
-original by tests; the benchmark measures against it.
+It copies every neighbourhood by unfold, repeats the similarity maps for every object, computes the
+losses one decoder output after the other, estimates the Dice of two boxes from sampled points, and
+fills the boxes of all queries. Written from the formulas of MaskFreeVIS (arXiv:2303.15904); a test
+compares it with stored values of the original.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from torch import Tensor
 from maskfreevis_ext.ops.color import rgb_to_lab
 
 from .matching import dice_matrix, sample
+
+#: Queries and objects that are assigned to each other, two index vectors of the same length.
+Match = tuple[Tensor, Tensor]
 
 
 def unfold(x: Tensor, dilation: int, with_center: bool) -> Tensor:
@@ -40,8 +44,9 @@ def patch_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def similarities(frames: Tensor, pairs: list[tuple[int, int]]) -> tuple[Tensor, list[Tensor]]:
-    """Frame by frame: (B, T, 8, h, w), and for each pair (B, 9, h, w)."""
-    spatial, temporal = [], [[] for _ in pairs]
+    """Colour similarities (B, T, 8, h, w), and patch similarities (B, 9, h, w) of each pair."""
+    spatial: list[Tensor] = []
+    temporal: list[list[Tensor]] = [[] for _ in pairs]
     for clip in frames:
         labs = [rgb_to_lab(F.avg_pool2d(frame[None], 4).floor()[0].flip(0))[None] for frame in clip]
         spatial.append(torch.cat([color_similarity(lab) for lab in labs]))
@@ -87,7 +92,7 @@ def same_label_term(anchor: Tensor, others: Tensor, dilation: int, with_center: 
 
 def projection_term(probs: Tensor, target: Tensor) -> Tensor:
     """Dice of both projections of (n, 1, h, w), mean over n."""
-    total = 0.0
+    total = probs.new_zeros(len(probs))
     for dim in (2, 3):
         x, y = probs.max(dim)[0].flatten(1), target.max(dim)[0].flatten(1)
         total = total + 1 - 2 * (x * y).sum(1) / ((x * x).sum(1) + (y * y).sum(1) + 1e-5)
@@ -101,10 +106,14 @@ def layer_losses(
     temporal: list[Tensor],
     pairs: list[tuple[int, int]],
 ) -> dict[str, Tensor]:
-    """Box losses of one output: matched ``masks`` (N, T, h, w), filled boxes ``target`` (N, T, H,
-    W).
+    """Box losses of one decoder output.
 
-    ``spatial`` (N, T, 8, h, w) and ``temporal`` E x (N, 9, h, w) are repeated for every object.
+    Args:
+        masks: Mask logits of the matched queries, (N, T, h, w).
+        target: Filled boxes of the objects, (N, T, H, W).
+        spatial: Colour similarities, repeated for every object, (N, T, 8, h, w).
+        temporal: Patch similarities, repeated for every object, E x (N, 9, h, w).
+        pairs: E frame pairs (a, b).
     """
     if len(masks) == 0:
         zero = masks.sum() * 0
@@ -118,7 +127,7 @@ def layer_losses(
     bound = (term * weight * inside).sum() / weight.sum().clamp(min=1)
 
     union = (small.sum(1, keepdim=True) >= 1).float()
-    neighbor = 0.0
+    neighbor = masks.new_zeros(())
     for (a, b), similarity in zip(pairs, temporal, strict=True):
         values, indices = similarity.topk(5, dim=1)
         kept = torch.zeros_like(similarity).scatter(1, indices, values)
@@ -133,7 +142,9 @@ def layer_losses(
     }
 
 
-def class_loss(logits: Tensor, matches: list, targets: list[dict[str, Tensor]]) -> Tensor:
+def class_loss(
+    logits: Tensor, matches: Sequence[Match], targets: Sequence[Mapping[str, Tensor]]
+) -> Tensor:
     """Weighted cross-entropy of one output, (B, Q, C+1)."""
     num_classes = logits.shape[-1] - 1
     classes = torch.full(logits.shape[:2], num_classes, device=logits.device)
@@ -146,11 +157,11 @@ def class_loss(logits: Tensor, matches: list, targets: list[dict[str, Tensor]]) 
 
 def literal_losses(
     outputs: dict,
-    targets: list[dict[str, Tensor]],
+    targets: Sequence[Mapping[str, Tensor]],
     frames: Tensor,
     pairs: list[tuple[int, int]],
     num_points: int = 20_000,
-    matches: list | None = None,
+    matches: Sequence[Sequence[Match]] | None = None,
 ) -> dict[str, Tensor]:
     """Unweighted losses of every output, with the names of the criterion and no warm-up.
 
@@ -166,6 +177,7 @@ def literal_losses(
     losses = {}
     for layer, output in enumerate([outputs, *outputs.get("aux_outputs", [])]):
         filled = [box_maps(target["masks"]) for target in targets]
+        of_layer: Sequence[Match]
         if matches is None:
             of_layer = [
                 match(

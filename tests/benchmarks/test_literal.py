@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.literal.criterion import literal_losses
 from tests.helpers.golden import CriterionCase
-from tests.reference_impl.criterion import literal_losses
 
 
 @pytest.mark.parametrize(

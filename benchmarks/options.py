@@ -1,0 +1,161 @@
+"""The command line: one subcommand per job, and the options of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+R50_CONFIG = (
+    Path(__file__).resolve().parents[1] / "configs/youtubevis_2019/maskfreevis_R50_bs16.yaml"
+)
+
+DESCRIPTION = """\
+Measure time, memory and values of the losses, the matching, deformable attention or a whole
+training step, side by side with a literal implementation of the same formulas (benchmarks/literal).
+The ratios that are printed are literal / here. Progress goes to stderr.
+"""
+
+EXAMPLES = """\
+examples, from the root of a checkout:
+  python tools/benchmark.py matcher --height 96 --width 160 --rounds 3
+  python tools/benchmark.py criterion --json criterion.json
+  python tools/benchmark.py step --height 192 --width 256 --multimask
+"""
+
+#: Subcommand → what it measures.
+COMMANDS = {
+    "similarity": "Lab colours, colour edges and patch matches of a batch",
+    "matcher": "assignment of queries to objects, for all decoder outputs and clips",
+    "criterion": "all losses, with colour similarities and matching",
+    "step": "forward and backward pass of the whole model",
+    "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
+}
+
+
+class Options(argparse.Namespace):
+    """What was asked for on the command line.
+
+    The attributes after ``json`` exist only for the subcommands that have the option.
+    """
+
+    command: str
+    rounds: int
+    threads: int
+    warmup: int
+    device: str
+    seed: int
+    wait_policy: str
+    json: str | None
+
+    batch: int
+    frames: int
+    height: int
+    width: int
+    objects: int
+    pairs: str
+
+    queries: int
+    classes: int
+    layers: int
+    mask_dim: int
+    points: int
+    with_product: bool
+
+    config_file: str
+    multimask: bool
+    opts: list[str]
+
+    channels: int
+    heads: int
+    levels: int
+    sampling_points: int
+
+    def replace(self, **changes: object) -> Options:
+        """A copy with other values."""
+        return Options(**{**vars(self), **changes})
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is below 1.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def _add_sizes(parser: argparse.ArgumentParser, **sizes: int) -> None:
+    for name, default in sizes.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=positive, default=default, help=f"default {default}")
+
+
+def _add_scene(parser: argparse.ArgumentParser, batch: int) -> None:
+    _add_sizes(parser, batch=batch, frames=3, height=360, width=640, objects=5)
+    parser.add_argument(
+        "--pairs",
+        help="frame pairs of the temporal loss, MODEL.MASKFREE.TEMPORAL.PAIRS; default: all up to "
+        "3 frames, cycle above, as in the reference",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_sizes(parser, rounds=5, threads=2)
+    parser.add_argument(
+        "--warmup", type=int, default=1, help="rounds that are not counted; default 1"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--wait-policy",
+        choices=("default", "passive", "active"),
+        default="default",
+        help="OMP_WAIT_POLICY of both sides; default leaves it unset, as in a training run; "
+        "passive is steadier on a busy machine and wakes threads late",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        _add_common(command)
+        if name in ("similarity", "matcher", "criterion"):
+            _add_scene(command, batch=2)
+            _add_sizes(command, queries=100, classes=40, layers=10, mask_dim=256, points=20_000)
+        if name == "criterion":
+            command.add_argument(
+                "--with-product",
+                action="store_true",
+                help="also both sides with the product of embeddings and features",
+            )
+        if name == "step":
+            _add_scene(command, batch=1)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument(
+                "--multimask", action="store_true", help="also the step with the multimask head"
+            )
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+        if name == "deform_attn":
+            _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)
+            _add_sizes(command, levels=3, sampling_points=4)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Options:
+    """Read the command line; ends the process with code 2 where it is wrong."""
+    options = build_parser().parse_args(argv, namespace=Options())
+    if getattr(options, "pairs", "") is None:
+        options.pairs = "all" if options.frames <= 3 else "cycle"
+    return options
