@@ -16,9 +16,10 @@ from detectron2.data import (
 )
 
 from maskfreevis_ext.data.builtin import register_from_config
+from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision
 from maskfreevis_ext.data.motion_masks import check_motion_masks
-from maskfreevis_ext.data.ytvis import DatasetDict, check_images
+from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)

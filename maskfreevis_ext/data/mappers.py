@@ -310,8 +310,8 @@ def build_tracks(
             if box is not None:
                 ids[row, t], boxes[row, t] = track, box
     keep = np.flatnonzero((ids >= 0).any(axis=1))
-    arrays = {"labels": np.array([classes[track] for track in tracks], dtype=np.int64)}
-    arrays |= {"ids": ids, "boxes": boxes}
+    labels = np.array([classes[track] for track in tracks], dtype=np.int64)
+    arrays: dict[str, np.ndarray] = {"labels": labels, "ids": ids, "boxes": boxes}
     if masks is not None:
         arrays["masks"] = masks
     if len(keep) < len(tracks):

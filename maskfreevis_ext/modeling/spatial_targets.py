@@ -57,22 +57,14 @@ def build_spatial_targets(
         image_size: (H, W) of the padded input.
         stride: Pixels per cell of the targets.
         num_views: V; None: there are none.
-        device: Where the targets are made.
+        device: Where the targets are.
 
     Raises:
         DataError: A motion mask has another size than its frame.
     """
     size = image_size[0] // stride, image_size[1] // stride
-    num_frames = len(batched_inputs[0]["image"])
-    known = torch.zeros(len(targets), num_frames, dtype=torch.bool)
-    box_frames = torch.zeros_like(known)
     motion = _motion_masks(batched_inputs, image_size)
-    for clip, t in motion:
-        known[clip, t] = True
-    without_motion = [i for i, s in enumerate(batched_inputs) if s.get("motion_masks") is None]
-    for clip in without_motion:
-        given = known if "masks" in targets[clip] else box_frames
-        given[clip] = True
+    known, box_frames = _frame_sources(batched_inputs, targets, motion)
     areas = {
         clip: pad_masks(sample["valid_area"], image_size)
         for clip, sample in enumerate(batched_inputs)
@@ -82,12 +74,12 @@ def build_spatial_targets(
     known, box_frames = moved[:2]
     full_size = iter(moved[2:])
 
-    masks = torch.zeros(len(targets), num_frames, *size, dtype=torch.bool, device=device)
+    masks = torch.zeros(*known.shape, *size, dtype=torch.bool, device=device)
     for clip, t in motion:
         masks[clip, t] = _shrink(next(full_size)[None], stride)[0]
-    for clip in without_motion:
-        if "masks" in targets[clip]:
-            masks[clip] = _shrink(targets[clip]["masks"].any(0), stride)
+    for clip, (sample, target) in enumerate(zip(batched_inputs, targets, strict=True)):
+        if sample.get("motion_masks") is None and "masks" in target:
+            masks[clip] = _shrink(target["masks"].any(0), stride)
     sizes = [tuple(sample["image"][0].shape[-2:]) for sample in batched_inputs]
     inside = valid_cells(sizes, size, stride, device)
     for clip in areas:
@@ -114,6 +106,24 @@ def _motion_masks(
                 _check_size(sample, t, mask)
                 found[clip, t] = pad_masks(mask, image_size)
     return found
+
+
+def _frame_sources(
+    batched_inputs: list[dict[str, Any]],
+    targets: list[dict[str, Tensor]],
+    motion: dict[tuple[int, int], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Which frames have masks, and which have boxes only: each (B, T) bool on the CPU."""
+    num_frames = len(batched_inputs[0]["image"])
+    known = torch.zeros(len(targets), num_frames, dtype=torch.bool)
+    box_frames = torch.zeros_like(known)
+    for clip, t in motion:
+        known[clip, t] = True
+    for clip, (sample, target) in enumerate(zip(batched_inputs, targets, strict=True)):
+        if sample.get("motion_masks") is None:
+            known[clip] = "masks" in target
+            box_frames[clip] = "masks" not in target
+    return known, box_frames
 
 
 def _shrink(masks: Tensor, stride: int) -> Tensor:

@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.synthetic import (
     CLASS_NAMES,
     SyntheticConfig,
     make_synthetic,
     render_video,
 )
-from maskfreevis_ext.data.ytvis import check_images, load_ytvis_json
+from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.ops.color import rgb_to_lab
 
