@@ -9,13 +9,13 @@ from maskfreevis_ext.errors import DataError
 
 
 def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
-    """Make sure that the frames of all videos exist; reads folders, not files.
+    """Check that the frames of all videos exist. Folders are listed, no image is opened.
 
     Args:
         dataset_dicts: From ``load_ytvis_json``.
 
     Raises:
-        DataError: Files are missing (the first few are named, and how many there are), or a
+        DataError: Files are missing (the message has their number and the first five paths), or a
             symbolic link leads out of the image root.
     """
     folders: dict[str, dict[str, bool]] = {}

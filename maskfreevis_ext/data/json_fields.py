@@ -1,4 +1,4 @@
-"""Untrusted JSON: files read whole, fields read with a type and a place for messages."""
+"""Reads untrusted JSON: whole files, and typed fields with their place in the file for messages."""
 
 from __future__ import annotations
 

@@ -80,11 +80,11 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
 
     Args:
         output: Folder, made where it is absent. Files of the same names are overwritten.
-        config: What to generate; the defaults where None.
+        config: Sizes and counts; None: the defaults.
 
     Returns:
-        Paths of the JSON files under "train", "val" and perhaps "train_masks" and "train_mixed",
-        and of the image roots under "train_images" and "val_images".
+        Paths: of the JSON files by "train", "val" and, where they were written, "train_masks" and
+        "train_mixed"; of the image roots by "train_images" and "val_images".
     """
     config = config or SyntheticConfig()
     os.makedirs(output, exist_ok=True)

@@ -1,8 +1,8 @@
 """YouTube-VIS JSON files: read, checked, and turned into dataset dicts.
 
-Nothing in the file is trusted. What cannot be right ends in one ``DataError`` that names the file,
-the entry with its id, and the field; what can be mended (boxes that stick out of the frame,
-unusable polygons) is, and the log says so once.
+Nothing in the file is trusted. A value that cannot be right raises a ``DataError`` that names the
+file, the entry with its id, and the field. Boxes that stick out of the frame are clipped and
+unusable polygons are dropped; one line of the log counts these repairs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-#: Limits on what a file may ask for.
+#: Limits of a file: categories, and pixels of a frame.
 MAX_CATEGORIES = 10_000
 MAX_FRAME_PIXELS = 178_000_000
 
@@ -122,7 +122,7 @@ def _read_videos(
 
 
 class _TrackReader:
-    """Reads annotations into dataset dicts and counts what it mends."""
+    """Reads annotations into dataset dicts and counts its repairs by kind."""
 
     def __init__(
         self, json_file: str, videos: Mapping[int, DatasetDict], class_of: Mapping[int, int]
@@ -131,7 +131,11 @@ class _TrackReader:
         self.counts: Counter[str] = Counter()
 
     def read(self, entry: Entry) -> None:
-        """Add one track's objects to the frames of its video."""
+        """Add one track's objects to the frames of its video.
+
+        Raises:
+            DataError: A field of the track cannot be used.
+        """
         video_id = entry.integer("video_id", 0, MAX_ID)
         if video_id not in self.videos:
             raise entry.fail("video_id", "the id of an entry of 'videos'")
@@ -230,7 +234,7 @@ class _TrackReader:
 def load_ytvis_json(
     json_file: str, image_root: str, dataset_name: str | None = None
 ) -> list[DatasetDict]:
-    """Dataset dicts of a YouTube-VIS annotation file.
+    """Read a YouTube-VIS annotation file into dataset dicts, one per video.
 
     An object is in a frame where its box is; where there is only a mask, the box is taken from it.
     Masks may be compressed or uncompressed RLE, polygons, or absent (no ``segmentations``, or
@@ -315,13 +319,13 @@ def _set_metadata(
 def register_ytvis_instances(
     name: str, metadata: Mapping[str, Any], json_file: str, image_root: str
 ) -> None:
-    """Register a YouTube-VIS data set, one's own or a public one.
+    """Register a data set in YouTube-VIS form under a name.
 
-    ``register_ytvis_instances("my_train", {}, "my/train.json", "my/images")``. Class names come
-    from the file. Registering the same again does nothing.
+    Example: ``register_ytvis_instances("my_train", {}, "my/train.json", "my/images")``. The class
+    names are read from the file. Registering the same name with the same paths again does nothing.
 
     Args:
-        name: For ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        name: Name by which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` refer to it.
         metadata: Further metadata, or an empty mapping.
         json_file: Path of the annotation file; read only when the data set is used.
         image_root: Folder that the file's ``file_names`` are relative to.
@@ -346,13 +350,13 @@ def register_ytvis_instances(
 
 
 def object_masks(video: DatasetDict) -> torch.Tensor:
-    """Masks of a video's objects without crowds, by ascending track id.
+    """Decode the masks of a video's objects, without crowds.
 
     Args:
         video: A dict of ``load_ytvis_json``.
 
     Returns:
-        (G, T, H, W), bool, empty where an object is absent.
+        (G, T, H, W) bool of G objects by ascending track id; False where an object is absent.
 
     Raises:
         DataError: An object has only a box.

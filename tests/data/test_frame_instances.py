@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maskfreevis_ext.data.frame_instances import FrameInstances
+from maskfreevis_ext.modeling.targets import build_targets
 
 
 def _tracks(with_masks: bool) -> dict[str, torch.Tensor]:
@@ -59,3 +60,18 @@ def test_clip_without_objects() -> None:
         "boxes": torch.zeros(0, 2, 4),
     }
     assert [len(frame) for frame in FrameInstances(tracks, (5, 6))] == [0, 0]
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_model_gets_the_same_targets_from_tracks_and_from_instances(with_masks: bool) -> None:
+    tracks = _tracks(with_masks)
+    if with_masks:
+        tracks["masks"][tracks["ids"] < 0] = False
+    tracks["boxes"][tracks["ids"] < 0] = 0
+    supervision = {"supervision": "mask" if with_masks else "box"}
+    forms = {"tracks": tracks}, {"instances": FrameInstances(tracks, (5, 6))}
+    first, second = (
+        build_targets([form | supervision], (8, 8), torch.device("cpu"))[0] for form in forms
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
