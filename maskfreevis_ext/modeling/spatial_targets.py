@@ -136,6 +136,6 @@ def _check_size(sample: dict[str, Any], t: int, mask: Tensor) -> None:
     if tuple(mask.shape) != size:
         raise DataError(
             f"video {sample.get('video_id')}, frame {sample.get('frame_indices', [])[t : t + 1]}: "
-            f"the motion mask has the size {tuple(mask.shape)}, expected that of the frame, {size}. "
-            "Apply the same transforms to frames and motion masks."
+            f"the motion mask has the size {tuple(mask.shape)}, expected that of the frame, {size}."
+            " Apply the same transforms to frames and motion masks."
         )
