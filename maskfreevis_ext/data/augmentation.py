@@ -1,7 +1,7 @@
 """Augmentations of clips: parameters are drawn once per clip and then applied to every frame.
 
-The transforms are Detectron2's; there are no counters, so an error in one clip cannot change the
-next.
+The transforms are Detectron2's. No state is kept between clips, so that an error in one clip cannot
+change the next.
 """
 
 from __future__ import annotations
@@ -48,17 +48,27 @@ class _ColorTransform(T.Transform):
 
 
 class RandomColor(T.Augmentation):
-    """Brightness, contrast or saturation times a random factor.
+    """Multiplies brightness, contrast or saturation by a random factor.
 
-    Unlike Detectron2's, the saturation of a frame is computed from that frame, and a pixel value of
-    one frame becomes the same value in all of them, so that similarities between frames keep their
-    meaning.
+    Detectron2 blends all frames with the grey picture of the first to change the saturation. Here
+    each frame is blended with its own, and equal pixel values of different frames stay equal, so
+    that similarities of colour between frames keep their meaning.
     """
 
     def __init__(
         self, kind: str, low: float = 0.9, high: float = 1.1, image_format: str = "RGB"
     ) -> None:
-        """Draw factors from U(low, high) for ``kind``, one of ``COLOR_KINDS``."""
+        """Keep the kind and the range.
+
+        Args:
+            kind: One of ``COLOR_KINDS``.
+            low: Least factor.
+            high: Largest factor; factors are uniform in [low, high].
+            image_format: "RGB" or "BGR", the order of the channels.
+
+        Raises:
+            ValueError: ``kind`` is unknown.
+        """
         super().__init__()
         if kind not in COLOR_KINDS:
             raise ValueError(f"kind must be one of {COLOR_KINDS}, got {kind!r}.")
@@ -67,7 +77,7 @@ class RandomColor(T.Augmentation):
         self.luma = np.asarray(luma, dtype=np.float32)
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Transform for the clip that starts with ``image`` (H, W, 3)."""
+        """Draw the transform of a clip from its first frame (H, W, 3)."""
         factor = float(np.random.uniform(self.low, self.high))
         if self.kind == "brightness":
             return _ColorTransform(factor, 0.0, 1.0, self.luma)
@@ -175,12 +185,12 @@ def _photometric_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmenta
 def build_clip_augmentation(
     cfg: CfgNode, is_train: bool, supervision: str = "box"
 ) -> ClipAugmentation:
-    """Augmentation of clips by the keys of ``cfg.INPUT``: crop, resize, flip, colour, rotation.
+    """Build the augmentation of clips from ``cfg.INPUT``: crop, resize, flip, colour, rotation.
 
     Args:
         cfg: The config.
-        is_train: False resizes to MIN_SIZE_TEST and MAX_SIZE_TEST, and does nothing else.
-        supervision: "box" or "mask", that of the samples it is for.
+        is_train: True: all of them; False: only the resize, to MIN_SIZE_TEST and MAX_SIZE_TEST.
+        supervision: "box" or "mask": supervision of the samples. Only "mask" allows rotation.
 
     Raises:
         ConfigError: A key has a value that is not known, or rotation is asked for with boxes only.

@@ -1,4 +1,4 @@
-"""Registrations: the public data sets under ``DETECTRON2_DATASETS``, and those that a config names.
+"""Registers the public data sets under ``DETECTRON2_DATASETS``, and the data sets of a config.
 
 Importing this module registers ``ytvis_2019_*``, ``ytvis_2021_*`` and ``ovis_*`` (train, val,
 test). The files need not be there until a data set is used.
@@ -55,7 +55,7 @@ BUILTIN_DATASETS: dict[str, tuple[str, str, tuple[str, ...]]] = {**_YTVIS, **_OV
 
 
 def class_colors(count: int) -> list[tuple[int, int, int]]:
-    """RGB colours 0..255 of ``count`` classes, always the same, neighbours far apart in hue."""
+    """Fixed RGB colours 0..255 of ``count`` classes; successive ones have different hues."""
     colors = []
     for i in range(count):
         hue = (0.6180339887 * i) % 1.0
@@ -73,11 +73,14 @@ def _metadata(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def register_all(root: str | None = None) -> None:
-    """Register the public data sets; the same again does nothing.
+    """Register the public data sets; a second call with the same folder does nothing.
 
     Args:
-        root: Folder of all data sets; None takes the environment variable DETECTRON2_DATASETS, or
-            "datasets".
+        root: Folder of all data sets; None: that of the environment variable DETECTRON2_DATASETS,
+            or "datasets" if it is not set.
+
+    Raises:
+        ConfigError: A name is taken by other files.
     """
     if root is None:
         root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
@@ -88,13 +91,13 @@ def register_all(root: str | None = None) -> None:
 
 
 def register_from_config(cfg: CfgNode) -> None:
-    """Register the data sets of ``INPUT.DATASETS``, so that one's own JSON needs no Python.
+    """Register the data sets of ``INPUT.DATASETS``: a way to use a JSON file without Python code.
 
     Args:
-        cfg: Its ``INPUT.DATASETS`` is a list of [name, annotation file, image root].
+        cfg: A config; its ``INPUT.DATASETS`` is a list of [name, annotation file, image root].
 
     Raises:
-        ConfigError: An entry has another form, or a name is taken.
+        ConfigError: An entry has another form, or its name is taken by other files.
     """
     for i, entry in enumerate(cfg.INPUT.DATASETS):
         is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3

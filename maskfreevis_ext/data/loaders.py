@@ -1,4 +1,4 @@
-"""Train and test loaders over Detectron2's; what can be checked is checked before they start."""
+"""Loaders for training and testing, on top of Detectron2's; the data is checked beforehand."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from detectron2.data import (
 )
 
 from maskfreevis_ext.data.builtin import register_from_config
+from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision
 from maskfreevis_ext.data.motion_masks import check_motion_masks
-from maskfreevis_ext.data.ytvis import DatasetDict, check_images
+from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 
 class VisibleErrors:
-    """A loader whose workers' ``DataError`` arrives as it was raised, not inside a traceback."""
+    """A loader that re-raises a worker's ``DataError`` with its message alone."""
 
     def __init__(self, loader: Any, unpack: bool = False) -> None:
-        """Wrap a loader; ``unpack`` undoes ``_pack_frames``."""
+        """Wrap a loader.
+
+        Args:
+            loader: A loader of lists of samples.
+            unpack: Undo ``_pack_frames`` on every batch.
+        """
         self.loader, self._unpack = loader, unpack
 
     def __len__(self) -> int:
@@ -51,8 +57,9 @@ class VisibleErrors:
                 if message is None:
                     raise
                 logger.debug("A loader's worker failed: %s", error)
-                # Torch's error is in a cycle with its traceback, which holds the iterator. Left to
-                # the garbage collector, that would wait five seconds for each of its workers.
+                # The error and its traceback refer to each other, and the traceback to the
+                # iterator. Without this line the garbage collector would delete the iterator much
+                # later, and then wait five seconds for each of its workers.
                 error.__traceback__ = None
                 break
             yield _unpack_frames(batch) if self._unpack else batch
@@ -61,14 +68,17 @@ class VisibleErrors:
 
 
 def _message_of_worker(error: DataError) -> str | None:
-    """What a worker's error said: torch hands over its traceback as text. None if there is none."""
+    """Message of a worker's error, which torch passes on as the text of a traceback.
+
+    None where the error was raised in this process.
+    """
     mark = f"{DataError.__module__}.{DataError.__qualname__}: "
     text = str(error)
     return text.rsplit(mark, 1)[1].strip() if mark in text else None
 
 
 def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Frames of a video as one tensor: each tensor that leaves a worker costs an open file."""
+    """Join the frames of a video in one tensor: each tensor from a worker keeps a file open."""
     return [{**sample, "image": torch.stack(sample["image"])} for sample in batch]
 
 
@@ -77,15 +87,18 @@ def _unpack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetDict]:
-    """Dataset dicts of registered data sets of one label space, one after the other.
+    """Load registered data sets that have the same classes.
 
     Args:
         names: Registered names.
-        key: Config key that they come from, for messages.
+        key: Config key that holds the names, for messages.
+
+    Returns:
+        The dataset dicts of all of them, in the order of ``names``.
 
     Raises:
-        ConfigError: No name, an unknown one, one that is not in YouTube-VIS form, or label spaces
-            differ.
+        ConfigError: There is no name, a name is unknown, a data set is not in YouTube-VIS form, or
+            their classes differ.
         DataError: An annotation file cannot be used.
     """
     if not names:
@@ -137,10 +150,14 @@ def _check_class_count(cfg: CfgNode, name: str) -> None:
 
 
 def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
-    """Make sure that there are masks where INPUT.SUPERVISION is "mask".
+    """Check that all objects have masks if INPUT.SUPERVISION is "mask".
+
+    Args:
+        setting: INPUT.SUPERVISION.
+        videos: Dataset dicts.
 
     Raises:
-        DataError: An object has only a box; names the first ones.
+        DataError: Objects have only a box; the message names the first three.
     """
     if setting != "mask":
         return
@@ -164,7 +181,7 @@ def _has_objects(video: DatasetDict) -> bool:
 
 
 def _drop_masks(videos: list[DatasetDict]) -> None:
-    """Forget the masks, in place: boxes are all that training will use."""
+    """Remove the masks from the dataset dicts, in place, to save memory: only boxes are used."""
     for video in videos:
         for objects in video["annotations"]:
             for item in objects:
@@ -172,11 +189,17 @@ def _drop_masks(videos: list[DatasetDict]) -> None:
 
 
 def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
-    """The videos to train on, checked.
+    """Load and check the videos of DATASETS.TRAIN.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        Dataset dicts; without masks if INPUT.SUPERVISION is "box".
 
     Raises:
         ConfigError: A key does not fit the data.
-        DataError: The data cannot be used, or there is nothing to learn from.
+        DataError: The data cannot be used, or no video has an object.
     """
     names = list(cfg.DATASETS.TRAIN)
     videos = load_datasets(names, "DATASETS.TRAIN")
@@ -215,7 +238,7 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
 
 
 def _check_spatial_supervision(cfg: CfgNode, videos: list[DatasetDict]) -> None:
-    """Look at what the spatial mask head can learn from, and warn where that is nothing.
+    """Log the supervision of the spatial mask head, and warn if there is none.
 
     Raises:
         ConfigError: INPUT.MOTION_MASK_ROOT has no mask.
@@ -236,9 +259,9 @@ def _check_spatial_supervision(cfg: CfgNode, videos: list[DatasetDict]) -> None:
 
 
 def build_train_loader(cfg: CfgNode) -> VisibleErrors:
-    """Endless loader of training batches: lists of samples of ``YTVISDatasetMapper``.
+    """Build the endless loader of training batches: lists of samples of ``YTVISDatasetMapper``.
 
-    Data sets of INPUT.DATASETS are registered on the way.
+    It also registers the data sets of INPUT.DATASETS.
 
     Args:
         cfg: The config.
@@ -259,16 +282,16 @@ def build_train_loader(cfg: CfgNode) -> VisibleErrors:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
-    """Loader of whole videos, one per batch, each once; the videos are split over the processes.
+    """Build the loader of whole videos: each once, one per batch, divided among the processes.
 
-    Data sets of INPUT.DATASETS are registered on the way.
+    It also registers the data sets of INPUT.DATASETS.
 
     Args:
         cfg: The config.
         dataset_name: A registered data set.
 
     Raises:
-        ConfigError: The data set is not known.
+        ConfigError: The data set is not known, or not in YouTube-VIS form.
         DataError: The data cannot be used; also while iterating, when a frame cannot be read.
     """
     register_from_config(cfg)

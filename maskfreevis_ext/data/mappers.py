@@ -1,6 +1,6 @@
 """From a dataset dict to one sample of the batch: a clip in training, a whole video in tests.
 
-Shape letters: T frames of the clip, n tracks seen in it, (H, W) size after augmentation.
+Shape letters: T frames of the clip, N tracks that appear in it, (H, W) size after augmentation.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode
 
 from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augmentation
 from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.data.frame_instances import FrameInstances
 from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.motion_masks import find_motion_mask, read_motion_mask
 from maskfreevis_ext.data.sampling import sample_clip
@@ -24,16 +25,16 @@ from maskfreevis_ext.rle import decode_rle
 
 SUPERVISIONS = ("box", "mask", "data")
 
-#: A side of a box shorter than this many pixels counts as nothing left of it.
+#: A box with a side shorter than this many pixels counts as absent from the frame.
 _MIN_SIDE = 1e-3
 
 
 def clip_supervision(setting: str, video: dict[str, Any]) -> str:
-    """What training may use of a video: "box" or "mask".
+    """Supervision of the clips of a video: "box" or "mask".
 
     Args:
-        setting: INPUT.SUPERVISION: "box", "mask", or "data" ("mask" where all objects of the video
-            have masks).
+        setting: INPUT.SUPERVISION: "box", "mask", or "data", which is "mask" for a video whose
+            objects all have masks and "box" for any other.
         video: Dataset dict.
     """
     if setting == "data":
@@ -42,25 +43,33 @@ def clip_supervision(setting: str, video: dict[str, Any]) -> str:
 
 
 class YTVISDatasetMapper:
-    """Reads the frames of a clip, augments them all alike, and builds the targets.
+    """Reads the frames of a clip, applies the same transforms to all of them, adds the objects.
 
-    Called with a dataset dict, it returns a dict with ``image``: list of T uint8 tensors (3, H, W)
-    in the channel order of INPUT.FORMAT; ``supervision``: "box" or "mask"; ``height`` and ``width``
-    of the original frames; ``video_id``; ``length`` of the video; ``file_names`` and
-    ``frame_indices`` of the clip; and in training ``instances``: list of T ``Instances`` with the
-    same n rows in the same order:
+    Called with a dataset dict, it returns a dict with
 
-    * ``gt_classes`` int64 (n,): class of the track, also where it is absent.
-    * ``gt_ids`` int64 (n,): id of the track's annotation; -1 where it is absent from the frame.
-    * ``gt_boxes`` (n, 4) xyxy pixels: transformed and clipped box; zeros where absent. With masks,
-      the box of the mask.
-    * ``gt_masks`` BitMasks (n, H, W): only where ``supervision`` is "mask"; empty where absent.
+    * ``image``: list of T uint8 tensors (3, H, W) in the channel order of INPUT.FORMAT;
+    * ``supervision``: "box" or "mask";
+    * ``height`` and ``width`` of the original frames, pixels; ``video_id``; ``length`` of the
+      video in frames; ``file_names`` and ``frame_indices`` of the clip.
 
-    With INPUT.MOTION_MASK_ROOT, in training, also ``motion_masks``: list of T bool tensors (H, W),
-    None where a frame has no file; None altogether for a video without any. With a spatial mask
-    head, ``valid_area``: bool (H, W), False where a rotation has turned in what is not the video.
+    In training also the objects: ``tracks``, a dict of tensors of N tracks that all appear in the
+    clip,
 
-    Randomness comes from numpy's global state, which Detectron2 seeds in every worker.
+    * ``labels`` int64 (N,): class;
+    * ``ids`` int64 (N, T): id of the annotation; -1 where the object is absent from the frame;
+    * ``boxes`` float32 (N, T, 4): xyxy pixels, transformed and clipped to the frame; zeros where
+      absent. With masks, the tight box of the mask;
+    * ``masks`` bool (N, T, H, W), only where ``supervision`` is "mask": False where absent;
+
+    and ``instances``, the same objects as a sequence of T ``Instances``, each of which is made when
+    it is read (``FrameInstances``).
+
+    In training with INPUT.MOTION_MASK_ROOT, ``motion_masks``: list of T bool tensors (H, W), None
+    for a frame without a file; None instead of the list for a video without any file. In training
+    with the spatial mask head, ``valid_area``: bool (H, W), False for pixels outside the original
+    frame, which a rotation fills in.
+
+    Random numbers come from numpy's global state, which Detectron2 seeds in every worker.
     """
 
     @configurable
@@ -80,15 +89,18 @@ class YTVISDatasetMapper:
         """Set up the mapper.
 
         Args:
-            is_train: Clips with targets; otherwise whole videos without.
-            augmentations: For samples with "box" and with "mask" supervision; "box" at test time.
+            is_train: True: random clips with their objects; False: whole videos without them.
+            augmentations: By supervision of the sample, "box" and "mask"; both are needed.
             image_format: "RGB" or "BGR".
             supervision: INPUT.SUPERVISION.
             num_frames: T, >= 1.
             frame_range: Reach of the sampling window on each side, frames.
             shuffle: Frames in random order instead of sorted in time.
             motion_mask_root: Folder of motion masks; none if empty.
-            marks_area: Say which pixels come from the video, where a rotation leaves others.
+            marks_area: Add ``valid_area`` to training samples.
+
+        Raises:
+            ConfigError: A value is out of range; names its config key.
         """
         checks = (
             ("INPUT.SUPERVISION", supervision in SUPERVISIONS, supervision, SUPERVISIONS),
@@ -112,7 +124,11 @@ class YTVISDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Arguments of ``__init__`` from a config."""
+        """Keyword arguments of ``__init__`` from a config.
+
+        Raises:
+            ConfigError: A key of INPUT has a value that is not known.
+        """
         return {
             "is_train": is_train,
             "augmentations": {
@@ -130,13 +146,14 @@ class YTVISDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """One sample; see the class.
+        """Make one sample; its keys are those that the class explains.
 
         Args:
-            dataset_dict: Of ``load_ytvis_json``; it is not changed.
+            dataset_dict: A video of ``load_ytvis_json``; it is not changed.
 
         Raises:
-            DataError: A frame is missing, cannot be read, or has another size than the JSON says.
+            DataError: A frame or motion mask is missing, cannot be read, or has another size than
+                the JSON says; or an object has only a box where INPUT.SUPERVISION is "mask".
         """
         indices = self._choose_frames(dataset_dict)
         supervision = clip_supervision(self.supervision, dataset_dict)
@@ -155,15 +172,17 @@ class YTVISDatasetMapper:
             "frame_indices": list(indices),
         }
         if self.is_train:
-            sample["instances"] = build_instances(
-                dataset_dict, indices, transforms, frames[0].shape[:2], supervision == "mask"
+            height, width = frames[0].shape[:2]
+            sample["tracks"] = build_tracks(
+                dataset_dict, indices, transforms, (height, width), supervision == "mask"
             )
+            sample["instances"] = FrameInstances(sample["tracks"], (height, width))
             if self.motion_mask_root:
                 sample["motion_masks"] = self._motion_masks(dataset_dict, indices, transforms)
             if self.marks_area:
                 whole = np.ones((dataset_dict["height"], dataset_dict["width"]), dtype=np.uint8)
-                area = np.ascontiguousarray(transforms.apply_segmentation(whole))
-                sample["valid_area"] = torch.from_numpy(area).bool()
+                area = transforms.apply_segmentation(whole).astype(bool, order="C")
+                sample["valid_area"] = torch.from_numpy(area)
         return sample
 
     def _motion_masks(
@@ -182,8 +201,8 @@ class YTVISDatasetMapper:
             None
             if mask is None
             else torch.from_numpy(
-                np.ascontiguousarray(transforms.apply_segmentation(mask.astype(np.uint8)))
-            ).bool()
+                transforms.apply_segmentation(mask.astype(np.uint8)).astype(bool, order="C")
+            )
             for mask in masks
         ]
 
@@ -211,25 +230,28 @@ class YTVISDatasetMapper:
         return [known[t] for t in indices]
 
 
-def build_instances(
+def build_tracks(
     video: dict[str, Any],
     indices: Sequence[int],
     transforms: T.TransformList,
     image_size: tuple[int, int],
     with_masks: bool,
-) -> list[Instances]:
-    """Targets of a clip; the fields are those that ``YTVISDatasetMapper`` explains.
+) -> dict[str, torch.Tensor]:
+    """Objects of a clip; the fields are those that ``YTVISDatasetMapper`` explains.
 
     Args:
         video: Dataset dict.
         indices: The T frames of the clip.
-        transforms: What was done to the frames.
-        image_size: (H, W) after it.
-        with_masks: Add ``gt_masks``.
+        transforms: The transforms that were applied to the frames.
+        image_size: (H, W) of the transformed frames, pixels.
+        with_masks: Add ``masks``.
 
     Returns:
-        T ``Instances`` of the same n rows. Tracks of which nothing is left in any frame, and
-        crowds, have no row.
+        ``labels``, ``ids``, ``boxes`` and perhaps ``masks`` of N tracks by ascending id. Crowds,
+        and tracks of which nothing is left in any frame, are not among them.
+
+    Raises:
+        DataError: An object has only a box, and ``with_masks`` is set.
     """
     height, width = image_size
     frames = [
@@ -238,32 +260,28 @@ def build_instances(
     ]
     classes = {key: item["category_id"] for frame in frames for key, item in frame.items()}
     tracks = sorted(classes)
-    ids = np.full((len(indices), len(tracks)), -1, dtype=np.int64)
-    boxes = np.zeros((len(indices), len(tracks), 4), dtype=np.float32)
-    masks = np.zeros((len(indices), len(tracks), height, width), dtype=bool) if with_masks else None
+    ids = np.full((len(tracks), len(indices)), -1, dtype=np.int64)
+    boxes = np.zeros((len(tracks), len(indices), 4), dtype=np.float32)
+    masks = np.zeros((len(tracks), len(indices), height, width), dtype=bool) if with_masks else None
     for t, frame in enumerate(frames):
         for row, track in enumerate(tracks):
             if track not in frame:
                 continue
             if masks is not None:
-                masks[t, row] = _transform_mask(video, indices[t], frame[track], transforms)
-                box = tight_box(masks[t, row])
+                masks[row, t] = _transform_mask(video, indices[t], frame[track], transforms)
+                box = tight_box(masks[row, t])
             else:
                 box = _transform_box(frame[track], transforms, height, width)
             if box is not None:
-                ids[t, row], boxes[t, row] = track, box
-    keep = np.flatnonzero((ids >= 0).any(axis=0))
-    labels = torch.tensor([classes[tracks[row]] for row in keep], dtype=torch.int64)
-    out = []
-    for t in range(len(indices)):
-        target = Instances((height, width))
-        target.gt_classes = labels.clone()
-        target.gt_ids = torch.from_numpy(ids[t, keep])
-        target.gt_boxes = Boxes(torch.from_numpy(boxes[t, keep]))
-        if masks is not None:
-            target.gt_masks = BitMasks(torch.from_numpy(masks[t, keep]))
-        out.append(target)
-    return out
+                ids[row, t], boxes[row, t] = track, box
+    keep = np.flatnonzero((ids >= 0).any(axis=1))
+    labels = np.array([classes[track] for track in tracks], dtype=np.int64)
+    arrays: dict[str, np.ndarray] = {"labels": labels, "ids": ids, "boxes": boxes}
+    if masks is not None:
+        arrays["masks"] = masks
+    if len(keep) < len(tracks):
+        arrays = {name: values[keep] for name, values in arrays.items()}
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def _transform_box(

@@ -1,4 +1,4 @@
-"""Masks of what moves, as another method made them: one PNG per frame in a folder of their own."""
+"""Motion masks: which pixels move, precomputed by another method, one PNG file per frame."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 def candidate_paths(root: str, file_name: str, image_root: str, index: int) -> list[str]:
-    """Where the motion mask of a frame may be, the likeliest first.
+    """Paths at which the motion mask of a frame is looked for, in this order.
 
     Args:
         root: INPUT.MOTION_MASK_ROOT.
-        file_name: Path of the frame.
-        image_root: Folder of the videos, which ``file_name`` is in.
+        file_name: Path of the frame, inside ``image_root``.
+        image_root: Folder of the videos' frames.
         index: Number of the frame in the video, from 0.
 
     Returns:
-        ``<root>/<video>/<frame>.png`` and, as SegAnyMo writes them,
-        ``<root>/<video>/sam2/mask_frames/view_0/<ttt>.png`` and, where a video is a view,
-        ``<root>/sam2/mask_frames/<video>/<ttt>.png``.
+        ``<root>/<video>/<frame>.png``; then SegAnyMo's output of one video,
+        ``<root>/<video>/sam2/mask_frames/view_0/<ttt>.png``, and its output of several views, each
+        of which is a video here, ``<root>/sam2/mask_frames/<video>/<ttt>.png``.
     """
     relative = os.path.relpath(file_name, image_root)
     video, frame = os.path.split(relative)
@@ -47,12 +47,15 @@ def find_motion_mask(root: str, video: dict[str, Any], index: int) -> str | None
 
 
 def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray | None:
-    """Motion mask of a frame, (H, W) bool, True where it moves; None where there is no file.
+    """Read the motion mask of a frame.
 
     Args:
         root: INPUT.MOTION_MASK_ROOT.
         video: Dataset dict.
-        index: Frame.
+        index: Number of the frame in the video, from 0.
+
+    Returns:
+        (H, W) bool, True for moving pixels; None for a frame without a file.
 
     Raises:
         DataError: The file cannot be read, or has another size than the video.
@@ -66,29 +69,36 @@ def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray
             mask = np.asarray(image.convert("RGB") if has_alpha else image) > 0
     # Pillow raises SyntaxError for some broken PNG files
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the motion mask cannot be read: {error}.") from error
+        raise DataError(
+            f"{path}: expected a motion mask, but the file cannot be read: {error}. Write it again,"
+            " or delete it."
+        ) from error
     if mask.ndim == 3:
-        mask = mask.any(-1)
+        mask = np.asarray(mask.any(axis=-1))
     size = (video["height"], video["width"])
     if mask.shape != size:
-        raise DataError(f"{path}: expected a motion mask of the size {size}, got {mask.shape}.")
+        raise DataError(
+            f"{path}: expected a motion mask of the size {size} (height, width) of its frame, got"
+            f" {mask.shape}. Write it in the size of the video, or delete it."
+        )
     return mask
 
 
 def check_motion_masks(root: str, videos: Iterable[dict[str, Any]]) -> None:
-    """Say how many frames have motion masks.
+    """Check that there are motion masks, and log how many frames have one.
 
     Args:
         root: INPUT.MOTION_MASK_ROOT.
         videos: Dataset dicts.
 
     Raises:
-        ConfigError: The folder does not exist, or has no mask of any frame; names where they were
-            looked for.
+        ConfigError: The folder does not exist, or has no mask of any frame; the message has the
+            paths that were tried for the first frame.
     """
     if not os.path.isdir(root):
         raise ConfigError(
-            f"INPUT.MOTION_MASK_ROOT: the folder {os.path.abspath(root)} is not there."
+            f"INPUT.MOTION_MASK_ROOT must be a folder, but {os.path.abspath(root)} is not there."
+            " Correct the path, or leave the key empty to train without motion masks."
         )
     found = total = 0
     example: list[str] = []

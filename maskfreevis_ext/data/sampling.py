@@ -16,12 +16,12 @@ def sample_clip(
     shuffle: bool = False,
     object_frames: Sequence[int] | None = None,
 ) -> list[int]:
-    """Frame indices of one clip.
+    """Draw the frame indices of one clip.
 
     A reference frame is drawn uniformly, the others without replacement from the frames at most
-    ``frame_range`` away from it. Where that window is too small, the nearest frames around it
-    follow; only a video shorter than the clip has frames repeated, each as often as the others,
-    give or take one.
+    ``frame_range`` away from it. If that window has too few frames, the nearest ones outside it are
+    added. Frames are repeated only in a video shorter than the clip; the numbers of repetitions
+    then differ by at most one.
 
     Args:
         length: Frames of the video, >= 1.

@@ -1,4 +1,8 @@
-"""What the mappers return becomes what the criterion takes. The one place that builds targets."""
+"""Targets of a training batch, from the samples of the data mappers.
+
+Everything that depends on the data (which objects appear, padding) is done on the CPU; one copy
+then takes the targets of the whole batch to the device, so that a GPU never has to be waited for.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,84 @@ import torch
 from torch import Tensor
 
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.ops.transfer import send_together
 
 SUPERVISIONS = ("box", "mask")
 
 
-def _pad_masks(masks: list[Tensor], image_size: tuple[int, int], device: torch.device) -> Tensor:
-    """T tensors (n, H', W') become (n, T, H, W), bool, with zeros right and below."""
-    padded = torch.zeros(
-        (masks[0].shape[0], len(masks), *image_size), dtype=torch.bool, device=device
-    )
-    for t, mask in enumerate(masks):
-        padded[:, t, : mask.shape[-2], : mask.shape[-1]] = mask.to(device)
+def pad_masks(masks: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Extend masks to the size of the padded input, with zeros at the right and at the bottom.
+
+    Args:
+        masks: (..., H', W'), bool.
+        image_size: (H, W), at least (H', W').
+
+    Returns:
+        (..., H, W), bool; ``masks`` itself where it has this size already.
+    """
+    height, width = masks.shape[-2:]
+    if (height, width) == tuple(image_size):
+        return masks
+    padded = masks.new_zeros(*masks.shape[:-2], *image_size)
+    padded[..., :height, :width] = masks
     return padded
+
+
+def _stack_instances(
+    instances: list[Any], image_size: tuple[int, int], with_masks: bool, where: str
+) -> dict[str, Tensor]:
+    """Turn the T ``Instances`` of a clip into arrays of whole tracks, without empty tracks."""
+    counts = [len(frame) for frame in instances]
+    if len(set(counts)) != 1:
+        raise DataError(f"{where}: every frame must have a row for each object, got {counts} rows.")
+    ids = torch.stack([frame.gt_ids.cpu() for frame in instances], dim=1)
+    boxes = torch.stack([frame.gt_boxes.tensor.cpu() for frame in instances], dim=1)
+    labels = torch.stack([frame.gt_classes.cpu() for frame in instances], dim=1)
+    is_present = ids >= 0
+    keep = is_present.any(dim=1)
+    tracks = {
+        # The row of an object may have the class -1 in frames without it: the largest value is
+        # the class in a frame that shows the object.
+        "labels": labels.amax(dim=1)[keep],
+        "ids": ids[keep],
+        "boxes": (boxes * is_present[..., None])[keep],
+    }
+    if with_masks and all(frame.has("gt_masks") for frame in instances):
+        frames = [pad_masks(frame.gt_masks.tensor.cpu().bool(), image_size) for frame in instances]
+        masks = torch.stack(frames, dim=1)
+        tracks["masks"] = (masks & is_present[:, :, None, None])[keep]
+    return tracks
+
+
+def _clip_target(sample: dict[str, Any], image_size: tuple[int, int]) -> dict[str, Tensor]:
+    """Target of one clip, on the CPU."""
+    where = f"video {sample.get('video_id')!r}, frames {sample.get('frame_indices')}"
+    supervision = sample.get("supervision")
+    if supervision not in SUPERVISIONS:
+        raise DataError(f"{where}: supervision must be one of {SUPERVISIONS}, got {supervision!r}.")
+    if "tracks" in sample:
+        tracks = sample["tracks"]
+    elif "instances" in sample:
+        tracks = _stack_instances(sample["instances"], image_size, supervision == "mask", where)
+    else:
+        raise DataError(
+            f"{where}: a training sample needs 'tracks' or 'instances', got the keys"
+            f" {sorted(sample)}. Build the mapper with is_train=True."
+        )
+    target = {
+        "labels": tracks["labels"].long(),
+        "ids": tracks["ids"].long(),
+        "boxes": tracks["boxes"].float(),
+    }
+    if supervision == "mask":
+        if "masks" not in tracks:
+            raise DataError(
+                f"{where}: supervision is 'mask', but the sample has no masks of its objects"
+                " ('masks' in 'tracks', or gt_masks in 'instances'). Use box supervision, or a"
+                " mapper that adds masks."
+            )
+        target["masks"] = pad_masks(tracks["masks"], image_size)
+    return target
 
 
 def build_targets(
@@ -28,48 +98,27 @@ def build_targets(
     """Build the targets of a batch of clips.
 
     Args:
-        batched_inputs: B dicts of the mapper, with ``instances`` (T of them, with equal rows) and
-            ``supervision``.
-        image_size: (H, W) of the padded input.
-        device: Where the targets are made.
+        batched_inputs: B samples, each with ``supervision`` ("box" or "mask") and its objects in
+            one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,), ``ids``
+            (N, T) with -1 where the object is absent, ``boxes`` (N, T, 4) xyxy pixels, ``masks``
+            (N, T, H', W') bool with mask supervision; every object appears in some frame, and
+            boxes and masks are zero where it is absent. Or, without ``tracks``, ``instances``: T
+            Detectron2 ``Instances`` of the same N rows with ``gt_classes``, ``gt_ids``,
+            ``gt_boxes`` and ``gt_masks``; objects that appear in no frame are left out. Neither is
+            changed.
+        image_size: (H, W) of the padded input, pixels.
+        device: Where the targets are.
 
     Returns:
         B dicts with ``labels`` (N,) int64, ``ids`` (N, T) int64 with -1 where the object is
         absent, ``boxes`` (N, T, 4) float32 xyxy pixels of the padded input with zeros where it is
-        absent, ``has_mask`` (N,) bool, and ``masks`` (N, T, H, W) bool if the clip has mask
-        supervision. Objects that appear in no frame are left out. The input is not changed.
+        absent, and, if and only if the clip has mask supervision, ``masks`` (N, T, H, W) bool.
 
     Raises:
-        DataError: ``supervision`` is neither "box" nor "mask", the frames have different numbers of
-            rows, or masks are missing where they are promised.
+        DataError: ``supervision`` is neither "box" nor "mask", a sample has neither ``tracks`` nor
+            ``instances``, the frames have different numbers of rows, or masks are missing where
+            the supervision is "mask".
     """
-    targets = []
-    for sample in batched_inputs:
-        where = f"video {sample.get('video_id')!r}, frames {sample.get('frame_indices')}"
-        supervision = sample.get("supervision")
-        if supervision not in SUPERVISIONS:
-            raise DataError(f"{where}: supervision is one of {SUPERVISIONS}, got {supervision!r}")
-        instances = sample["instances"]
-        if len({len(frame) for frame in instances}) != 1:
-            counts = [len(frame) for frame in instances]
-            raise DataError(f"{where}: every frame has a row for each object, got {counts} rows")
-        ids = torch.stack([frame.gt_ids.to(device) for frame in instances], dim=1).long()
-        boxes = torch.stack([frame.gt_boxes.tensor.to(device) for frame in instances], dim=1)
-        labels = torch.stack([frame.gt_classes.to(device) for frame in instances], dim=1)
-        is_present = ids >= 0
-        keep = is_present.any(dim=1)
-        # rows of absent frames may carry a class of -1; the largest is that of a frame with the
-        # object
-        target = {
-            "labels": labels.amax(dim=1).long()[keep],
-            "ids": ids[keep],
-            "boxes": (boxes.float() * is_present[..., None])[keep],
-            "has_mask": torch.full((int(keep.sum()),), supervision == "mask", device=device),
-        }
-        if supervision == "mask":
-            if not all(frame.has("gt_masks") for frame in instances):
-                raise DataError(f"{where}: supervision is 'mask', but instances have no gt_masks")
-            masks = _pad_masks([frame.gt_masks.tensor for frame in instances], image_size, device)
-            target["masks"] = (masks & is_present[:, :, None, None])[keep]
-        targets.append(target)
-    return targets
+    targets = [_clip_target(sample, image_size) for sample in batched_inputs]
+    moved = iter(send_together([x for target in targets for x in target.values()], device))
+    return [{key: next(moved) for key in target} for target in targets]

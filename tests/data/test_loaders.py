@@ -60,6 +60,8 @@ def test_train_loader_gives_batches_without_end(entry, workers):
     assert all(len(batch) == 2 for batch in batches)
     for sample in (sample for batch in batches for sample in batch):
         assert len(sample["image"]) == len(sample["instances"]) == 2
+        assert sample["tracks"]["ids"].shape[1] == 2
+        assert sample["instances"].tracks is sample["tracks"]
         assert sample["image"][0].shape == (3, HEIGHT, WIDTH)
         assert sample["supervision"] == "box"
     assert {sample["video_id"] for batch in batches for sample in batch} == {1, 2, 3}

@@ -42,6 +42,12 @@ def _check_contract(sample, num_frames, num_rows=None):
     h, w = sample["image"][0].shape[1:]
     rows = len(sample["instances"][0])
     assert num_rows is None or rows == num_rows
+    tracks = sample["tracks"]
+    assert bool((tracks["ids"] >= 0).any(dim=1).all())
+    assert ("masks" in tracks) is (sample["supervision"] == "mask")
+    for name in tracks.keys() - {"labels"}:
+        assert tracks[name].shape[:2] == (rows, num_frames)
+    assert all(value.is_contiguous() for value in tracks.values())
     first = sample["instances"][0].gt_classes
     for image, target in zip(sample["image"], sample["instances"], strict=True):
         assert image.dtype == torch.uint8
@@ -219,6 +225,7 @@ def test_mask_supervision_without_a_mask_is_refused(videos):
 def test_test_time_gives_the_whole_video_without_targets(videos):
     sample = _mapper(is_train=False)(videos[0])
     assert "instances" not in sample
+    assert "tracks" not in sample
     assert sample["frame_indices"] == [0, 1, 2, 3, 4, 5]
     assert [image.shape for image in sample["image"]] == [(3, HEIGHT, WIDTH)] * 6
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.modeling.spatial_targets import SpatialTargets, build_spatial_targets
 from maskfreevis_ext.modeling.targets import build_targets
+from tests.helpers.transfers import CountTransfers
 
 SIZE = (16, 24)  # of the frames; 4 x 6 cells
 STRIDE = 4
@@ -68,8 +69,9 @@ def _build(
     num_views: int | None = None,
     image_size: tuple[int, int] = SIZE,
     stride: int = STRIDE,
+    device: torch.device | None = None,
 ) -> SpatialTargets:
-    device = torch.device("cpu")
+    device = device or torch.device("cpu")
     targets = build_targets(clips, image_size, device)
     return build_spatial_targets(clips, targets, image_size, stride, num_views, device)
 
@@ -254,3 +256,20 @@ def test_pixels_that_are_not_the_videos_are_not_valid() -> None:
     assert torch.equal(found.valid[0, 0], ~_cells(LEFT))
     assert torch.equal(found.weak.valid[0, 1], ~_cells(LEFT))
     assert torch.equal(found.masks[0, 0], _cells(RIGHT))
+
+
+def test_batch_reaches_the_device_without_waiting() -> None:
+    clips = [
+        _clip([[LEFT, LEFT]], valid_area=~_area(LEFT)),
+        _clip([[LEFT, RIGHT]], motion_masks=[_area(LEFT), None]),
+        _clip([[LEFT, RIGHT]], "box"),
+    ]
+    expected = _build(clips, image_size=(32, 48))
+    with CountTransfers(torch.device("meta")) as transfers:
+        found = _build(clips, image_size=(32, 48), device=torch.device("meta"))
+    # targets of the objects, targets of the spatial mask, sizes of the frames
+    assert transfers.count == 3
+    assert found.masks.shape == expected.masks.shape
+    assert found.valid.shape == expected.valid.shape
+    assert found.weak.box_frames.shape == expected.weak.box_frames.shape
+    assert [x.shape for x in found.weak.boxes] == [x.shape for x in expected.weak.boxes]

@@ -1,0 +1,62 @@
+"""Image files of the frames: that they exist, and that they lie under the image root."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from maskfreevis_ext.errors import DataError
+
+
+def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
+    """Check that the frames of all videos exist. Folders are listed, no image is opened.
+
+    Args:
+        dataset_dicts: From ``load_ytvis_json``.
+
+    Raises:
+        DataError: Files are missing (the message has their number and the first five paths), or a
+            symbolic link leads out of the image root.
+    """
+    folders: dict[str, dict[str, bool]] = {}
+    missing: list[str] = []
+    for video in dataset_dicts:
+        for t, path in enumerate(video["file_names"]):
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = _list_folder(folder)
+                _check_inside(folder, video)
+            is_link = folders[folder].get(name)
+            if is_link is None and not os.path.isfile(path):  # file systems may ignore case
+                missing.append(f"{path} (video {video['video_id']}, frame {t})")
+            elif is_link:
+                _check_inside(path, video)
+    if missing:
+        total = sum(video["length"] for video in dataset_dicts)
+        shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{len(missing)} of {total} frames do not exist: {shown}. Check the image root (and"
+            " the environment variable DETECTRON2_DATASETS for built-in data sets) and the"
+            " 'file_names' of the JSON."
+        )
+
+
+def _list_folder(folder: str) -> dict[str, bool]:
+    """Files of a folder, and whether each is a symbolic link; empty without such a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+    except OSError:
+        return {}
+
+
+def _check_inside(path: str, video: dict[str, Any]) -> None:
+    root = video.get("image_root")
+    if root is None:
+        return
+    real, real_root = os.path.realpath(path), os.path.realpath(root)
+    if os.path.commonpath([real, real_root]) != real_root:
+        raise DataError(
+            f"{path} (video {video['video_id']}) is a link that leads out of the image root"
+            f" {root}, to {real}. Put the frames there, or make the image root itself the link."
+        )
