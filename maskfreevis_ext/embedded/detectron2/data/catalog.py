@@ -7,8 +7,6 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
-
 
 class _DatasetCatalog(UserDict):
     """Names of data sets and the functions that load them."""
@@ -48,11 +46,6 @@ class _DatasetCatalog(UserDict):
     def remove(self, name: str) -> None:
         """Forget a data set."""
         self.pop(name)
-
-    def __repr__(self) -> str:
-        return f"DatasetCatalog(registered datasets: {', '.join(self.keys())})"
-
-    __str__ = __repr__
 
 
 class Metadata(types.SimpleNamespace):
@@ -104,11 +97,6 @@ class _MetadataCatalog(UserDict):
     def remove(self, name: str) -> None:
         """Forget the metadata of a data set."""
         self.pop(name)
-
-    def __repr__(self) -> str:
-        return f"MetadataCatalog(registered metadata: {', '.join(self.keys())})"
-
-    __str__ = __repr__
 
 
 DatasetCatalog = _DatasetCatalog()

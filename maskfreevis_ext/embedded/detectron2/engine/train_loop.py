@@ -14,8 +14,6 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
-
 
 class HookBase:
     """What happens beside the training steps.
@@ -26,7 +24,7 @@ class HookBase:
         trainer: The trainer (a weak reference), once the hook is registered.
     """
 
-    trainer: TrainerBase = None
+    trainer: Any
 
     def before_train(self) -> None:
         """Before the first iteration."""
@@ -44,8 +42,11 @@ class HookBase:
         """After each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint should hold; unless empty, there must be a ``load_state_dict``."""
+        """What a checkpoint should hold."""
         return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
 
 
 class TrainerBase:
@@ -157,29 +158,19 @@ class SimpleTrainer(TrainerBase):
     """One model, one optimizer, one loader: losses, gradients, update.
 
     Args:
-        model: Takes a batch, returns a dict of scalar losses (or one loss).
+        model: Takes a batch, returns a dict of scalar losses.
         data_loader: Gives batches without end.
         optimizer: Steps once per iteration.
-        gather_metric_period: Metrics are gathered from all processes and stored every this many
-            iterations.
-        zero_grad_before_forward: Clear the gradients before the forward pass, rather than after it.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
+        self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer
     ) -> None:
         super().__init__()
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
         self._data_loader_iter_obj: Iterator | None = None
 
     @property
@@ -189,61 +180,33 @@ class SimpleTrainer(TrainerBase):
             self._data_loader_iter_obj = iter(self.data_loader)
         return self._data_loader_iter_obj
 
-    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = self.model(data)
-        if isinstance(losses, Tensor):
-            return losses, {"total_loss": losses}
-        return sum(losses.values()), losses
-
-    def _backward(self, total: Tensor) -> None:
-        total.backward()
-
-    def _update(self) -> None:
-        self.optimizer.step()
-
     def run_step(self) -> None:
         """Take a batch and update the weights once.
 
         Raises:
             FloatingPointError: The loss is NaN or infinite; names the iteration and the losses.
         """
-        if not self.model.training:
-            raise AssertionError(f"[{type(self).__name__}] model was changed to eval mode!")
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        total, losses = self._compute_losses(data)
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        self._backward(total)
+        losses = self.model(data)
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
         self.after_backward()
         self._write_metrics(losses, data_time)
-        self._update()
+        self.optimizer.step()
 
-    def _write_metrics(
-        self,
-        loss_dict: Mapping[str, Tensor],
-        data_time: float,
-        prefix: str = "",
-        iter: int | None = None,
-    ) -> None:
-        iteration = self.iter if iter is None else iter
-        if (iteration + 1) % self.gather_metric_period == 0:
-            self.write_metrics(loss_dict, data_time, iteration, prefix)
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float) -> None:
+        self.write_metrics(loss_dict, data_time, self.iter)
 
     @staticmethod
-    def write_metrics(
-        loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
-    ) -> None:
+    def write_metrics(loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int) -> None:
         """Store losses (means over processes, and ``total_loss``) and the longest loading time.
 
         Args:
             loss_dict: Scalar losses.
             data_time: Seconds that this process waited for data.
             cur_iter: Iteration.
-            prefix: Put before ``total_loss``.
 
         Raises:
             FloatingPointError: The sum is NaN or infinite; names the iteration and the losses.
@@ -262,7 +225,7 @@ class SimpleTrainer(TrainerBase):
             raise FloatingPointError(
                 f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}"
             )
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+        storage.put_scalar("total_loss", total, cur_iter=cur_iter)
         if len(means) > 1:
             storage.put_scalars(cur_iter=cur_iter, **means)
 
@@ -274,55 +237,3 @@ class SimpleTrainer(TrainerBase):
         """Take over a state."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
-
-
-class AMPTrainer(SimpleTrainer):
-    """``SimpleTrainer`` in mixed precision on a GPU.
-
-    Args:
-        model: See ``SimpleTrainer``.
-        data_loader: See ``SimpleTrainer``.
-        optimizer: See ``SimpleTrainer``.
-        gather_metric_period: See ``SimpleTrainer``.
-        zero_grad_before_forward: See ``SimpleTrainer``.
-        grad_scaler: Scales losses and gradients; a new one by default.
-        precision: Type to compute in.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-        grad_scaler: torch.amp.GradScaler | None = None,
-        precision: torch.dtype = torch.float16,
-    ) -> None:
-        super().__init__(
-            model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward
-        )
-        self.grad_scaler = torch.amp.GradScaler("cuda") if grad_scaler is None else grad_scaler
-        self.precision = precision
-
-    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        if not torch.cuda.is_available():
-            raise AssertionError("[AMPTrainer] CUDA is required for AMP training!")
-        with torch.autocast("cuda", dtype=self.precision):
-            return super()._compute_losses(data)
-
-    def _backward(self, total: Tensor) -> None:
-        self.grad_scaler.scale(total).backward()
-
-    def _update(self) -> None:
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the loop, the optimizer and the scaler."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state."""
-        super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fvcore.transforms.transform import CropTransform, Transform, TransformList
+from fvcore.transforms.transform import Transform
 from PIL import Image
 
 _TORCH_MODES = {
@@ -69,10 +69,6 @@ class ResizeTransform(Transform):
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Resize labels by nearest neighbour."""
         return self.apply_image(segmentation, interp=Image.Resampling.NEAREST)
-
-    def inverse(self) -> ResizeTransform:
-        """Back to the old size."""
-        return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
 
 
 class RotationTransform(Transform):
@@ -152,17 +148,3 @@ class RotationTransform(Transform):
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Rotate labels by nearest neighbour."""
         return self.apply_image(segmentation, interp=self._cv2.INTER_NEAREST)
-
-    def inverse(self) -> TransformList:
-        """Back, with the margins cut off.
-
-        Raises:
-            NotImplementedError: Parts of the image are lost, as ``expand`` is False.
-        """
-        if not self.expand:
-            raise NotImplementedError("A rotation that cuts off corners has no inverse.")
-        back = RotationTransform(self.bound_h, self.bound_w, -self.angle, interp=self.interp)
-        crop = CropTransform(
-            (back.bound_w - self.w) // 2, (back.bound_h - self.h) // 2, self.w, self.h
-        )
-        return TransformList([back, crop])
