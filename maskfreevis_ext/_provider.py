@@ -115,6 +115,7 @@ def _select(choice: str) -> ProviderInfo:
 
     reason = f"{ENV_VARIABLE}=real" if choice == "real" else "the real package works"
     problem: str
+    cause: Exception
     try:
         return _describe(_import_real(), reason)
     except _RealAbsentError as error:

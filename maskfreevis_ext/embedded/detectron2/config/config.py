@@ -101,7 +101,7 @@ def configurable(
                 return function(**_explicit_arguments(from_config, args, kwargs))
             return function(*args, **kwargs)
 
-        wrapped.from_config = from_config
+        vars(wrapped)["from_config"] = from_config
         return wrapped
 
     return decorate

@@ -51,7 +51,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     with PathManager.open(file_name, "rb") as stream:
         image = Image.open(stream)
         try:
-            method = _EXIF_TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION))
+            method = _EXIF_TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
         except Exception:  # EXIF data of cameras are broken in many ways; the image is not
             method = None
         return convert_PIL_to_numpy(image if method is None else image.transpose(method), format)

@@ -13,8 +13,6 @@ from fvcore.common.param_scheduler import (
 )
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler"]
-
 
 class WarmupParamScheduler(CompositeParamScheduler):
     """A schedule with a warm-up before it.
@@ -81,7 +79,7 @@ class LRMultiplier(LRScheduler):
         """Only the state: the schedule itself follows from the config."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Learning rate of each parameter group at the current iteration."""
         factor = self._multiplier(self.last_epoch / self._max_iter)
         return [base_lr * factor for base_lr in self.base_lrs]

@@ -105,12 +105,12 @@ def all_gather(data: Any) -> list[Any]:
     return gathered
 
 
-def gather(data: Any) -> list[Any]:
-    """Every process's ``data`` on process 0; an empty list on the others."""
+def gather(data: Any, dst: int = 0) -> list[Any]:
+    """Every process's ``data`` on process ``dst``; an empty list on the others."""
     if get_world_size() == 1:
         return [data]
-    gathered: list[Any] | None = [None] * get_world_size() if is_main_process() else None
-    dist.gather_object(data, gathered, dst=0, group=_cpu_group())
+    gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(data, gathered, dst=dst, group=_cpu_group())
     return gathered or []
 
 

@@ -156,7 +156,6 @@ class ResNet(Backbone):
     Args:
         stem: First layers.
         stages: Blocks of each stage. Stages behind the last one in ``out_features`` are dropped.
-        num_classes: Only None is supported: no classifier.
         out_features: Names of the feature maps to return; by default the last one.
         freeze_at: Number of parts, the stem counted, that are not trained.
     """
@@ -165,25 +164,20 @@ class ResNet(Backbone):
         self,
         stem: CNNBlockBase,
         stages: Sequence[Sequence[CNNBlockBase]],
-        num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        if num_classes is not None:
-            raise NotImplementedError("The embedded ResNet has no classifier.")
         if out_features is not None:  # unused parameters would also stall DDP
             last = max(_STAGE_NAMES.index(n) if n in _STAGE_NAMES else -1 for n in out_features)
             stages = stages[: last + 1]
         self.stem = stem
-        self.stages: list[nn.Sequential] = []
+        self.stages = stages
         stride = stem.stride
         self._out_feature_strides = {"stem": stride}
         self._out_feature_channels = {"stem": stem.out_channels}
         for name, blocks in zip(_STAGE_NAMES, stages, strict=False):
-            stage = nn.Sequential(*blocks)
-            self.add_module(name, stage)
-            self.stages.append(stage)
+            self.add_module(name, nn.Sequential(*blocks))
             stride *= math.prod(block.stride for block in blocks)
             self._out_feature_strides[name] = stride
             self._out_feature_channels[name] = blocks[-1].out_channels
@@ -283,6 +277,7 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """
     _check_config(cfg)
     resnets = cfg.MODEL.RESNETS
+    assert input_shape.channels is not None
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, resnets.NORM)
     in_channels, out_channels = resnets.STEM_OUT_CHANNELS, resnets.RES2_OUT_CHANNELS
     bottleneck_channels = resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP
