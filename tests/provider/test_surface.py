@@ -198,3 +198,13 @@ def test_embedded_package_has_nothing_that_nobody_uses() -> None:
             if node.name not in used and not any(node.name in names for names in inside.values()):
                 unused.append(f"{path.name}: {node.name}")
     assert unused == []
+
+
+def test_embedded_package_imports_nothing_of_the_project() -> None:
+    for path in sorted((REPO / "maskfreevis_ext" / "embedded").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "maskfreevis_ext" for name in names), path

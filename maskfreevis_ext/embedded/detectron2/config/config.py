@@ -82,6 +82,9 @@ def configurable(
     arguments as a dict. On a function: ``@configurable(from_config=lambda cfg: {...})``. A call
     whose first positional argument, or whose keyword ``cfg``, is a config goes through
     ``from_config``; further keywords override what it returns. Any other call is a plain one.
+
+    Raises:
+        AssertionError: It decorates something else, or ``from_config`` is not a function.
     """
     if init_func is not None:
         if not inspect.isfunction(init_func) or init_func.__name__ != "__init__" or from_config:

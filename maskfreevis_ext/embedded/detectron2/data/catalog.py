@@ -96,7 +96,11 @@ class _MetadataCatalog(_Catalog):
     """Names of data sets and their metadata."""
 
     def get(self, name: str) -> Metadata:
-        """The metadata of a data set; empty at the first call with a new name."""
+        """The metadata of a data set; empty at the first call with a new name.
+
+        Raises:
+            AssertionError: The name is empty.
+        """
         if not name:
             raise AssertionError("A data set's name cannot be empty.")
         return self._entries.setdefault(name, Metadata(name=name))

@@ -6,8 +6,6 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = ["convert_PIL_to_numpy", "read_image"]
-
 _EXIF_ORIENTATION = 274
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import detectron2
@@ -177,11 +177,12 @@ class DefaultTrainer(TrainerBase):
         """The optimizer."""
         return self._trainer.optimizer
 
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[HookBase]:
         """Timer, learning rate, precise BN, checkpoints, evaluation and writers, in this order."""
         cfg = self.cfg
-        ret: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
-        ret.append(self._build_precise_bn())
+        ret: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            ret.append(self._build_precise_bn())
         if comm.is_main_process():
             ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
 
@@ -194,21 +195,19 @@ class DefaultTrainer(TrainerBase):
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return ret
 
-    def _build_precise_bn(self) -> HookBase | None:
-        settings = self.cfg.TEST.PRECISE_BN
-        if not settings.ENABLED or not get_bn_modules(self.model):
-            return None
+    def _build_precise_bn(self) -> HookBase:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
         loader = self.build_train_loader(cfg)
-        return hooks.PreciseBN(self.cfg.TEST.EVAL_PERIOD, self.model, loader, settings.NUM_ITER)
+        num_iter = cfg.TEST.PRECISE_BN.NUM_ITER
+        return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, num_iter)
 
     def build_writers(self) -> list[EventWriter]:
         """``default_writers`` of OUTPUT_DIR."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
-    def train(self) -> dict[str, Any] | None:  # type: ignore[override]  # as in Detectron2
+    def train(self) -> dict[str, Any] | None:
         """Train from ``start_iter`` to ``max_iter``.
 
         Returns:
@@ -217,7 +216,7 @@ class DefaultTrainer(TrainerBase):
         Raises:
             AssertionError: ``TEST.EXPECTED_RESULTS`` is set, but nothing was evaluated.
         """
-        super().train(self.start_iter, self.max_iter)
+        self._run_loop(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
             return None
         if self._last_eval_results is None:
@@ -234,7 +233,7 @@ class DefaultTrainer(TrainerBase):
         """The state of the loop, the hooks and the optimizer."""
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state."""
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
@@ -248,17 +247,29 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
-        """Batches to train on; a subclass writes this."""
+        """Batches to train on.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_train_loader.")
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Batches of a test set; a subclass writes this."""
+        """Batches of a test set.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_test_loader.")
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator of a test set; a subclass writes this."""
+        """The evaluator of a test set.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_evaluator to evaluate.")
 
     @classmethod
@@ -293,6 +304,9 @@ class DefaultTrainer(TrainerBase):
 
         Returns:
             A new config, or the same one if nothing has to be done (REFERENCE_WORLD_SIZE 0).
+
+        Raises:
+            AssertionError: The batch size is not a multiple of ``SOLVER.REFERENCE_WORLD_SIZE``.
         """
         reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
         if reference in (0, num_workers):

@@ -169,10 +169,10 @@ class LRScheduler(HookBase):
         """The state of the schedule."""
         return self.scheduler.state_dict()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of the schedule."""
         logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
-        self.scheduler.load_state_dict(dict(state_dict))
+        self.scheduler.load_state_dict(state_dict)
 
 
 class EvalHook(HookBase):

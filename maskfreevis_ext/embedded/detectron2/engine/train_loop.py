@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 
 class HookBase:
-    """What happens beside the training steps.
+    """Base class of actions around the training steps, such as logging or saving.
 
-    The trainer calls these methods in the order of its hooks.
+    The trainer calls each method of all its hooks, in the order of registration.
 
     Attributes:
         trainer: The trainer (a weak reference), once the hook is registered.
     """
 
-    trainer: Any
+    trainer: Any  # hooks read attributes of the trainer's own class
 
     def before_train(self) -> None:
         """Before the first iteration."""
@@ -42,11 +42,11 @@ class HookBase:
         """After each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint should hold."""
+        """State to store in a checkpoint; an empty dict is not stored."""
         return {}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state that ``state_dict`` returned."""
 
 
 class TrainerBase:
@@ -67,7 +67,11 @@ class TrainerBase:
         self.storage: EventStorage
 
     def register_hooks(self, hooks: Sequence[HookBase | None]) -> None:
-        """Add hooks behind those there are; None entries are skipped."""
+        """Append hooks to the list; None entries are skipped.
+
+        Raises:
+            AssertionError: An entry is not a ``HookBase``.
+        """
         for hook in hooks:
             if hook is None:
                 continue
@@ -76,7 +80,7 @@ class TrainerBase:
             hook.trainer = weakref.proxy(self)
             self._hooks.append(hook)
 
-    def train(self, start_iter: int, max_iter: int) -> None:
+    def _run_loop(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` ... ``max_iter`` - 1.
 
         ``iter`` is ``max_iter`` in ``after_train`` only if all of them succeeded.
@@ -127,7 +131,11 @@ class TrainerBase:
             hook.after_step()
 
     def run_step(self) -> None:
-        """One iteration."""
+        """Do one iteration.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,8 +147,8 @@ class TrainerBase:
                 hooks.setdefault(type(hook).__qualname__, state)
         return {"iteration": self.iter, **({"hooks": hooks} if hooks else {})}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; states of hooks that are not registered are ignored with a warning."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state; the state of a hook that is not registered is ignored with a warning."""
         self.iter = state_dict["iteration"]
         by_name: dict[str, HookBase] = {}
         for hook in self._hooks:
@@ -179,6 +187,10 @@ class SimpleTrainer(TrainerBase):
         if self._data_loader_iter_obj is None:
             self._data_loader_iter_obj = iter(self.data_loader)
         return self._data_loader_iter_obj
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations ``start_iter`` ... ``max_iter`` - 1."""
+        self._run_loop(start_iter, max_iter)
 
     def run_step(self) -> None:
         """Take a batch and update the weights once.
@@ -233,7 +245,7 @@ class SimpleTrainer(TrainerBase):
         """The state of the loop and of the optimizer."""
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])

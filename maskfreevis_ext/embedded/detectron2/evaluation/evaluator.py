@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 
 
 class DatasetEvaluator:
-    """Collects what a model says about a data set, and scores it."""
+    """Collects the outputs of a model for a data set, and computes scores."""
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget what was collected."""
 
     def process(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Take one batch of inputs and the model's outputs for it."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Score what was collected: task -> metric -> number; rank 0 alone may answer."""
+        """Scores as task -> metric -> number; processes other than rank 0 may return None."""
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def inference_on_dataset(
     data_loader: DataLoader,
     evaluator: DatasetEvaluator,
 ) -> dict[str, Any]:
-    """Run a model over a data set and evaluate what it says. Progress and speed are logged.
+    """Run a model over a data set and evaluate its outputs. Progress and speed are logged.
 
     Args:
         model: Takes a batch; a module is put into eval mode meanwhile.

@@ -1,4 +1,4 @@
-"""Axis-aligned boxes, (x1, y1, x2, y2) in pixels, and their other spellings."""
+"""Axis-aligned boxes, (x1, y1, x2, y2) in pixels, and conversion from other formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @unique
 class BoxMode(IntEnum):
-    """How four numbers spell a box."""
+    """What the numbers of a box mean."""
 
     XYXY_ABS = 0  # corners, pixels
     XYWH_ABS = 1  # corner and size, pixels
@@ -23,7 +23,7 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
-        """Spell boxes in another way; the input is not changed.
+        """Convert boxes to another format; the input is not changed.
 
         Args:
             box: A list or tuple of 4 numbers, or an array or tensor [N, 4]. Lists of floats pass
@@ -64,6 +64,9 @@ class Boxes:
 
     Attributes:
         tensor: [N, 4] float32, (x1, y1, x2, y2).
+
+    Raises:
+        AssertionError: The tensor has another shape than [N, 4].
     """
 
     def __init__(self, tensor: Tensor | np.ndarray | Sequence) -> None:
@@ -83,7 +86,7 @@ class Boxes:
 
     @property
     def device(self) -> torch.device:
-        """Where the boxes are."""
+        """Device of the tensor."""
         return self.tensor.device
 
     def __getitem__(self, item: int | slice | Tensor) -> Boxes:

@@ -16,6 +16,9 @@ class BitMasks:
     Attributes:
         tensor: bool [N, H, W].
         image_size: (H, W).
+
+    Raises:
+        AssertionError: The tensor has another shape than [N, H, W].
     """
 
     def __init__(self, tensor: Tensor | np.ndarray) -> None:
@@ -34,7 +37,7 @@ class BitMasks:
 
     @property
     def device(self) -> torch.device:
-        """Where the masks are."""
+        """Device of the tensor."""
         return self.tensor.device
 
     def __getitem__(self, item: int | slice | Tensor) -> BitMasks:

@@ -1,4 +1,4 @@
-"""Talking between the processes of a distributed job, of which there may be just one."""
+"""Communication between the processes of a distributed job, of which there may be just one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     """Create the group of the processes on this machine.
 
     Every process calls it, with the same number. A second call with that number does nothing.
+
+    Raises:
+        AssertionError: It was called with another number before, or the number of processes is not
+            a multiple of it.
     """
     global _LOCAL_PROCESS_GROUP
     if _LOCAL_PROCESS_GROUP is not None:
@@ -82,7 +86,7 @@ def synchronize() -> None:
 
 @functools.lru_cache
 def _cpu_group() -> Any:
-    """A gloo group of all processes, for objects that have no business on a GPU."""
+    """A gloo group of all processes, for objects that are exchanged through the CPU."""
     if dist.get_backend() == dist.Backend.NCCL:
         return dist.new_group(backend="gloo")
     return dist.group.WORLD

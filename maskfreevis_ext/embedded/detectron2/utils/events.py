@@ -30,10 +30,14 @@ def get_event_storage() -> EventStorage:
 
 
 class EventWriter:
-    """Base class: takes what is new in the active storage and shows it somewhere."""
+    """Base class of writers, which show the new scalars and images of the active storage."""
 
     def write(self) -> None:
-        """Write what is new."""
+        """Write the scalars and images that came since the last call.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
@@ -97,7 +101,7 @@ class TensorboardXWriter(EventWriter):
         return SummaryWriter(**self._writer_args)
 
     def write(self) -> None:
-        """Write what came since the last call; images are then dropped."""
+        """Write the scalars and images that came since the last call, then drop the images."""
         storage = get_event_storage()
         newest = self._last_write
         latest = storage.latest_with_smoothing_hint(self._window_size)
@@ -212,6 +216,9 @@ class EventStorage:
             value: Anything that ``float`` takes.
             smoothing_hint: Writers should show a median of the last values. The same at every call.
             cur_iter: Iteration it belongs to; by default the current one.
+
+        Raises:
+            AssertionError: The scalar was put with another ``smoothing_hint`` before.
         """
         iteration = self.iter if cur_iter is None else cur_iter
         value = float(value)

@@ -12,7 +12,11 @@ class Augmentation:
     """Draws a transform for an image, with random numbers of numpy's global generator."""
 
     def get_transform(self, *args: Any) -> Transform:
-        """Draw a transform."""
+        """Draw a transform for an image.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:

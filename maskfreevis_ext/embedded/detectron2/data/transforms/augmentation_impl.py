@@ -63,6 +63,9 @@ class ResizeShortestEdge(Augmentation):
         max_size: If the longer side would exceed this, it becomes this instead.
         sample_style: ``choice`` or ``range``.
         interp: Interpolation of Pillow.
+
+    Raises:
+        AssertionError: ``sample_style`` is unknown, or ``range`` without two lengths.
     """
 
     def __init__(
@@ -130,7 +133,11 @@ class RandomCrop(Augmentation):
         self.crop_size = crop_size
 
     def get_transform(self, image: np.ndarray) -> CropTransform:
-        """Draw the size, then the place."""
+        """Draw the size, then the position.
+
+        Raises:
+            AssertionError: The rectangle is larger than the image.
+        """
         height, width = image.shape[:2]
         crop_height, crop_width = self.get_crop_size((height, width))
         if crop_height > height or crop_width > width:
@@ -140,7 +147,11 @@ class RandomCrop(Augmentation):
         return CropTransform(x, y, crop_width, crop_height)
 
     def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Draw (height, width) of the rectangle for an image of this (height, width)."""
+        """Draw (height, width) of the rectangle for an image of this (height, width).
+
+        Raises:
+            AssertionError: ``absolute_range`` whose first number exceeds its second.
+        """
         height, width = image_size
         first, second = self.crop_size
         if self.crop_type == "absolute":
@@ -192,7 +203,7 @@ class RandomRotation(Augmentation):
         self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """Draw the angle, then the fixed point."""
+        """Draw the angle, then the centre of rotation."""
         height, width = image.shape[:2]
         center = None
         if self.is_range:

@@ -34,7 +34,11 @@ class ResizeTransform(Transform):
         self.interp = Image.Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """[h, w], [h, w, C] or more -> the new size."""
+        """Resize an array [h, w], [h, w, C] or more.
+
+        Raises:
+            AssertionError: The image has another size than (h, w).
+        """
         if img.shape[:2] != (self.h, self.w):
             raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
         interp = self.interp if interp is None else interp
@@ -116,7 +120,11 @@ class RotationTransform(Transform):
         return matrix
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """[h, w] or [h, w, C] -> rotated, black where there is nothing."""
+        """Rotate an array [h, w] or [h, w, C]; uncovered pixels are 0.
+
+        Raises:
+            AssertionError: The image has another size than (h, w).
+        """
         if len(img) == 0 or self.angle % 360 == 0:
             return img
         if img.shape[:2] != (self.h, self.w):

@@ -27,7 +27,7 @@ class Backbone(nn.Module, metaclass=ABCMeta):
 
     @property
     def size_divisibility(self) -> int:
-        """What height and width of the input must be multiples of; 0 for anything."""
+        """Height and width of the input must be multiples of this; 0 for no constraint."""
         return 0
 
     def output_shape(self) -> dict[str, ShapeSpec]:
