@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -72,6 +73,20 @@ def test_every_folder_with_code_is_a_package():
     for path in (ROOT / "maskfreevis_ext").rglob("*.py"):
         if path.parent != ROOT / "maskfreevis_ext" / "embedded":
             assert (path.parent / "__init__.py").is_file(), path
+
+
+def test_a_build_ships_every_file_of_the_package(tmp_path):
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path)]
+    options = ["egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+    def shipped(folder):
+        files = (folder / "maskfreevis_ext").rglob("*")
+        names = {str(path.relative_to(folder)) for path in files if path.is_file()}
+        return {name for name in names if not name.endswith(".pyc")}
+
+    assert shipped(tmp_path / "lib") == shipped(ROOT)
 
 
 def test_version_is_a_version():

@@ -56,9 +56,9 @@ def align_and_update_state_dicts(
     longest fit counts.
 
     Args:
-        model_state_dict: The model's.
+        model_state_dict: State dict of the model.
         ckpt_state_dict: Loaded weights.
-        c2_conversion: The loaded names are Caffe2's.
+        c2_conversion: Translate the loaded names from Caffe2's first.
 
     Returns:
         The loaded weights; those that fit nothing keep their names. Weights of another shape than

@@ -1,10 +1,10 @@
-"""fvcore's checkpointer that also reads the model zoo's files, and never runs their code."""
+"""fvcore's checkpointer with URLs, and with weights whose names are matched by their ends."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import ParseResult, parse_qs, urlparse
+from urllib.parse import ParseResult, urlparse
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
@@ -16,10 +16,10 @@ from torch import nn
 class DetectionCheckpointer(Checkpointer):
     """Saves and loads a model and what belongs to it; rank 0 writes.
 
-    Reads ``.pth`` files, ``.pkl`` files of the Detectron2 and Caffe2 model zoos and ``.pyth`` files
-    of pycls, from paths and URLs. ``?matching_heuristics=True`` behind a ``.pth`` matches names by
-    their ends. Pickled objects other than arrays and tensors are refused, whatever the file is
-    called.
+    Reads the ``.pth`` files that it wrote, from paths and URLs; PyTorch refuses files that would
+    run code. A subclass whose ``_load_file`` reads other layouts sets ``matching_heuristics`` in
+    what it returns to have the names matched by their ends, and ``__author__`` to "Caffe2" to have
+    them translated first.
 
     Args:
         model: The model.
@@ -55,7 +55,6 @@ class DetectionCheckpointer(Checkpointer):
 
         Raises:
             AssertionError: There is no such file.
-            maskfreevis_ext.errors.CheckpointError: The file holds something that is not weights.
         """
         logging.getLogger(__name__).info("[DetectionCheckpointer] Loading from %s ...", path)
         if not path:
@@ -66,44 +65,6 @@ class DetectionCheckpointer(Checkpointer):
             return super().load(self.path_manager.get_local_path(plain), *args, **kwargs)
         finally:
             self._parsed_url_during_load = None
-
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pkl"):
-            return self._load_zoo_file(filename)
-        if filename.endswith(".pyth"):
-            state = self._torch_load(filename)["model_state"]
-            model = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-            return {"model": model, "__author__": "pycls", "matching_heuristics": True}
-        loaded = self._torch_load(filename)
-        if "model" not in loaded:
-            loaded = {"model": loaded}
-        queries = (
-            parse_qs(self._parsed_url_during_load.query)
-            if self._parsed_url_during_load is not None
-            else {}
-        )
-        if queries.pop("matching_heuristics", None) == ["True"]:
-            loaded["matching_heuristics"] = True
-        if queries:
-            raise ValueError(f"Unknown query {queries} behind the checkpoint's path.")
-        return loaded
-
-    def _load_zoo_file(self, filename: str) -> dict[str, Any]:
-        # The one place that reads pickles. Late, as it belongs to the package around this one.
-        from maskfreevis_ext.engine.safe_load import load_pkl
-
-        data = load_pkl(filename)
-        if "model" in data and "__author__" in data:
-            self.logger.info("Reading a file from '%s'", data["__author__"])
-            return data
-        data = data.get("blobs", data)
-        weights = {name: value for name, value in data.items() if not name.endswith("_momentum")}
-        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-
-    def _torch_load(self, f: str) -> Any:
-        from maskfreevis_ext.engine.safe_load import load_pth
-
-        return load_pth(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if checkpoint.get("matching_heuristics", False):

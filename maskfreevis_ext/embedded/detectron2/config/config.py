@@ -6,8 +6,10 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _FvcoreCfgNode
 
@@ -53,10 +55,22 @@ class CfgNode(_FvcoreCfgNode):
 
 
 def get_cfg() -> CfgNode:
-    """A fresh copy of the default config."""
-    from detectron2.config.defaults import _C
+    """A fresh copy of the default config, ``defaults.yaml``."""
+    return _defaults().clone()
 
-    return _C.clone()
+
+@functools.cache
+def _defaults() -> CfgNode:
+    text = Path(__file__).with_name("defaults.yaml").read_text(encoding="utf-8")
+    return CfgNode(_with_tuples(yaml.safe_load(text)))
+
+
+def _with_tuples(tree: dict[str, Any]) -> dict[str, Any]:
+    """Turn texts such as "(1, 2)" into tuples, as yacs does with the values of a file."""
+    return {
+        key: _with_tuples(value) if isinstance(value, dict) else CfgNode._decode_cfg_value(value)
+        for key, value in tree.items()
+    }
 
 
 def configurable(
@@ -68,6 +82,9 @@ def configurable(
     arguments as a dict. On a function: ``@configurable(from_config=lambda cfg: {...})``. A call
     whose first positional argument, or whose keyword ``cfg``, is a config goes through
     ``from_config``; further keywords override what it returns. Any other call is a plain one.
+
+    Raises:
+        AssertionError: It decorates something else, or ``from_config`` is not a function.
     """
     if init_func is not None:
         if not inspect.isfunction(init_func) or init_func.__name__ != "__init__" or from_config:
@@ -87,7 +104,7 @@ def configurable(
                 return function(**_explicit_arguments(from_config, args, kwargs))
             return function(*args, **kwargs)
 
-        wrapped.from_config = from_config
+        vars(wrapped)["from_config"] = from_config
         return wrapped
 
     return decorate

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import types
-from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
+
+class _Catalog:
+    """Entries by the names of data sets."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def list(self) -> list[str]:
+        """Names of all entries."""
+        return list(self._entries)
+
+    def remove(self, name: str) -> None:
+        """Forget an entry.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
+        del self._entries[name]
 
 
-class _DatasetCatalog(UserDict):
+class _DatasetCatalog(_Catalog):
     """Names of data sets and the functions that load them."""
 
     def register(self, name: str, func: Callable[[], list[dict[str, Any]]]) -> None:
@@ -27,7 +46,7 @@ class _DatasetCatalog(UserDict):
             raise AssertionError(f"Data set '{name}': expected a function, got {type(func)}.")
         if name in self:
             raise AssertionError(f"Data set '{name}' is already registered.")
-        self[name] = func
+        self._entries[name] = func
 
     def get(self, name: str) -> list[dict[str, Any]]:
         """Load a data set.
@@ -37,22 +56,9 @@ class _DatasetCatalog(UserDict):
         """
         if name not in self:
             raise KeyError(
-                f"Data set '{name}' is not registered. Registered are: {', '.join(self.keys())}"
+                f"Data set '{name}' is not registered. Registered are: {', '.join(self._entries)}"
             )
-        return self[name]()
-
-    def list(self) -> list[str]:
-        """Names of all data sets."""
-        return list(self.keys())
-
-    def remove(self, name: str) -> None:
-        """Forget a data set."""
-        self.pop(name)
-
-    def __repr__(self) -> str:
-        return f"DatasetCatalog(registered datasets: {', '.join(self.keys())})"
-
-    __str__ = __repr__
+        return self._entries[name]()
 
 
 class Metadata(types.SimpleNamespace):
@@ -86,29 +92,18 @@ class Metadata(types.SimpleNamespace):
         return getattr(self, key, default)
 
 
-class _MetadataCatalog(UserDict):
+class _MetadataCatalog(_Catalog):
     """Names of data sets and their metadata."""
 
     def get(self, name: str) -> Metadata:
-        """The metadata of a data set; empty at the first call with a new name."""
+        """The metadata of a data set; empty at the first call with a new name.
+
+        Raises:
+            AssertionError: The name is empty.
+        """
         if not name:
             raise AssertionError("A data set's name cannot be empty.")
-        if name not in self:
-            self[name] = Metadata(name=name)
-        return self[name]
-
-    def list(self) -> list[str]:
-        """Names of all data sets with metadata."""
-        return list(self.keys())
-
-    def remove(self, name: str) -> None:
-        """Forget the metadata of a data set."""
-        self.pop(name)
-
-    def __repr__(self) -> str:
-        return f"MetadataCatalog(registered metadata: {', '.join(self.keys())})"
-
-    __str__ = __repr__
+        return self._entries.setdefault(name, Metadata(name=name))
 
 
 DatasetCatalog = _DatasetCatalog()

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-__all__ = ["DatasetFromList", "MapDataset", "ToIterableDataset"]
-
 _logger = logging.getLogger(__name__)
 
 
-class _PackedList:
-    """A list whose elements are bytes in one tensor; every read gives a fresh copy.
+class DatasetFromList(Dataset):
+    """A list as a torch data set; every read gives a fresh copy of an element.
 
-    Worker processes share the tensor. Python objects in a list would be copied to every worker
-    over time, as each read changes a reference count.
+    The elements are bytes in one tensor, which worker processes share. Python objects in a list
+    would be copied to every worker over time, as each read changes a reference count.
+
+    Args:
+        lst: The elements.
     """
 
-    def __init__(self, elements: list[Any]) -> None:
-        packed = [
-            np.frombuffer(pickle.dumps(element, protocol=-1), dtype=np.uint8)
-            for element in elements
-        ]
+    def __init__(self, lst: list[Any]) -> None:
+        packed = [np.frombuffer(pickle.dumps(element, -1), dtype=np.uint8) for element in lst]
         self._ends = torch.from_numpy(np.cumsum([len(data) for data in packed], dtype=np.int64))
         self._data = torch.from_numpy(np.concatenate(packed)) if packed else torch.empty(0)
         _logger.info("%d samples take %.2f MiB", len(packed), len(self._data) / 2**20)
@@ -38,30 +35,10 @@ class _PackedList:
         return len(self._ends)
 
     def __getitem__(self, idx: int) -> Any:
-        end = self._ends[idx].item()
-        start = self._ends[idx - 1].item() if idx != 0 else 0
+        end = int(self._ends[idx])
+        start = int(self._ends[idx - 1]) if idx != 0 else 0
         # Bytes that this process wrote itself, never a file.
         return pickle.loads(memoryview(self._data[start:end].numpy()))  # noqa: S301
-
-
-class DatasetFromList(Dataset):
-    """A list as a torch data set.
-
-    Args:
-        lst: The elements.
-        copy: Return deep copies (a packed list always does).
-        serialize: Pack the elements, so that worker processes share their memory.
-    """
-
-    def __init__(self, lst: list[Any], copy: bool = True, serialize: bool = True) -> None:
-        self._copy = copy and not serialize
-        self._lst: Any = _PackedList(lst) if serialize else lst
-
-    def __len__(self) -> int:
-        return len(self._lst)
-
-    def __getitem__(self, idx: int) -> Any:
-        return copy.deepcopy(self._lst[idx]) if self._copy else self._lst[idx]
 
 
 class MapDataset(Dataset):
@@ -71,11 +48,11 @@ class MapDataset(Dataset):
     always the same.
 
     Args:
-        dataset: A data set with an index.
+        dataset: The elements.
         map_func: Element -> sample, or None for an element that cannot be used.
     """
 
-    def __init__(self, dataset: Dataset, map_func: Callable[[Any], Any]) -> None:
+    def __init__(self, dataset: DatasetFromList, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
         self._map_func = map_func
         self._rng = random.Random(42)  # noqa: S311
@@ -105,12 +82,14 @@ class ToIterableDataset(IterableDataset):
     their number.
 
     Args:
-        dataset: A data set with an index.
+        dataset: The elements.
         sampler: Gives the same indices each time it is iterated over.
         shard_chunk_size: Samples of a batch.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, shard_chunk_size: int = 1) -> None:
+    def __init__(
+        self, dataset: DatasetFromList | MapDataset, sampler: Sampler, shard_chunk_size: int
+    ) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.shard_chunk_size = shard_chunk_size
@@ -122,9 +101,6 @@ class ToIterableDataset(IterableDataset):
             if (position // self.shard_chunk_size) % workers == own:
                 yield self.dataset[index]
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
 
 class AspectRatioGroupedDataset(IterableDataset):
     """Batches of images that are all wide, or all tall.
@@ -132,15 +108,11 @@ class AspectRatioGroupedDataset(IterableDataset):
     Args:
         dataset: Gives dicts with ``width`` and ``height``.
         batch_size: Samples per batch.
-        collate_fn: List of samples -> batch.
     """
 
-    def __init__(
-        self, dataset: Any, batch_size: int, collate_fn: Callable[[list[Any]], Any]
-    ) -> None:
+    def __init__(self, dataset: Iterable[dict[str, Any]], batch_size: int) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
-        self.collate_fn = collate_fn
         self._buckets: dict[bool, list[Any]] = {False: [], True: []}
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -149,4 +121,4 @@ class AspectRatioGroupedDataset(IterableDataset):
             self._buckets[is_wide].append(sample)
             if len(self._buckets[is_wide]) == self.batch_size:
                 batch, self._buckets[is_wide] = self._buckets[is_wide], []
-                yield self.collate_fn(batch)
+                yield batch

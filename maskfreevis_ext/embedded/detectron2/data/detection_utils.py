@@ -6,8 +6,6 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = ["convert_PIL_to_numpy", "read_image"]
-
 _EXIF_ORIENTATION = 274
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,7 +49,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     with PathManager.open(file_name, "rb") as stream:
         image = Image.open(stream)
         try:
-            method = _EXIF_TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION))
+            method = _EXIF_TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
         except Exception:  # EXIF data of cameras are broken in many ways; the image is not
             method = None
         return convert_PIL_to_numpy(image if method is None else image.transpose(method), format)

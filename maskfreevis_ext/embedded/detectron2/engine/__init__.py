@@ -9,10 +9,9 @@ from detectron2.engine.defaults import (
     default_writers,
 )
 from detectron2.engine.launch import launch
-from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
 
 __all__ = [
-    "AMPTrainer",
     "DefaultTrainer",
     "HookBase",
     "SimpleTrainer",

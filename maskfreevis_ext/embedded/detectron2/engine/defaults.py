@@ -6,16 +6,15 @@ import argparse
 import logging
 import os
 import sys
-import weakref
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+import detectron2
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import hooks
-from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
 from detectron2.evaluation import (
     DatasetEvaluator,
     inference_on_dataset,
@@ -23,9 +22,7 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import (
     CommonMetricPrinter,
@@ -38,14 +35,6 @@ from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-__all__ = [
-    "DefaultTrainer",
-    "create_ddp_model",
-    "default_argument_parser",
-    "default_setup",
-    "default_writers",
-]
 
 _EXAMPLES = """examples:
   one machine:      {program} --config-file FILE --num-gpus 8
@@ -115,7 +104,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
     logger = setup_logger(output_dir, distributed_rank=rank)
     logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
-    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Environment info:\n%s", _environment())
     logger.info("Command line arguments: %s", args)
     config_file = getattr(args, "config_file", "")
     if config_file:
@@ -128,15 +117,21 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             stream.write(cfg.dump())
         logger.info("Full config saved to %s", path)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
-    if not getattr(
-        args, "eval_only", False
-    ):  # test images differ in size: no use searching kernels
+    if not getattr(args, "eval_only", False):  # test images differ in size: no kernel search
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if cfg.FLOAT32_PRECISION:
         logger.info("Set fp32 precision to %s", cfg.FLOAT32_PRECISION)
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
             torch.backends.cudnn.allow_tf32 = cfg.FLOAT32_PRECISION != "highest"
+
+
+def _environment() -> str:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return (
+        f"Python {sys.version}\ndetectron2 {detectron2.__version__}, torch {torch.__version__}\n"
+        f"GPUs: {', '.join(gpus) or 'none'}\n{torch.__config__.show()}"
+    )
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
@@ -155,79 +150,39 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
 
 
 class DefaultTrainer(TrainerBase):
-    """Everything of a training as the config says; subclasses replace the ``build_*`` methods.
+    """The parts of a training that follow from the config: hooks, evaluation, scaling.
 
-    Args:
-        cfg: The config.
+    Unlike the real one it does not build itself: the constructor of a subclass sets the attributes
+    below and registers ``build_hooks()``.
 
     Attributes:
+        cfg: The config.
         scheduler: Learning-rate schedule.
         checkpointer: Saves and loads.
-        cfg: The config.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        super().__init__()
-        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
-            setup_logger()
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
-        step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = step(model, data_loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+    cfg: CfgNode
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    checkpointer: DetectionCheckpointer
+    _trainer: SimpleTrainer
+    _last_eval_results: dict[str, Any] | None = None
 
     @property
     def model(self) -> nn.Module:
         """The model, wrapped for several processes or not."""
         return self._trainer.model
 
-    @model.setter
-    def model(self, value: nn.Module) -> None:
-        self._trainer.model = value
-
-    @property
-    def data_loader(self) -> Iterable:
-        """Batches to train on."""
-        return self._trainer.data_loader
-
-    @data_loader.setter
-    def data_loader(self, value: Iterable) -> None:
-        self._trainer.data_loader = value
-
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer."""
         return self._trainer.optimizer
 
-    @optimizer.setter
-    def optimizer(self, value: torch.optim.Optimizer) -> None:
-        self._trainer.optimizer = value
-
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest checkpoint of OUTPUT_DIR, or start with ``MODEL.WEIGHTS``.
-
-        Args:
-            resume: Look for a checkpoint first.
-        """
-        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if resume and self.checkpointer.has_checkpoint():
-            self.start_iter = self.iter + 1  # the checkpoint has the last iteration that was done
-
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[HookBase]:
         """Timer, learning rate, precise BN, checkpoints, evaluation and writers, in this order."""
         cfg = self.cfg
-        ret: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
-        ret.append(self._build_precise_bn())
+        ret: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            ret.append(self._build_precise_bn())
         if comm.is_main_process():
             ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
 
@@ -240,15 +195,13 @@ class DefaultTrainer(TrainerBase):
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return ret
 
-    def _build_precise_bn(self) -> HookBase | None:
-        settings = self.cfg.TEST.PRECISE_BN
-        if not settings.ENABLED or not get_bn_modules(self.model):
-            return None
+    def _build_precise_bn(self) -> HookBase:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
         loader = self.build_train_loader(cfg)
-        return hooks.PreciseBN(self.cfg.TEST.EVAL_PERIOD, self.model, loader, settings.NUM_ITER)
+        num_iter = cfg.TEST.PRECISE_BN.NUM_ITER
+        return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, num_iter)
 
     def build_writers(self) -> list[EventWriter]:
         """``default_writers`` of OUTPUT_DIR."""
@@ -259,11 +212,14 @@ class DefaultTrainer(TrainerBase):
 
         Returns:
             The last evaluation, if ``TEST.EXPECTED_RESULTS`` asks for a comparison.
+
+        Raises:
+            AssertionError: ``TEST.EXPECTED_RESULTS`` is set, but nothing was evaluated.
         """
-        super().train(self.start_iter, self.max_iter)
+        self._run_loop(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
             return None
-        if not hasattr(self, "_last_eval_results"):
+        if self._last_eval_results is None:
             raise AssertionError("TEST.EXPECTED_RESULTS is set, but nothing was evaluated.")
         verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
@@ -290,73 +246,49 @@ class DefaultTrainer(TrainerBase):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer; a subclass writes this."""
-        raise NotImplementedError(f"{cls.__name__} needs a build_optimizer.")
-
-    @classmethod
-    def build_lr_scheduler(
-        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """``detectron2.solver.build_lr_scheduler``."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
-        """Batches to train on; a subclass writes this."""
+        """Batches to train on.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_train_loader.")
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
-        """Batches of a test set; a subclass writes this."""
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Batches of a test set.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_test_loader.")
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator of a test set; a subclass writes this."""
+        """The evaluator of a test set.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError(f"{cls.__name__} needs a build_evaluator to evaluate.")
 
     @classmethod
-    def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
-    ) -> dict[str, Any]:
+    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         """Evaluate a model on every set of ``DATASETS.TEST``.
 
         Args:
             cfg: The config.
             model: The model with its weights.
-            evaluators: One for each set; by default ``build_evaluator`` makes them.
 
         Returns:
             Data set -> results; the results themselves if there is one data set.
         """
-        logger = logging.getLogger(__name__)
-        if isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
-        if evaluators is not None and len(evaluators) != len(cfg.DATASETS.TEST):
-            raise AssertionError(
-                f"{len(evaluators)} evaluators for {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST."
-            )
-        results: OrderedDict[str, Any] = OrderedDict()
-        for index, name in enumerate(cfg.DATASETS.TEST):
-            data_loader = cls.build_test_loader(cfg, name)
-            if evaluators is not None:
-                evaluator = evaluators[index]
-            else:
-                try:
-                    evaluator = cls.build_evaluator(cfg, name)
-                except NotImplementedError as error:
-                    logger.warning("%s is not evaluated: %s", name, error)
-                    results[name] = {}
-                    continue
-            results[name] = inference_on_dataset(model, data_loader, evaluator)
+        results: dict[str, Any] = {}
+        for name in cfg.DATASETS.TEST:
+            loader = cls.build_test_loader(cfg, name)
+            results[name] = inference_on_dataset(model, loader, cls.build_evaluator(cfg, name))
             if comm.is_main_process():
-                if not isinstance(results[name], dict):
-                    raise AssertionError(f"An evaluator returned {results[name]}, not a dict.")
-                logger.info("Evaluation results for %s in csv format:", name)
+                logging.getLogger(__name__).info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
 
@@ -372,6 +304,9 @@ class DefaultTrainer(TrainerBase):
 
         Returns:
             A new config, or the same one if nothing has to be done (REFERENCE_WORLD_SIZE 0).
+
+        Raises:
+            AssertionError: The batch size is not a multiple of ``SOLVER.REFERENCE_WORLD_SIZE``.
         """
         reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
         if reference in (0, num_workers):

@@ -13,24 +13,13 @@ from typing import Any
 import torch
 from detectron2.engine.train_loop import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from fvcore.common.checkpoint import PeriodicCheckpointer as _FvcorePeriodicCheckpointer
-from fvcore.common.param_scheduler import ParamScheduler
 from fvcore.common.timer import Timer
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler as _TorchLRScheduler
-
-__all__ = [
-    "EvalHook",
-    "IterationTimer",
-    "LRScheduler",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-    "PreciseBN",
-]
 
 
 def _duration(seconds: float) -> datetime.timedelta:
@@ -133,33 +122,29 @@ class LRScheduler(HookBase):
 
     Args:
         optimizer: By default the trainer's.
-        scheduler: A torch scheduler, or an fvcore schedule of factors; by default the trainer's.
+        scheduler: By default the trainer's.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None = None,
-        scheduler: _TorchLRScheduler | ParamScheduler | None = None,
+        scheduler: _TorchLRScheduler | None = None,
     ) -> None:
-        self._optimizer = optimizer
-        self._scheduler = scheduler
+        self._given = optimizer, scheduler
 
     @property
-    def scheduler(self) -> _TorchLRScheduler | ParamScheduler:
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer in use."""
+        return self._given[0] or self.trainer.optimizer
+
+    @property
+    def scheduler(self) -> _TorchLRScheduler:
         """The schedule in use."""
-        return self._scheduler or self.trainer.scheduler
+        return self._given[1] or self.trainer.scheduler
 
     def before_train(self) -> None:
-        """Find optimizer and schedule, and the parameter group whose rate is shown."""
-        self._optimizer = self._optimizer or self.trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
-            self._scheduler = LRMultiplier(
-                self._optimizer,
-                self.scheduler,
-                self.trainer.max_iter,
-                last_iter=self.trainer.iter - 1,
-            )
-        self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
+        """Find the parameter group whose rate is shown."""
+        self._best_param_group_id = self.get_best_param_group_id(self.optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
@@ -176,21 +161,18 @@ class LRScheduler(HookBase):
 
     def after_step(self) -> None:
         """Store the rate of this iteration, and go to the next one."""
-        rate = self._optimizer.param_groups[self._best_param_group_id]["lr"]
+        rate = self.optimizer.param_groups[self._best_param_group_id]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
         self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a torch scheduler."""
-        if isinstance(self.scheduler, _TorchLRScheduler):
-            return self.scheduler.state_dict()
-        return {}
+        """The state of the schedule."""
+        return self.scheduler.state_dict()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the state of a torch scheduler."""
-        if isinstance(self.scheduler, _TorchLRScheduler):
-            logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
-            self.scheduler.load_state_dict(state_dict)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the schedule."""
+        logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
+        self.scheduler.load_state_dict(state_dict)
 
 
 class EvalHook(HookBase):

@@ -13,8 +13,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-__all__ = ["DEFAULT_TIMEOUT", "launch"]
-
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
@@ -44,6 +42,9 @@ def launch(
             port of this machine's loopback, for one machine only.
         args: Arguments of the function.
         timeout: How long a process waits for the others.
+
+    Raises:
+        AssertionError: Several machines are asked for without a ``dist_url``.
     """
     world_size = num_machines * num_gpus_per_machine
     if world_size <= 1:

@@ -14,19 +14,17 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
-
 
 class HookBase:
-    """What happens beside the training steps.
+    """Base class of actions around the training steps, such as logging or saving.
 
-    The trainer calls these methods in the order of its hooks.
+    The trainer calls each method of all its hooks, in the order of registration.
 
     Attributes:
         trainer: The trainer (a weak reference), once the hook is registered.
     """
 
-    trainer: TrainerBase = None
+    trainer: Any  # hooks read attributes of the trainer's own class
 
     def before_train(self) -> None:
         """Before the first iteration."""
@@ -44,8 +42,11 @@ class HookBase:
         """After each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint should hold; unless empty, there must be a ``load_state_dict``."""
+        """State to store in a checkpoint; an empty dict is not stored."""
         return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state that ``state_dict`` returned."""
 
 
 class TrainerBase:
@@ -66,7 +67,11 @@ class TrainerBase:
         self.storage: EventStorage
 
     def register_hooks(self, hooks: Sequence[HookBase | None]) -> None:
-        """Add hooks behind those there are; None entries are skipped."""
+        """Append hooks to the list; None entries are skipped.
+
+        Raises:
+            AssertionError: An entry is not a ``HookBase``.
+        """
         for hook in hooks:
             if hook is None:
                 continue
@@ -75,7 +80,7 @@ class TrainerBase:
             hook.trainer = weakref.proxy(self)
             self._hooks.append(hook)
 
-    def train(self, start_iter: int, max_iter: int) -> None:
+    def _run_loop(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` ... ``max_iter`` - 1.
 
         ``iter`` is ``max_iter`` in ``after_train`` only if all of them succeeded.
@@ -126,7 +131,11 @@ class TrainerBase:
             hook.after_step()
 
     def run_step(self) -> None:
-        """One iteration."""
+        """Do one iteration.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,8 +147,8 @@ class TrainerBase:
                 hooks.setdefault(type(hook).__qualname__, state)
         return {"iteration": self.iter, **({"hooks": hooks} if hooks else {})}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; states of hooks that are not registered are ignored with a warning."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state; the state of a hook that is not registered is ignored with a warning."""
         self.iter = state_dict["iteration"]
         by_name: dict[str, HookBase] = {}
         for hook in self._hooks:
@@ -157,29 +166,19 @@ class SimpleTrainer(TrainerBase):
     """One model, one optimizer, one loader: losses, gradients, update.
 
     Args:
-        model: Takes a batch, returns a dict of scalar losses (or one loss).
+        model: Takes a batch, returns a dict of scalar losses.
         data_loader: Gives batches without end.
         optimizer: Steps once per iteration.
-        gather_metric_period: Metrics are gathered from all processes and stored every this many
-            iterations.
-        zero_grad_before_forward: Clear the gradients before the forward pass, rather than after it.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
+        self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer
     ) -> None:
         super().__init__()
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
         self._data_loader_iter_obj: Iterator | None = None
 
     @property
@@ -189,17 +188,9 @@ class SimpleTrainer(TrainerBase):
             self._data_loader_iter_obj = iter(self.data_loader)
         return self._data_loader_iter_obj
 
-    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = self.model(data)
-        if isinstance(losses, Tensor):
-            return losses, {"total_loss": losses}
-        return sum(losses.values()), losses
-
-    def _backward(self, total: Tensor) -> None:
-        total.backward()
-
-    def _update(self) -> None:
-        self.optimizer.step()
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations ``start_iter`` ... ``max_iter`` - 1."""
+        self._run_loop(start_iter, max_iter)
 
     def run_step(self) -> None:
         """Take a batch and update the weights once.
@@ -207,43 +198,27 @@ class SimpleTrainer(TrainerBase):
         Raises:
             FloatingPointError: The loss is NaN or infinite; names the iteration and the losses.
         """
-        if not self.model.training:
-            raise AssertionError(f"[{type(self).__name__}] model was changed to eval mode!")
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        total, losses = self._compute_losses(data)
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        self._backward(total)
+        losses = self.model(data)
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
         self.after_backward()
         self._write_metrics(losses, data_time)
-        self._update()
+        self.optimizer.step()
 
-    def _write_metrics(
-        self,
-        loss_dict: Mapping[str, Tensor],
-        data_time: float,
-        prefix: str = "",
-        iter: int | None = None,
-    ) -> None:
-        iteration = self.iter if iter is None else iter
-        if (iteration + 1) % self.gather_metric_period == 0:
-            self.write_metrics(loss_dict, data_time, iteration, prefix)
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float) -> None:
+        self.write_metrics(loss_dict, data_time, self.iter)
 
     @staticmethod
-    def write_metrics(
-        loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
-    ) -> None:
+    def write_metrics(loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int) -> None:
         """Store losses (means over processes, and ``total_loss``) and the longest loading time.
 
         Args:
             loss_dict: Scalar losses.
             data_time: Seconds that this process waited for data.
             cur_iter: Iteration.
-            prefix: Put before ``total_loss``.
 
         Raises:
             FloatingPointError: The sum is NaN or infinite; names the iteration and the losses.
@@ -262,7 +237,7 @@ class SimpleTrainer(TrainerBase):
             raise FloatingPointError(
                 f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}"
             )
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+        storage.put_scalar("total_loss", total, cur_iter=cur_iter)
         if len(means) > 1:
             storage.put_scalars(cur_iter=cur_iter, **means)
 
@@ -270,59 +245,7 @@ class SimpleTrainer(TrainerBase):
         """The state of the loop and of the optimizer."""
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
-
-
-class AMPTrainer(SimpleTrainer):
-    """``SimpleTrainer`` in mixed precision on a GPU.
-
-    Args:
-        model: See ``SimpleTrainer``.
-        data_loader: See ``SimpleTrainer``.
-        optimizer: See ``SimpleTrainer``.
-        gather_metric_period: See ``SimpleTrainer``.
-        zero_grad_before_forward: See ``SimpleTrainer``.
-        grad_scaler: Scales losses and gradients; a new one by default.
-        precision: Type to compute in.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-        grad_scaler: torch.amp.GradScaler | None = None,
-        precision: torch.dtype = torch.float16,
-    ) -> None:
-        super().__init__(
-            model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward
-        )
-        self.grad_scaler = torch.amp.GradScaler("cuda") if grad_scaler is None else grad_scaler
-        self.precision = precision
-
-    def _compute_losses(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        if not torch.cuda.is_available():
-            raise AssertionError("[AMPTrainer] CUDA is required for AMP training!")
-        with torch.autocast("cuda", dtype=self.precision):
-            return super()._compute_losses(data)
-
-    def _backward(self, total: Tensor) -> None:
-        self.grad_scaler.scale(total).backward()
-
-    def _update(self) -> None:
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the loop, the optimizer and the scaler."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state."""
-        super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -5,63 +5,27 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.utils.comm import get_world_size, is_main_process
-from detectron2.utils.logger import log_every_n_seconds
+from detectron2.utils.comm import get_world_size
 from torch import nn
 from torch.utils.data import DataLoader
 
 
 class DatasetEvaluator:
-    """Collects what a model says about a data set, and scores it."""
+    """Collects the outputs of a model for a data set, and computes scores."""
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget what was collected."""
 
     def process(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Take one batch of inputs and the model's outputs for it."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Score what was collected: task -> metric -> number; rank 0 alone may answer."""
-
-
-class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one.
-
-    Args:
-        evaluators: They must not produce the same task.
-    """
-
-    def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
-        self._evaluators = evaluators
-
-    def reset(self) -> None:
-        """Start all of them anew."""
-        for evaluator in self._evaluators:
-            evaluator.reset()
-
-    def process(self, inputs: list[Any], outputs: list[Any]) -> None:
-        """Show one batch to all of them."""
-        for evaluator in self._evaluators:
-            evaluator.process(inputs, outputs)
-
-    def evaluate(self) -> dict[str, Any]:
-        """All results of rank 0 in one dict."""
-        results: OrderedDict[str, Any] = OrderedDict()
-        for evaluator in self._evaluators:
-            result = evaluator.evaluate()
-            if result is None or not is_main_process():
-                continue
-            twice = sorted(set(result) & set(results))
-            if twice:
-                raise AssertionError(f"Two evaluators produced results for {twice}.")
-            results.update(result)
-        return results
+        """Scores as task -> metric -> number; processes other than rank 0 may return None."""
 
 
 @contextmanager
@@ -86,7 +50,7 @@ class _Stopwatch:
 
     def restart(self) -> None:
         """Forget what was measured."""
-        self.begin = self.last = time.perf_counter()
+        self.begin = self.last = self.logged = time.perf_counter()
         self.data = self.compute = self.evaluate = 0.0
 
     def lap(self) -> float:
@@ -95,22 +59,20 @@ class _Stopwatch:
         elapsed, self.last = now - self.last, now
         return elapsed
 
-    def log_progress(self) -> None:
+    def log_progress(self, logger: logging.Logger) -> None:
         """Log where the inference stands, at most every 5 seconds."""
         count = self.done - self.warmup if self.done > self.warmup else self.done
         total = (time.perf_counter() - self.begin) / count
-        if self.done <= 2 * self.warmup and self.compute / count <= 5:
+        if self.last - self.logged < 5:
             return
+        self.logged = self.last
         eta = datetime.timedelta(seconds=int(total * (self.total - self.done)))
-        log_every_n_seconds(
-            logging.INFO,
+        logger.info(
             f"Inference done {self.done}/{self.total}. "
             f"Dataloading: {self.data / count:.4f} s/iter. "
             f"Inference: {self.compute / count:.4f} s/iter. "
             f"Eval: {self.evaluate / count:.4f} s/iter. "
-            f"Total: {total:.4f} s/iter. ETA={eta}",
-            n=5,
-            name=__name__,
+            f"Total: {total:.4f} s/iter. ETA={eta}"
         )
 
     def log_total(self, logger: logging.Logger) -> None:
@@ -134,25 +96,21 @@ class _Stopwatch:
 def inference_on_dataset(
     model: Callable[[Any], Any],
     data_loader: DataLoader,
-    evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
+    evaluator: DatasetEvaluator,
 ) -> dict[str, Any]:
-    """Run a model over a data set and evaluate what it says. Progress and speed are logged.
+    """Run a model over a data set and evaluate its outputs. Progress and speed are logged.
 
     Args:
         model: Takes a batch; a module is put into eval mode meanwhile.
         data_loader: Batches, with a length.
-        evaluator: One, several, or None to measure the speed only.
+        evaluator: Collects the outputs.
 
     Returns:
-        What the evaluator returns; an empty dict for None.
+        What the evaluator returns; an empty dict where it returns nothing.
     """
     logger = logging.getLogger(__name__)
     total = len(data_loader)
     logger.info("Start inference on %d batches", total)
-    if evaluator is None:
-        evaluator = DatasetEvaluators([])
-    elif isinstance(evaluator, MutableSequence):
-        evaluator = DatasetEvaluators(evaluator)
     evaluator.reset()
     mode = inference_context(model) if isinstance(model, nn.Module) else nullcontext()
     watch = _Stopwatch(total)
@@ -168,7 +126,7 @@ def inference_on_dataset(
             evaluator.process(inputs, outputs)
             watch.evaluate += watch.lap()
             watch.done = index + 1
-            watch.log_progress()
+            watch.log_progress(logger)
     watch.log_total(logger)
     results = evaluator.evaluate()
     return {} if results is None else results

@@ -19,6 +19,11 @@ class FrozenBatchNorm2d(nn.Module):
     """
 
     _version = 3  # as in Detectron2: older weights lack the statistics
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -67,6 +72,8 @@ class FrozenBatchNorm2d(nn.Module):
             The module itself with its children replaced, or its replacement if it is a batch norm.
         """
         if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             frozen = cls(module.num_features, eps=module.eps)
             if module.affine:
                 frozen.weight.data = module.weight.data.clone().detach()

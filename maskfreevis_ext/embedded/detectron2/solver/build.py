@@ -30,21 +30,23 @@ def _build_clipper(settings: CfgNode) -> Callable[[nn.Parameter], Any]:
 
 
 def maybe_add_gradient_clipping(
-    cfg: CfgNode, optimizer: type[torch.optim.Optimizer] | torch.optim.Optimizer
-) -> type[torch.optim.Optimizer] | torch.optim.Optimizer:
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.Optimizer:
     """Clip the gradient of each parameter by itself before every step, if the config says so.
 
     Args:
         cfg: The config.
-        optimizer: Class, or object, which then changes its class.
+        optimizer: The optimizer; it changes its class.
 
     Returns:
-        The same kind of thing as ``optimizer``.
+        The same object.
+
+    Raises:
+        ValueError: ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` is unknown.
     """
     if not cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
         return optimizer
-    is_object = isinstance(optimizer, torch.optim.Optimizer)
-    base = type(optimizer) if is_object else optimizer
+    base: Any = type(optimizer)
     clip = _build_clipper(cfg.SOLVER.CLIP_GRADIENTS)
 
     def step(self: torch.optim.Optimizer, closure: Callable | None = None) -> Any:
@@ -53,11 +55,8 @@ def maybe_add_gradient_clipping(
                 clip(parameter)
         return base.step(self, closure)
 
-    clipping = type(base.__name__ + "WithGradientClip", (base,), {"step": step})
-    if is_object:
-        optimizer.__class__ = clipping
-        return optimizer
-    return clipping
+    optimizer.__class__ = type(base.__name__ + "WithGradientClip", (base,), {"step": step})
+    return optimizer
 
 
 def _build_schedule(cfg: CfgNode) -> ParamScheduler:

@@ -13,8 +13,6 @@ from fvcore.common.param_scheduler import (
 )
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler"]
-
 
 class WarmupParamScheduler(CompositeParamScheduler):
     """A schedule with a warm-up before it.
@@ -62,6 +60,9 @@ class LRMultiplier(LRScheduler):
         multiplier: Factor as a function of iteration / max_iter.
         max_iter: Iterations of the training.
         last_iter: Last iteration that was done; -1 at the start.
+
+    Raises:
+        ValueError: ``multiplier`` is not an fvcore schedule.
     """
 
     def __init__(
@@ -78,10 +79,10 @@ class LRMultiplier(LRScheduler):
         super().__init__(optimizer, last_epoch=last_iter)
 
     def state_dict(self) -> dict[str, Any]:
-        """Only the state: the schedule itself follows from the config."""
+        """Initial rates and the current iteration; the schedule itself follows from the config."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Learning rate of each parameter group at the current iteration."""
         factor = self._multiplier(self.last_epoch / self._max_iter)
         return [base_lr * factor for base_lr in self.base_lrs]

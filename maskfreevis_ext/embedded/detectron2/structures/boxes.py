@@ -1,4 +1,4 @@
-"""Axis-aligned boxes, (x1, y1, x2, y2) in pixels, and their other spellings."""
+"""Axis-aligned boxes, (x1, y1, x2, y2) in pixels, and conversion from other formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @unique
 class BoxMode(IntEnum):
-    """How four numbers spell a box."""
+    """What the numbers of a box mean."""
 
     XYXY_ABS = 0  # corners, pixels
     XYWH_ABS = 1  # corner and size, pixels
@@ -23,7 +23,7 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
-        """Spell boxes in another way; the input is not changed.
+        """Convert boxes to another format; the input is not changed.
 
         Args:
             box: A list or tuple of 4 numbers, or an array or tensor [N, 4]. Lists of floats pass
@@ -64,6 +64,9 @@ class Boxes:
 
     Attributes:
         tensor: [N, 4] float32, (x1, y1, x2, y2).
+
+    Raises:
+        AssertionError: The tensor has another shape than [N, 4].
     """
 
     def __init__(self, tensor: Tensor | np.ndarray | Sequence) -> None:
@@ -77,47 +80,14 @@ class Boxes:
             raise AssertionError(f"Boxes need a tensor [N, 4], got {list(tensor.shape)}.")
         self.tensor = tensor
 
-    def clone(self) -> Boxes:
-        """A copy with its own memory."""
-        return Boxes(self.tensor.clone())
-
     def to(self, device: torch.device | str) -> Boxes:
         """The boxes on another device."""
         return Boxes(self.tensor.to(device=device))
 
     @property
     def device(self) -> torch.device:
-        """Where the boxes are."""
+        """Device of the tensor."""
         return self.tensor.device
-
-    def area(self) -> Tensor:
-        """Areas, [N]."""
-        x1, y1, x2, y2 = self.tensor.unbind(dim=1)
-        return (x2 - x1) * (y2 - y1)
-
-    def clip(self, box_size: tuple[int, int]) -> None:
-        """Limit the boxes to an image of size (height, width), in place.
-
-        Raises:
-            AssertionError: A coordinate is NaN or infinite.
-        """
-        if not torch.isfinite(self.tensor).all():
-            raise AssertionError("Boxes with infinite or NaN coordinates cannot be clipped.")
-        height, width = box_size
-        x = self.tensor[:, 0::2].clamp(min=0, max=width)
-        y = self.tensor[:, 1::2].clamp(min=0, max=height)
-        self.tensor = torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=-1)
-
-    def nonempty(self, threshold: float = 0.0) -> Tensor:
-        """Which boxes have both sides longer than ``threshold``, [N] bool."""
-        return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(dim=1)
-
-    @classmethod
-    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
-        """All boxes of a list, in its order."""
-        if not boxes_list:
-            return cls(torch.empty(0))
-        return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
 
     def __getitem__(self, item: int | slice | Tensor) -> Boxes:
         if isinstance(item, int):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -96,34 +93,6 @@ class Instances:
 
     def __iter__(self) -> Any:
         raise NotImplementedError("Instances cannot be iterated over; index them.")
-
-    @staticmethod
-    def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """The rows of several tables with the same image size and fields, in order.
-
-        Raises:
-            AssertionError: The list is empty, or the image sizes differ.
-            ValueError: A field's type cannot be joined.
-        """
-        if not instance_lists:
-            raise AssertionError("Instances.cat needs at least one element.")
-        first = instance_lists[0]
-        if len(instance_lists) == 1:
-            return first
-        if any(tuple(other.image_size) != tuple(first.image_size) for other in instance_lists):
-            raise AssertionError("Instances of images of different sizes cannot be joined.")
-        joined = Instances(first.image_size)
-        for name, example in first.get_fields().items():
-            values = [instances.get(name) for instances in instance_lists]
-            if isinstance(example, Tensor):
-                joined.set(name, torch.cat(values, dim=0))
-            elif isinstance(example, list):
-                joined.set(name, list(itertools.chain.from_iterable(values)))
-            elif hasattr(type(example), "cat"):
-                joined.set(name, type(example).cat(values))
-            else:
-                raise ValueError(f"Field '{name}' of type {type(example)} cannot be joined.")
-        return joined
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())

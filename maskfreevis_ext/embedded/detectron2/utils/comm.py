@@ -1,4 +1,4 @@
-"""Talking between the processes of a distributed job, of which there may be just one."""
+"""Communication between the processes of a distributed job, of which there may be just one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     """Create the group of the processes on this machine.
 
     Every process calls it, with the same number. A second call with that number does nothing.
+
+    Raises:
+        AssertionError: It was called with another number before, or the number of processes is not
+            a multiple of it.
     """
     global _LOCAL_PROCESS_GROUP
     if _LOCAL_PROCESS_GROUP is not None:
@@ -49,23 +53,20 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             _LOCAL_PROCESS_GROUP = group
 
 
-def get_local_process_group() -> Any:
-    """The group of the processes on this machine.
+def get_local_rank() -> int:
+    """Index of this process among those on this machine.
 
     Raises:
-        AssertionError: Nobody created it; ``launch`` does.
+        AssertionError: Nobody created the group of the processes on this machine.
     """
+    if not _is_distributed():
+        return 0
     if _LOCAL_PROCESS_GROUP is None:
         raise AssertionError(
             "There is no local process group. Start the processes with launch(), or call "
             "comm.create_local_process_group after init_process_group."
         )
-    return _LOCAL_PROCESS_GROUP
-
-
-def get_local_rank() -> int:
-    """Index of this process among those on this machine."""
-    return dist.get_rank(group=get_local_process_group()) if _is_distributed() else 0
+    return dist.get_rank(group=_LOCAL_PROCESS_GROUP)
 
 
 def is_main_process() -> bool:
@@ -85,7 +86,7 @@ def synchronize() -> None:
 
 @functools.lru_cache
 def _cpu_group() -> Any:
-    """A gloo group of all processes, for objects that have no business on a GPU."""
+    """A gloo group of all processes, for objects that are exchanged through the CPU."""
     if dist.get_backend() == dist.Backend.NCCL:
         return dist.new_group(backend="gloo")
     return dist.group.WORLD
@@ -99,33 +100,22 @@ def forget_process_groups() -> None:
     _cpu_group.cache_clear()
 
 
-def all_gather(data: Any, group: Any = None) -> list[Any]:
+def all_gather(data: Any) -> list[Any]:
     """Every process's ``data`` (anything that pickles), in the order of ranks, on every process."""
     if get_world_size() == 1:
         return [data]
-    group = _cpu_group() if group is None else group
-    size = dist.get_world_size(group)
-    if size == 1:
-        return [data]
-    gathered: list[Any] = [None] * size
-    dist.all_gather_object(gathered, data, group=group)
+    gathered: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(gathered, data, group=_cpu_group())
     return gathered
 
 
-def gather(data: Any, dst: int = 0, group: Any = None) -> list[Any]:
+def gather(data: Any, dst: int = 0) -> list[Any]:
     """Every process's ``data`` on process ``dst``; an empty list on the others."""
     if get_world_size() == 1:
         return [data]
-    group = _cpu_group() if group is None else group
-    size = dist.get_world_size(group=group)
-    if size == 1:
-        return [data]
-    if dist.get_rank(group=group) != dst:
-        dist.gather_object(data, None, dst=dst, group=group)
-        return []
-    gathered: list[Any] = [None] * size
-    dist.gather_object(data, gathered, dst=dst, group=group)
-    return gathered
+    gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(data, gathered, dst=dst, group=_cpu_group())
+    return gathered or []
 
 
 def shared_random_seed() -> int:

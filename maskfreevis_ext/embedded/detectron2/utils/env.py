@@ -1,4 +1,4 @@
-"""Random seeds and versions."""
+"""Random seeds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from datetime import datetime
 
 import numpy as np
 import torch
-
-#: (major, minor) of torch.
-TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def seed_all_rng(seed: int | None = None) -> None:

@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 import os
-import time
 from collections import defaultdict
 from functools import cached_property
 from typing import Any
@@ -15,15 +14,6 @@ import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 from fvcore.common.history_buffer import HistoryBuffer
-
-__all__ = [
-    "CommonMetricPrinter",
-    "EventStorage",
-    "EventWriter",
-    "JSONWriter",
-    "TensorboardXWriter",
-    "get_event_storage",
-]
 
 _active: list[EventStorage] = []
 
@@ -40,10 +30,14 @@ def get_event_storage() -> EventStorage:
 
 
 class EventWriter:
-    """Base class: takes what is new in the active storage and shows it somewhere."""
+    """Base class of writers, which show the new scalars and images of the active storage."""
 
     def write(self) -> None:
-        """Write what is new."""
+        """Write the scalars and images that came since the last call.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
@@ -107,7 +101,7 @@ class TensorboardXWriter(EventWriter):
         return SummaryWriter(**self._writer_args)
 
     def write(self) -> None:
-        """Write what came since the last call; images are then dropped."""
+        """Write the scalars and images that came since the last call, then drop the images."""
         storage = get_event_storage()
         newest = self._last_write
         latest = storage.latest_with_smoothing_hint(self._window_size)
@@ -139,23 +133,13 @@ class CommonMetricPrinter(EventWriter):
         self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
-        self._last_write: tuple[int, float] | None = None
 
     def _eta(self, storage: EventStorage) -> str:
-        if self._max_iter is None:
+        if self._max_iter is None or "time" not in storage.histories():
             return ""
-        iteration = storage.iter
-        left = self._max_iter - iteration - 1
-        if "time" in storage.histories():
-            seconds = storage.history("time").median(1000) * left
-            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-            return str(datetime.timedelta(seconds=int(seconds)))
-        # Nobody measures iterations: estimate from the calls of this writer.
-        now = time.perf_counter()
-        previous, self._last_write = self._last_write, (iteration, now)
-        if previous is None or iteration == previous[0]:
-            return ""
-        seconds = (now - previous[1]) / (iteration - previous[0]) * left
+        left = self._max_iter - storage.iter - 1
+        seconds = storage.history("time").median(1000) * left
+        storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
         return str(datetime.timedelta(seconds=int(seconds)))
 
     def _medians(self, storage: EventStorage, part: str) -> str:
@@ -206,18 +190,21 @@ class EventStorage:
 
     Args:
         start_iter: Iteration to start from.
+
+    Attributes:
+        iter: The current iteration.
     """
 
     def __init__(self, start_iter: int = 0) -> None:
         self._history: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
         self._smoothing_hints: dict[str, bool] = {}
         self._latest_scalars: dict[str, tuple[float, int]] = {}
-        self._iter = start_iter
+        self.iter = start_iter
         self._vis_data: list[tuple[str, torch.Tensor | np.ndarray, int]] = []
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor | np.ndarray) -> None:
         """Keep an RGB image [3, H, W] for TensorBoard: uint8, or float in [0, 1]."""
-        self._vis_data.append((img_name, img_tensor, self._iter))
+        self._vis_data.append((img_name, img_tensor, self.iter))
 
     def put_scalar(
         self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None
@@ -229,8 +216,11 @@ class EventStorage:
             value: Anything that ``float`` takes.
             smoothing_hint: Writers should show a median of the last values. The same at every call.
             cur_iter: Iteration it belongs to; by default the current one.
+
+        Raises:
+            AssertionError: The scalar was put with another ``smoothing_hint`` before.
         """
-        iteration = self._iter if cur_iter is None else cur_iter
+        iteration = self.iter if cur_iter is None else cur_iter
         value = float(value)
         self._history[name].update(value, iteration)
         self._latest_scalars[name] = (value, iteration)
@@ -281,19 +271,6 @@ class EventStorage:
                 break
             count += 1
         return count
-
-    def step(self) -> None:
-        """Go to the next iteration."""
-        self._iter += 1
-
-    @property
-    def iter(self) -> int:
-        """The current iteration; may be set."""
-        return self._iter
-
-    @iter.setter
-    def iter(self, val: int) -> None:
-        self._iter = int(val)
 
     def __enter__(self) -> EventStorage:
         _active.append(self)

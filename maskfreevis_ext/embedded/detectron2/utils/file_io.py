@@ -7,8 +7,6 @@ from typing import Any
 from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler
 from iopath.common.file_io import PathManager as _PathManagerBase
 
-__all__ = ["PathHandler", "PathManager"]
-
 PathManager = _PathManagerBase()
 
 

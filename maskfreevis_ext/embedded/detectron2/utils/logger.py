@@ -1,4 +1,4 @@
-"""Logging to the terminal and to ``log.txt``, and messages that do not repeat themselves."""
+"""Logging to the terminal and to ``log.txt``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import functools
 import logging
 import os
 import sys
-import time
 from typing import TextIO
 
 from detectron2.utils.file_io import PathManager
 from termcolor import colored
 
 _DATE_FORMAT = "%m/%d %H:%M:%S"
-_last_times: dict[tuple, float] = {}
 
 
 class _ColorfulFormatter(logging.Formatter):
@@ -42,11 +40,8 @@ def setup_logger(
     output: str | None = None,
     distributed_rank: int = 0,
     *,
-    color: bool = True,
     name: str = "detectron2",
     abbrev_name: str | None = None,
-    enable_propagation: bool = False,
-    configure_stdout: bool = True,
 ) -> logging.Logger:
     """Send the messages of a logger to stdout (rank 0 only) and to a file (every rank).
 
@@ -54,26 +49,22 @@ def setup_logger(
         output: File ending in ``.txt`` or ``.log``, or a folder that gets a ``log.txt``. Rank r > 0
             appends ``.rank{r}`` to the file's name. None: no file.
         distributed_rank: Rank of this process.
-        color: Color the terminal's lines.
         name: Name of the logger, a root module.
         abbrev_name: What the terminal shows instead of ``name``; ``d2`` for ``detectron2``.
-        enable_propagation: Pass messages on to the root logger.
-        configure_stdout: Write to stdout at all.
 
     Returns:
         The logger, which passes every message from DEBUG upwards.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
-    logger.propagate = enable_propagation
+    logger.propagate = False
     if abbrev_name is None:
         abbrev_name = "d2" if name == "detectron2" else name
     plain = logging.Formatter(
         "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt=_DATE_FORMAT
     )
-    if configure_stdout and distributed_rank == 0:
-        formatter = _ColorfulFormatter(name, str(abbrev_name)) if color else plain
-        _add_handler(logger, sys.stdout, formatter)
+    if distributed_rank == 0:
+        _add_handler(logger, sys.stdout, _ColorfulFormatter(name, abbrev_name))
     if output is not None:
         filename = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
         if distributed_rank > 0:
@@ -95,24 +86,3 @@ def _open_log(filename: str) -> TextIO:
     stream = PathManager.open(filename, "a", buffering=-1 if "://" not in filename else 1 << 20)
     atexit.register(stream.close)
     return stream
-
-
-def _find_caller() -> tuple[str, tuple]:
-    """Module of the first frame outside this file, and a key for the line it is at."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-        frame = frame.f_back
-    code = frame.f_code
-    module = frame.f_globals.get("__name__", "__main__")
-    key = (code.co_filename, frame.f_lineno, code.co_name)
-    return ("detectron2" if module == "__main__" else module), key
-
-
-def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
-    """Log at most once in ``n`` seconds from one line of code."""
-    module, line = _find_caller()
-    now = time.time()
-    last = _last_times.get(line)
-    if last is None or now - last >= n:
-        logging.getLogger(name or module).log(lvl, msg)
-        _last_times[line] = now

@@ -57,6 +57,9 @@ class InferenceSampler(Sampler):
 
     Args:
         size: Length of the data set, at least 1.
+
+    Raises:
+        AssertionError: ``size`` is not positive.
     """
 
     def __init__(self, size: int) -> None:

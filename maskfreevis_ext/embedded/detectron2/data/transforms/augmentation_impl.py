@@ -43,12 +43,14 @@ class RandomFlip(Augmentation):
     ) -> None:
         if horizontal == vertical:
             raise ValueError("RandomFlip flips in one direction: horizontal or vertical.")
-        self._init(locals())
+        self.prob = prob
+        self.horizontal = horizontal
+        self.vertical = vertical
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Draw a flip or nothing."""
         height, width = image.shape[:2]
-        if self._rand_range() >= self.prob:
+        if np.random.uniform() >= self.prob:
             return NoOpTransform()
         return HFlipTransform(width) if self.horizontal else VFlipTransform(height)
 
@@ -61,6 +63,9 @@ class ResizeShortestEdge(Augmentation):
         max_size: If the longer side would exceed this, it becomes this instead.
         sample_style: ``choice`` or ``range``.
         interp: Interpolation of Pillow.
+
+    Raises:
+        AssertionError: ``sample_style`` is unknown, or ``range`` without two lengths.
     """
 
     def __init__(
@@ -78,7 +83,10 @@ class ResizeShortestEdge(Augmentation):
             raise AssertionError(
                 f"sample_style 'range' needs two lengths, got {tuple(short_edge_length)}."
             )
-        self._init(locals())
+        self.short_edge_length = short_edge_length
+        self.max_size = max_size
+        self.sample_style = sample_style
+        self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Draw a length; 0 means no resizing."""
@@ -121,10 +129,15 @@ class RandomCrop(Augmentation):
 
     def __init__(self, crop_type: str, crop_size: Sequence[float]) -> None:
         _check_choice("crop_type", crop_type, _CROP_TYPES)
-        self._init(locals())
+        self.crop_type = crop_type
+        self.crop_size = crop_size
 
     def get_transform(self, image: np.ndarray) -> CropTransform:
-        """Draw the size, then the place."""
+        """Draw the size, then the position.
+
+        Raises:
+            AssertionError: The rectangle is larger than the image.
+        """
         height, width = image.shape[:2]
         crop_height, crop_width = self.get_crop_size((height, width))
         if crop_height > height or crop_width > width:
@@ -134,16 +147,21 @@ class RandomCrop(Augmentation):
         return CropTransform(x, y, crop_width, crop_height)
 
     def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Draw (height, width) of the rectangle for an image of this (height, width)."""
+        """Draw (height, width) of the rectangle for an image of this (height, width).
+
+        Raises:
+            AssertionError: ``absolute_range`` whose first number exceeds its second.
+        """
         height, width = image_size
         first, second = self.crop_size
         if self.crop_type == "absolute":
-            return min(first, height), min(second, width)
+            return min(int(first), height), min(int(second), width)
         if self.crop_type == "absolute_range":
             if first > second:
                 raise AssertionError(f"crop_size {tuple(self.crop_size)} is not a range.")
-            crop_height = np.random.randint(min(height, first), min(height, second) + 1)
-            crop_width = np.random.randint(min(width, first), min(width, second) + 1)
+            low, high = int(first), int(second)
+            crop_height = np.random.randint(min(height, low), min(height, high) + 1)
+            crop_width = np.random.randint(min(width, low), min(width, high) + 1)
             return crop_height, crop_width
         if self.crop_type == "relative_range":
             smallest = np.asarray(self.crop_size, dtype=np.float32)
@@ -178,10 +196,14 @@ class RandomRotation(Augmentation):
             angle = (angle, angle)
         if center is not None and isinstance(center[0], (float, int)):
             center = (center, center)
-        self._init(locals())
+        self.angle = angle
+        self.expand = expand
+        self.center = center
+        self.sample_style = sample_style
+        self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """Draw the angle, then the fixed point."""
+        """Draw the angle, then the centre of rotation."""
         height, width = image.shape[:2]
         center = None
         if self.is_range:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from types import ModuleType
-
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fvcore.transforms.transform import CropTransform, Transform, TransformList
+from fvcore.transforms.transform import Transform
 from PIL import Image
 
-_TORCH_MODES = {
+_TORCH_MODES: dict[int, str] = {
     Image.Resampling.NEAREST: "nearest",
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.BICUBIC: "bicubic",
@@ -36,7 +34,11 @@ class ResizeTransform(Transform):
         self.interp = Image.Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """[h, w], [h, w, C] or more -> the new size."""
+        """Resize an array [h, w], [h, w, C] or more.
+
+        Raises:
+            AssertionError: The image has another size than (h, w).
+        """
         if img.shape[:2] != (self.h, self.w):
             raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
         interp = self.interp if interp is None else interp
@@ -70,10 +72,6 @@ class ResizeTransform(Transform):
         """Resize labels by nearest neighbour."""
         return self.apply_image(segmentation, interp=Image.Resampling.NEAREST)
 
-    def inverse(self) -> ResizeTransform:
-        """Back to the old size."""
-        return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
-
 
 class RotationTransform(Transform):
     """Rotates an image counter-clockwise.
@@ -101,7 +99,7 @@ class RotationTransform(Transform):
         self.h, self.w, self.angle, self.expand = h, w, angle, expand
         self.image_center = np.array((w / 2, h / 2))
         self.center = self.image_center if center is None else center
-        self.interp = self._cv2.INTER_LINEAR if interp is None else interp
+        self.interp = cv2.INTER_LINEAR if interp is None else interp
         self.bound_w, self.bound_h = w, h
         if expand:
             cos, sin = abs(np.cos(np.deg2rad(angle))), abs(np.sin(np.deg2rad(angle)))
@@ -112,30 +110,26 @@ class RotationTransform(Transform):
             -0.5
         )  # OpenCV's pixels have their centres at integers
 
-    @cached_property
-    def _cv2(self) -> ModuleType:
-        import cv2  # only for those who rotate
-
-        return cv2
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_cv2"}
-
     def _rotation_matrix(self, offset: float) -> np.ndarray:
         center = (self.center[0] + offset, self.center[1] + offset)
-        matrix = self._cv2.getRotationMatrix2D(center, self.angle, 1)
+        matrix = cv2.getRotationMatrix2D(center, self.angle, 1)
         if self.expand:
-            moved = self._cv2.transform(self.image_center[None, None, :] + offset, matrix)[0, 0, :]
-            matrix[:, 2] += np.array([self.bound_w / 2, self.bound_h / 2]) + offset - moved
+            moved = cv2.transform(self.image_center[None, None, :] + offset, matrix)[0, 0, :]
+            target = np.array([self.bound_w / 2, self.bound_h / 2]) + offset
+            matrix[:, 2] = matrix[:, 2] + (target - moved)
         return matrix
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """[h, w] or [h, w, C] -> rotated, black where there is nothing."""
+        """Rotate an array [h, w] or [h, w, C]; uncovered pixels are 0.
+
+        Raises:
+            AssertionError: The image has another size than (h, w).
+        """
         if len(img) == 0 or self.angle % 360 == 0:
             return img
         if img.shape[:2] != (self.h, self.w):
             raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
-        return self._cv2.warpAffine(
+        return cv2.warpAffine(
             img,
             self.rm_image,
             (int(self.bound_w), int(self.bound_h)),
@@ -147,22 +141,8 @@ class RotationTransform(Transform):
         coords = np.asarray(coords, dtype=float)
         if len(coords) == 0 or self.angle % 360 == 0:
             return coords
-        return self._cv2.transform(coords[:, np.newaxis, :], self.rm_coords)[:, 0, :]
+        return cv2.transform(coords[:, np.newaxis, :], self.rm_coords)[:, 0, :]
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Rotate labels by nearest neighbour."""
-        return self.apply_image(segmentation, interp=self._cv2.INTER_NEAREST)
-
-    def inverse(self) -> TransformList:
-        """Back, with the margins cut off.
-
-        Raises:
-            NotImplementedError: Parts of the image are lost, as ``expand`` is False.
-        """
-        if not self.expand:
-            raise NotImplementedError("A rotation that cuts off corners has no inverse.")
-        back = RotationTransform(self.bound_h, self.bound_w, -self.angle, interp=self.interp)
-        crop = CropTransform(
-            (back.bound_w - self.w) // 2, (back.bound_h - self.h) // 2, self.w, self.h
-        )
-        return TransformList([back, crop])
+        return self.apply_image(segmentation, interp=cv2.INTER_NEAREST)

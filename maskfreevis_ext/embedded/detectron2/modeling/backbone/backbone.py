@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.layers import ShapeSpec
@@ -16,19 +17,18 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     ``_out_feature_strides`` (name -> int), or overrides ``output_shape``.
     """
 
+    _out_features: Sequence[str]
+    _out_feature_channels: dict[str, int]
+    _out_feature_strides: dict[str, int]
+
     @abstractmethod
     def forward(self, *args: Any) -> dict[str, Tensor]:
         """[N, C, H, W] -> name -> [N, C_i, H_i, W_i]."""
 
     @property
     def size_divisibility(self) -> int:
-        """What height and width of the input must be multiples of; 0 for anything."""
+        """Height and width of the input must be multiples of this; 0 for no constraint."""
         return 0
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """Wishes for ``ImageList.from_tensors``; none by default."""
-        return {}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature map."""

@@ -17,6 +17,10 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
     Args:
         cfg: The config.
         input_shape: Shape of the image; by default it has as many channels as ``MODEL.PIXEL_MEAN``.
+
+    Raises:
+        AssertionError: The registered function built something else than a ``Backbone``.
+        KeyError: The name is not registered.
     """
     if input_shape is None:
         input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))

@@ -42,7 +42,7 @@ def _conv(
 
 
 def _projection(in_channels: int, out_channels: int, stride: int, norm: str) -> Conv2d | None:
-    """The shortcut where the channels change; elsewhere the input itself is the shortcut."""
+    """1x1 convolution of the shortcut; None where the input itself is the shortcut."""
     if in_channels == out_channels:
         return None
     return _conv(in_channels, out_channels, 1, norm, stride=stride)
@@ -156,34 +156,31 @@ class ResNet(Backbone):
     Args:
         stem: First layers.
         stages: Blocks of each stage. Stages behind the last one in ``out_features`` are dropped.
-        num_classes: Only None is supported: no classifier.
         out_features: Names of the feature maps to return; by default the last one.
         freeze_at: Number of parts, the stem counted, that are not trained.
+
+    Raises:
+        AssertionError: ``out_features`` has an unknown name, or is empty.
     """
 
     def __init__(
         self,
         stem: CNNBlockBase,
         stages: Sequence[Sequence[CNNBlockBase]],
-        num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        if num_classes is not None:
-            raise NotImplementedError("The embedded ResNet has no classifier.")
         if out_features is not None:  # unused parameters would also stall DDP
             last = max(_STAGE_NAMES.index(n) if n in _STAGE_NAMES else -1 for n in out_features)
             stages = stages[: last + 1]
         self.stem = stem
-        self.stages: list[nn.Sequential] = []
+        self.stages = stages
         stride = stem.stride
         self._out_feature_strides = {"stem": stride}
         self._out_feature_channels = {"stem": stem.out_channels}
         for name, blocks in zip(_STAGE_NAMES, stages, strict=False):
-            stage = nn.Sequential(*blocks)
-            self.add_module(name, stage)
-            self.stages.append(stage)
+            self.add_module(name, nn.Sequential(*blocks))
             stride *= math.prod(block.stride for block in blocks)
             self._out_feature_strides[name] = stride
             self._out_feature_channels[name] = blocks[-1].out_channels
@@ -196,7 +193,11 @@ class ResNet(Backbone):
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """[N, C, H, W] -> name -> feature map."""
+        """Feature maps by name for images [N, C, H, W].
+
+        Raises:
+            AssertionError: The input is not [N, C, H, W].
+        """
         if x.dim() != 4:
             raise AssertionError(f"ResNet takes [N, C, H, W], got {list(x.shape)}.")
         outputs = {}
@@ -216,41 +217,9 @@ class ResNet(Backbone):
                     block.freeze()
         return self
 
-    @staticmethod
-    def make_stage(
-        block_class: type[CNNBlockBase],
-        num_blocks: int,
-        *,
-        in_channels: int,
-        out_channels: int,
-        **kwargs: Any,
-    ) -> list[CNNBlockBase]:
-        """Build the blocks of a stage.
-
-        Args:
-            block_class: Class of the blocks.
-            num_blocks: How many.
-            in_channels: Channels that the first block takes.
-            out_channels: Channels of every block's output.
-            **kwargs: Arguments of the block. ``NAME_per_block`` is a list with one ``NAME`` for
-                each block.
-        """
-        suffix = "_per_block"
-        blocks = []
-        for index in range(num_blocks):
-            arguments = {
-                name.removesuffix(suffix): value[index] if name.endswith(suffix) else value
-                for name, value in kwargs.items()
-            }
-            blocks.append(
-                block_class(in_channels=in_channels, out_channels=out_channels, **arguments)
-            )
-            in_channels = out_channels
-        return blocks
-
 
 def _check_config(cfg: CfgNode) -> None:
-    """Refuse what the keys under MODEL.RESNETS cannot mean together."""
+    """Refuse values under MODEL.RESNETS that contradict each other."""
     resnets = cfg.MODEL.RESNETS
     if resnets.DEPTH not in _BLOCKS_PER_STAGE:
         raise KeyError(f"MODEL.RESNETS.DEPTH {resnets.DEPTH}, expected {list(_BLOCKS_PER_STAGE)}.")
@@ -283,6 +252,7 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """
     _check_config(cfg)
     resnets = cfg.MODEL.RESNETS
+    assert input_shape.channels is not None
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, resnets.NORM)
     in_channels, out_channels = resnets.STEM_OUT_CHANNELS, resnets.RES2_OUT_CHANNELS
     bottleneck_channels = resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP
@@ -290,22 +260,28 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     for index, num_blocks in enumerate(_BLOCKS_PER_STAGE[resnets.DEPTH]):
         dilation = resnets.RES5_DILATION if index == 3 else 1
         stride = 1 if index == 0 or dilation == 2 else 2
-        arguments: dict[str, Any] = {
-            "stride_per_block": [stride] + [1] * (num_blocks - 1),
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "norm": resnets.NORM,
-        }
-        if resnets.DEPTH >= 50:
-            arguments.update(
-                bottleneck_channels=bottleneck_channels,
-                stride_in_1x1=resnets.STRIDE_IN_1X1,
-                dilation=dilation,
-                num_groups=resnets.NUM_GROUPS,
-            )
-        block_class = BottleneckBlock if resnets.DEPTH >= 50 else BasicBlock
-        stages.append(ResNet.make_stage(block_class, num_blocks, **arguments))
-        in_channels, out_channels = out_channels, out_channels * 2
+        blocks: list[CNNBlockBase] = []
+        for position in range(num_blocks):
+            step = stride if position == 0 else 1
+            if resnets.DEPTH < 50:
+                block: CNNBlockBase = BasicBlock(
+                    in_channels, out_channels, stride=step, norm=resnets.NORM
+                )
+            else:
+                block = BottleneckBlock(
+                    in_channels,
+                    out_channels,
+                    bottleneck_channels=bottleneck_channels,
+                    stride=step,
+                    num_groups=resnets.NUM_GROUPS,
+                    norm=resnets.NORM,
+                    stride_in_1x1=resnets.STRIDE_IN_1X1,
+                    dilation=dilation,
+                )
+            blocks.append(block)
+            in_channels = out_channels
+        stages.append(blocks)
+        out_channels *= 2
         bottleneck_channels *= 2
     return ResNet(
         stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT
