@@ -269,7 +269,7 @@ def build_tracks(
                 continue
             if masks is not None:
                 masks[row, t] = _transform_mask(video, indices[t], frame[track], transforms)
-                box = tight_box(masks[row, t])
+                box: Sequence[int] | np.ndarray | None = tight_box(masks[row, t])
             else:
                 box = _transform_box(frame[track], transforms, height, width)
             if box is not None:

@@ -64,20 +64,19 @@ class DrawPredictions(HookBase):
                 self.trainer.storage.put_image(name, picture.transpose(2, 0, 1))
 
     def _draw(self) -> list[np.ndarray]:
-        if self._sample is None:
-            self._sample = self._load_sample()
+        sample = self._sample = self._sample or self._load_sample()
         model = self.trainer.model
         model = getattr(model, "module", model)
         training = model.training
         model.eval()
         try:
             with torch.no_grad():
-                output = model([self._sample])[0]
+                output = model([sample])[0]
         finally:
             model.train(training)
         names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
         prediction = Prediction.from_output(output).select(MIN_SCORE)
-        frames = self._frames(output["image_size"])
+        frames = self._frames(sample["image"], output["image_size"])
         factor = max(1.0, MIN_HEIGHT / frames[0].shape[0])
         scaled = [
             resize_frame(frame, prediction.items(t, names), factor)
@@ -94,13 +93,12 @@ class DrawPredictions(HookBase):
         sample["length"] = len(sample["image"])
         return sample
 
-    def _frames(self, size: tuple[int, int]) -> list[np.ndarray]:
-        """The frames as RGB pictures of the original size."""
-        frames = torch.stack(self._sample["image"]).float()
+    def _frames(self, images: list[torch.Tensor], size: tuple[int, int]) -> list[np.ndarray]:
+        """Frames (3, H, W) as RGB pictures of the original size."""
         frames = torch.nn.functional.interpolate(
-            frames, size=size, mode="bilinear", align_corners=False
+            torch.stack(images).float(), size=size, mode="bilinear", align_corners=False
         )
-        frames = frames.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        pictures = frames.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
         if self._cfg.INPUT.FORMAT == "BGR":
-            frames = frames[..., ::-1]
-        return [np.ascontiguousarray(frame) for frame in frames]
+            pictures = pictures[..., ::-1]
+        return [np.ascontiguousarray(picture) for picture in pictures]

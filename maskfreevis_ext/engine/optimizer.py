@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -111,8 +111,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":
         return with_full_model_clipping(kind, clip.CLIP_VALUE, clip.NORM_TYPE)(groups, **options)
-    clipping = maybe_add_gradient_clipping(cfg, kind(groups, **options))
-    return cast("torch.optim.Optimizer", clipping)  # of an optimizer; of a class it is a class
+    return maybe_add_gradient_clipping(cfg, kind(groups, **options))
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer, norm_type: float = 2.0) -> torch.Tensor:

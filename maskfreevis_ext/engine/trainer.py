@@ -87,7 +87,7 @@ class Trainer(DefaultTrainer):
         reset_iteration_counter(self.model, self.start_iter)
 
     # Detectron2's DefaultTrainer differs from its base class in the same way.
-    def train(self) -> Any:  # type: ignore[override]
+    def train(self) -> Any:
         """Train from ``start_iter`` to SOLVER.MAX_ITER.
 
         Returns:
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
         finally:
             loop_logger.removeFilter(quiet)
 
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard.
 
         Hooks of which every process has one stand in the same order in all of them: they exchange

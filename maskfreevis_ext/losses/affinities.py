@@ -117,7 +117,7 @@ def compute_affinities(
     lab = lab_map(frames, stride, bgr=settings.lab_bgr, quantize=settings.lab_quantize)
     valid = None
     if not settings.match_outside:
-        valid = valid_cells(frame_sizes, lab.shape[-2:], stride, lab.device)
+        valid = valid_cells(frame_sizes, (lab.shape[-2], lab.shape[-1]), stride, lab.device)
     dilation, threshold = settings.pairwise_dilation, settings.pairwise_threshold
     edges = spatial_edges(lab, settings.edge_offsets, threshold, valid)
     outside = None

@@ -107,7 +107,7 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> tuple[Ten
         (..., N, T), in [0, 1]; 0 where either is empty. And whether the given box has a cell,
         (N, T), bool.
     """
-    rows, cols = box_profiles(boxes, mask_logits.shape[-2:], stride)
+    rows, cols = box_profiles(boxes, (mask_logits.shape[-2], mask_logits.shape[-1]), stride)
     given = boxes_from_projections(rows - 0.25, cols - 0.25)  # cells that are half covered or more
     found = boxes_from_projections(*mask_projections(mask_logits))
     low = torch.maximum(given[..., :2], found[..., :2])

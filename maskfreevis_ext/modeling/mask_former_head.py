@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -68,7 +70,7 @@ class MaskFormerHead(nn.Module):
     @property
     def heads(self) -> dict[str, AuxHead]:
         """The auxiliary heads of the decoder by name."""
-        return self.predictor.heads
+        return cast("dict[str, AuxHead]", self.predictor.heads)
 
     def forward(
         self,

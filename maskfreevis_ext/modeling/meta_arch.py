@@ -76,7 +76,7 @@ class VideoMaskFormer(nn.Module):
         backbone = build_backbone(cfg)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 1:
-            size_divisibility = max(spec.stride for spec in backbone.output_shape().values())
+            size_divisibility = max(spec.stride or 1 for spec in backbone.output_shape().values())
         if size_divisibility % cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE:
             raise ConfigError(
                 "MODEL.MASK_FORMER.SIZE_DIVISIBILITY must be a multiple of "

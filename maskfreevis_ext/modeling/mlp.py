@@ -24,6 +24,15 @@ class MLP(nn.Module):
         dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
+    def init_last(self, std: float = 0.0, bias: float = 0.0) -> None:
+        """Start the last layer with normal weights, zeros without ``std``, and a constant bias."""
+        weight, constant = self.layers[-1].parameters()
+        if std > 0:
+            nn.init.normal_(weight, std=std)
+        else:
+            nn.init.zeros_(weight)
+        nn.init.constant_(constant, bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_dim) to (..., out_dim)."""
         for layer in self.layers[:-1]:

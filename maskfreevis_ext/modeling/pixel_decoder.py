@@ -7,7 +7,7 @@ N: frames (B * T), S: tokens of all levels of a frame, D: channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -195,9 +195,9 @@ class MSDeformAttnTransformer(nn.Module):
             dim, dim_feedforward, num_levels, num_heads, num_layers, dropout
         )
         nn.init.normal_(self.level_embed)
-        for layer in self.encoder.layers:
-            for linear in (layer.linear1, layer.linear2):
-                nn.init.xavier_uniform_(linear.weight)
+        for name, parameter in self.encoder.named_parameters():
+            if name.endswith(("linear1.weight", "linear2.weight")):
+                nn.init.xavier_uniform_(parameter)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Exchange information within and between the maps of a frame.
@@ -254,6 +254,37 @@ def _conv(
     return conv
 
 
+def _check_inputs(
+    input_shape: Mapping[str, ShapeSpec], names: Sequence[str], conv_dim: int, num_heads: int
+) -> None:
+    missing = sorted(set(names) - set(input_shape))
+    if missing or not names:
+        raise ConfigError(
+            "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES must name some of "
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES {sorted(input_shape)}, got {list(names)}."
+        )
+    if conv_dim % num_heads or conv_dim % 2:
+        raise ConfigError(
+            "MODEL.SEM_SEG_HEAD.CONVS_DIM must be even and a multiple of "
+            f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {conv_dim}."
+        )
+
+
+def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
+    """1 x 1 convolution and group normalisation."""
+    layer = nn.Conv2d(in_channels, out_channels, 1)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer, nn.GroupNorm(math.gcd(32, out_channels), out_channels))
+
+
+def _known(value: int | None, name: str) -> int:
+    """Channels or stride of a backbone map, which Detectron2 allows to be unknown."""
+    if value is None:
+        raise ValueError(f"the backbone does not say the channels and the stride of its map {name}")
+    return value
+
+
 @PIXEL_DECODER_REGISTRY.register()
 class MSDeformAttnPixelDecoder(nn.Module):
     """Backbone maps → mask features and the encoded coarse maps (Mask2Former, arXiv 2112.01527).
@@ -296,31 +327,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 heads.
         """
         super().__init__()
-        missing = sorted(set(transformer_in_features) - set(input_shape))
-        if missing or not transformer_in_features:
-            raise ConfigError(
-                "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES must name some of "
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES {sorted(input_shape)}, got "
-                f"{list(transformer_in_features)}."
-            )
-        if conv_dim % num_heads or conv_dim % 2:
-            raise ConfigError(
-                "MODEL.SEM_SEG_HEAD.CONVS_DIM must be even and a multiple of "
-                f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {conv_dim}."
-            )
-        by_stride = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        _check_inputs(input_shape, transformer_in_features, conv_dim, num_heads)
+        channels = {name: _known(shape.channels, name) for name, shape in input_shape.items()}
+        strides = {name: _known(shape.stride, name) for name, shape in input_shape.items()}
+        by_stride = sorted(input_shape, key=strides.__getitem__)
         # Coarse maps first, as the video decoder wants them.
         self.in_features = [n for n in reversed(by_stride) if n in transformer_in_features]
         self.input_proj = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(input_shape[name].channels, conv_dim, 1),
-                nn.GroupNorm(math.gcd(32, conv_dim), conv_dim),
-            )
-            for name in self.in_features
+            _projection(channels[name], conv_dim) for name in self.in_features
         )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
         self.transformer = MSDeformAttnTransformer(
             conv_dim, dim_feedforward, len(self.in_features), num_heads, num_layers, dropout
         )
@@ -328,11 +343,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         weight_init.c2_xavier_fill(self.mask_features)
 
         # Fine maps, from coarse to fine; their layers are numbered from fine to coarse.
-        finest = min(input_shape[name].stride for name in self.in_features)
-        fine = [name for name in by_stride if common_stride <= input_shape[name].stride < finest]
+        finest = min(strides[name] for name in self.in_features)
+        fine = [name for name in by_stride if common_stride <= strides[name] < finest]
         for number, name in enumerate(fine, start=1):
-            channels = input_shape[name].channels
-            self.add_module(f"adapter_{number}", _conv(channels, conv_dim, 1, norm))
+            self.add_module(f"adapter_{number}", _conv(channels[name], conv_dim, 1, norm))
             self.add_module(f"layer_{number}", _conv(conv_dim, conv_dim, 3, norm, F.relu))
         self.fine_features = list(enumerate(fine, start=1))[::-1]
 

@@ -97,7 +97,7 @@ def build_spatial_targets(
 
 
 def _motion_masks(
-    batched_inputs: list[dict[str, Any]], image_size: tuple[int, int]
+    batched_inputs: Sequence[dict[str, Any]], image_size: tuple[int, int]
 ) -> dict[tuple[int, int], Tensor]:
     """Motion masks (H, W) bool of a batch on the CPU, padded to the input, by (clip, frame)."""
     found = {}
@@ -110,8 +110,8 @@ def _motion_masks(
 
 
 def _frame_sources(
-    batched_inputs: list[dict[str, Any]],
-    targets: list[dict[str, Tensor]],
+    batched_inputs: Sequence[dict[str, Any]],
+    targets: Sequence[dict[str, Tensor]],
     motion: dict[tuple[int, int], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Which frames have masks, and which have boxes only: each (B, T) bool on the CPU."""

@@ -5,7 +5,7 @@ B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -26,6 +26,35 @@ TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = (
     "Video decoders, by the name in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME."
 )
+
+
+#: Class logits (B, Q, C + 1), mask embeddings (B, Q, mask_dim), normalised queries (B, Q, D).
+Prediction = tuple[Tensor, Tensor, Tensor]
+
+
+def _check_arguments(hidden_dim: int, num_heads: int, is_contradictory: bool) -> None:
+    if is_contradictory:
+        raise ConfigError(
+            "A head makes the masks of matched queries from their embeddings, which excludes "
+            "MODEL.MASKFREE.DENSE_MASK_GRADIENTS; set it to False."
+        )
+    if hidden_dim % num_heads or hidden_dim % 2:
+        raise ConfigError(
+            "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of "
+            f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
+        )
+
+
+def _repeat(count: int, make: Callable[..., nn.Module], *arguments: object) -> nn.ModuleList:
+    """Modules that are made alike."""
+    return nn.ModuleList(make(*arguments) for _ in range(count))
+
+
+def _projection(in_channels: int, hidden_dim: int) -> nn.Conv2d:
+    """1 x 1 convolution from the maps of the pixel decoder to the width of the queries."""
+    layer = nn.Conv2d(in_channels, hidden_dim, 1)
+    weight_init.c2_xavier_fill(layer)
+    return layer
 
 
 def _sum_of_biases(biases: Sequence[LayerBias], layer: int, level: int) -> Tensor | None:
@@ -87,40 +116,27 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 comes with ``dense_mask_gradients``.
         """
         super().__init__()
-        if hidden_dim % num_heads or hidden_dim % 2:
-            raise ConfigError(
-                "MODEL.MASK_FORMER.HIDDEN_DIM must be even and a multiple of "
-                f"MODEL.MASK_FORMER.NHEADS ({num_heads}), got {hidden_dim}."
-            )
         heads = heads or {}
         self.keep_embeddings = any(head.needs_embeddings for head in heads.values())
-        if self.keep_embeddings and dense_mask_gradients:
-            raise ConfigError(
-                f"One of {', '.join(heads)} makes the masks of matched queries from their "
-                "embeddings; set MODEL.MASKFREE.DENSE_MASK_GRADIENTS to False."
-            )
+        _check_arguments(hidden_dim, num_heads, self.keep_embeddings and dense_mask_gradients)
         self.num_levels = num_levels
         self.dense_mask_gradients = dense_mask_gradients
-        self.transformer_self_attention_layers = nn.ModuleList(
-            SelfAttentionLayer(hidden_dim, num_heads, pre_norm) for _ in range(num_layers)
-        )
-        self.transformer_cross_attention_layers = nn.ModuleList(
-            CrossAttentionLayer(hidden_dim, num_heads, pre_norm) for _ in range(num_layers)
-        )
-        self.transformer_ffn_layers = nn.ModuleList(
-            FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in range(num_layers)
+        widths = hidden_dim, num_heads, pre_norm
+        self.transformer_self_attention_layers = _repeat(num_layers, SelfAttentionLayer, *widths)
+        self.transformer_cross_attention_layers = _repeat(num_layers, CrossAttentionLayer, *widths)
+        self.transformer_ffn_layers = _repeat(
+            num_layers, FFNLayer, hidden_dim, dim_feedforward, pre_norm
         )
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(num_levels, hidden_dim)
-        self.input_proj = nn.ModuleList()
-        for _ in range(num_levels):
-            if in_channels != hidden_dim or enforce_input_proj:
-                self.input_proj.append(nn.Conv2d(in_channels, hidden_dim, 1))
-                weight_init.c2_xavier_fill(self.input_proj[-1])
-            else:
-                self.input_proj.append(nn.Identity())
+        is_projected = in_channels != hidden_dim or enforce_input_proj
+        self.input_proj = (
+            _repeat(num_levels, _projection, in_channels, hidden_dim)
+            if is_projected
+            else _repeat(num_levels, nn.Identity)
+        )
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self._head_names = tuple(heads)
@@ -199,15 +215,30 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             raise ValueError(
                 f"{mask_features.shape[0]} frames do not make whole clips of {num_frames}."
             )
-        values, keys = self._memory(maps, num_frames)
         # (B * T, channels, h, w) -> (B, channels, T, h, w), for one product over all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
         mask_features = mask_features.contiguous()
-        resized = self._resized_mask_features(mask_features, maps)
-
         found = [head(maps, num_frames, num_views) for head in self.heads.values()]
         biases = [outputs.bias for outputs in found if outputs.bias is not None]
+        predictions = self._predictions(maps, mask_features, biases)
+        outputs = self._outputs(predictions if return_aux else predictions[-1:], mask_features)
+        final: dict[str, Tensor | list[dict[str, Tensor]]] = dict(outputs.pop())
+        for of_head in found:
+            final.update(of_head.outputs)
+        if return_aux:
+            final["aux_outputs"] = outputs
+        return final
 
+    def _predictions(
+        self, maps: Sequence[Tensor], mask_features: Tensor, biases: Sequence[LayerBias]
+    ) -> list[Prediction]:
+        """Predictions of the learned queries and of every layer.
+
+        ``mask_features`` are (B, mask_dim, T, h, w).
+        """
+        batch, num_frames = mask_features.shape[0], mask_features.shape[2]
+        values, keys = self._memory(maps, num_frames)
+        resized = self._resized_mask_features(mask_features, maps)
         query_position = self.query_embed.weight
         queries = self.query_feat.weight.expand(batch, -1, -1)
         predictions = [self._predict(queries)]
@@ -227,8 +258,12 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             queries = self_attention(queries, query_position)
             queries = ffn(queries)
             predictions.append(self._predict(queries))
+        return predictions
 
-        predictions = predictions if return_aux else predictions[-1:]
+    def _outputs(
+        self, predictions: Sequence[Prediction], mask_features: Tensor
+    ) -> list[dict[str, Tensor]]:
+        """Output dicts of predictions; the last one also has the mask features, if any has."""
         is_lean = self.training and not self.dense_mask_gradients
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_lean):
             outputs = self._masks(predictions, mask_features)
@@ -238,12 +273,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 if self.keep_embeddings:
                     output["queries"] = prediction[2]
             outputs[-1]["mask_features"] = mask_features
-        final = outputs.pop()
-        for of_head in found:
-            final.update(of_head.outputs)
-        if return_aux:
-            final["aux_outputs"] = outputs
-        return final
+        return outputs
 
     def _memory(self, maps: Sequence[Tensor], num_frames: int) -> tuple[list[Tensor], list[Tensor]]:
         """Values and keys (values with position) of each level, (B, T * h * w, D)."""
@@ -259,8 +289,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             keys.append(tokens + position.to(tokens.dtype))
         return values, keys
 
-    def _predict(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Class logits (B, Q, C + 1), mask embeddings (B, Q, mask_dim), normalised queries."""
+    def _predict(self, queries: Tensor) -> Prediction:
+        """What queries (B, Q, D) predict."""
         normed = self.decoder_norm(queries)
         return self.class_embed(normed), self.mask_embed(normed), normed
 
@@ -292,9 +322,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         return allowed | ~allowed.any(dim=2, keepdim=True)
 
     @staticmethod
-    def _masks(
-        predictions: Sequence[tuple[Tensor, Tensor, Tensor]], mask_features: Tensor
-    ) -> list[dict[str, Tensor | list[dict[str, Tensor]]]]:
+    def _masks(predictions: Sequence[Prediction], mask_features: Tensor) -> list[dict[str, Tensor]]:
         """Class and mask logits of L predictions; one product for the masks of all of them."""
         embeddings = torch.cat([embedding for _, embedding, _ in predictions], dim=1)
         masks = torch.bmm(embeddings, mask_features.flatten(2))

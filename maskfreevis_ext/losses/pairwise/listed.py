@@ -172,11 +172,12 @@ class _PairSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *lists: CellPairs) -> Tensor:
         curved = _curved_part(logits)
-        probs = logits.sigmoid() if ctx.needs_input_grad[0] else None
+        with_gradient = ctx.needs_input_grad[0]
+        probs = logits.sigmoid() if with_gradient else curved  # not used without a gradient
         sums = logits.new_empty(len(lists), len(logits))
         gradients = []
         for of_list, pairs in zip(sums, lists, strict=True):
-            gradient = None if probs is None else torch.zeros_like(logits)
+            gradient = torch.zeros_like(logits) if with_gradient else None
             for k in range(len(logits)):
                 value, joint = _same_label_nll(logits[k], curved[k], pairs)
                 of_list[k] = torch.dot(value, pairs.weight)

@@ -19,11 +19,12 @@ maps of an object (T spatial, 1 temporal), S tiles of a map.
 import functools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from maskfreevis_ext.losses.pairwise import dense
 from maskfreevis_ext.ops.neighbors import Offset, pair_slices
@@ -345,7 +346,7 @@ class _PairSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         flags: Tensor,
         maps: Tensor,
@@ -376,7 +377,7 @@ class _PairSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """``upstream`` (K, N, E)."""
         logits, *rest = ctx.saved_tensors
         if not rest:

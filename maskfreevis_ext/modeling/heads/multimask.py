@@ -67,20 +67,17 @@ class MultimaskHead(AuxHead):
         self.iou_sigmoid = iou_sigmoid
         self.rating = rating or RatingSettings()
         self.mask_tokens = nn.Embedding(num_masks + 1, query_dim)
-        self.hypernetworks = nn.ModuleList(
-            MLP(query_dim, query_dim, mask_dim, 3) for _ in range(num_masks)
-        )
+        hypernetworks = [MLP(query_dim, query_dim, mask_dim, 3) for _ in range(num_masks)]
+        self.hypernetworks = nn.ModuleList(hypernetworks)
         self.feature_proj = nn.Linear(mask_dim, query_dim)
         self.iou_head = MLP(query_dim, query_dim, 1, 3)
         self.object_score_head = MLP(query_dim, query_dim, 1, 3) if pred_obj_scores else None
-        for hypernetwork in self.hypernetworks:
-            nn.init.normal_(hypernetwork.layers[-1].weight, std=_NOISE)
-            nn.init.zeros_(hypernetwork.layers[-1].bias)
-        for head in filter(None, (self.iou_head, self.object_score_head)):
-            nn.init.zeros_(head.layers[-1].weight)
-            nn.init.zeros_(head.layers[-1].bias)
-        if not iou_sigmoid:  # the middle, as with it
-            nn.init.constant_(self.iou_head.layers[-1].bias, 0.5)
+        for hypernetwork in hypernetworks:
+            hypernetwork.init_last(std=_NOISE)
+        # without a sigmoid the middle is 0.5, as it is with one
+        self.iou_head.init_last(bias=0.0 if iou_sigmoid else 0.5)
+        if self.object_score_head is not None:
+            self.object_score_head.init_last()
 
     @classmethod
     def is_enabled(cls, cfg: Any) -> bool:

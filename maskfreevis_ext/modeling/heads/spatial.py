@@ -176,4 +176,4 @@ class SpatialBias(AuxHead):
 
     def reset_schedule(self, step: int) -> None:
         """Set the step of the schedule that fades the bias."""
-        self.head.steps.fill_(step)
+        self.head.set_step(step)

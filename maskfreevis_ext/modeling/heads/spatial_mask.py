@@ -33,6 +33,8 @@ class SpatialMaskHead(nn.Module):
     a model with the head starts as the model without it.
     """
 
+    steps: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -77,8 +79,8 @@ class SpatialMaskHead(nn.Module):
             nn.GELU(),
             nn.Conv2d(channels, 1, 1),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
         self.raw_tau = nn.Parameter(torch.tensor(_softplus_inverse(tau_init)))
         self.raw_alpha = nn.Parameter(torch.tensor(_softplus_inverse(alpha_init)))
         self.register_buffer("steps", torch.zeros(()))
@@ -166,6 +168,10 @@ class SpatialMaskHead(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimizer does not decay: a raw value of 0 is softplus(0) = 0.69."""
         return {"raw_tau", "raw_alpha"}
+
+    def set_step(self, step: int) -> None:
+        """Set the step of the schedule."""
+        self.steps.fill_(step)
 
     def count_step(self) -> None:
         """Count a training step, for the schedule."""
