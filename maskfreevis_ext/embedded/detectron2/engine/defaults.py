@@ -173,6 +173,11 @@ class DefaultTrainer(TrainerBase):
         return self._trainer.model
 
     @property
+    def data_loader(self) -> Iterable:
+        """Batches to train on."""
+        return self._trainer.data_loader
+
+    @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer."""
         return self._trainer.optimizer
