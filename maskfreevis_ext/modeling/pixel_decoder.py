@@ -274,7 +274,8 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     """1 x 1 convolution and group normalisation."""
     layer = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return nn.Sequential(layer, nn.GroupNorm(math.gcd(32, out_channels), out_channels))
 
 

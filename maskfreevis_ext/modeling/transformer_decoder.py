@@ -98,7 +98,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         Args:
             in_channels: Channels of the maps of the pixel decoder.
             num_classes: C, without "no object".
-            hidden_dim: D, channels of the queries.
+            hidden_dim: D, channels of the queries; even, and a multiple of ``num_heads``.
             mask_dim: Channels of the mask features.
             num_queries: Q.
             num_heads: Attention heads.
@@ -107,13 +107,12 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             pre_norm: LayerNorm before each block instead of after it.
             enforce_input_proj: Project the maps even where ``in_channels`` equals D.
             num_levels: Levels that the pixel decoder gives.
-            dense_mask_gradients: Keep the graph of the masks of all queries in training, instead of
-                giving the mask embeddings and features from which those that count are made again.
+            dense_mask_gradients: Keep the graph of the masks of all queries in training. False:
+                give what the few masks that count are made of; needed by some heads.
             heads: Auxiliary heads by name. The decoder keeps them as attributes of these names.
 
         Raises:
-            ConfigError: D is odd or not a multiple of the heads, or a head that needs embeddings
-                comes with ``dense_mask_gradients``.
+            ConfigError: The sizes do not fit, or a head excludes ``dense_mask_gradients``.
         """
         super().__init__()
         heads = heads or {}
@@ -121,24 +120,23 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         _check_arguments(hidden_dim, num_heads, self.keep_embeddings and dense_mask_gradients)
         self.num_levels = num_levels
         self.dense_mask_gradients = dense_mask_gradients
-        widths = hidden_dim, num_heads, pre_norm
-        self.transformer_self_attention_layers = _repeat(num_layers, SelfAttentionLayer, *widths)
-        self.transformer_cross_attention_layers = _repeat(num_layers, CrossAttentionLayer, *widths)
-        self.transformer_ffn_layers = _repeat(
-            num_layers, FFNLayer, hidden_dim, dim_feedforward, pre_norm
-        )
+        sizes = hidden_dim, num_heads, pre_norm
+        self.transformer_self_attention_layers = _repeat(num_layers, SelfAttentionLayer, *sizes)
+        self.transformer_cross_attention_layers = _repeat(num_layers, CrossAttentionLayer, *sizes)
+        sizes = hidden_dim, dim_feedforward, pre_norm
+        self.transformer_ffn_layers = _repeat(num_layers, FFNLayer, *sizes)
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(num_levels, hidden_dim)
         is_projected = in_channels != hidden_dim or enforce_input_proj
-        self.input_proj = (
-            _repeat(num_levels, _projection, in_channels, hidden_dim)
-            if is_projected
-            else _repeat(num_levels, nn.Identity)
-        )
+        make = _projection if is_projected else nn.Identity
+        self.input_proj = _repeat(num_levels, make, in_channels, hidden_dim)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+        self._add_heads(heads)
+
+    def _add_heads(self, heads: Mapping[str, AuxHead]) -> None:
         self._head_names = tuple(heads)
         for name, head in heads.items():
             self.add_module(name, head)

@@ -37,6 +37,11 @@ def select_tracks(class_logits: Tensor, num_tracks: int) -> tuple[Tensor, Tensor
     Returns:
         Scores in [0, 1], falling, (K,) float32; classes (K,) int64; indices of the queries (K,)
         int64.
+
+    Example:
+        >>> scores, classes, queries = select_tracks(torch.tensor([[0.0, 9, 0], [9, 0, 0]]), 2)
+        >>> classes.tolist(), sorted(queries.tolist())
+        ([1, 0], [0, 1])
     """
     probs = class_logits.float().softmax(-1)[:, :-1]
     scores, index = probs.flatten().topk(min(num_tracks, probs.numel()))
@@ -61,6 +66,11 @@ def resize_masks(
 
     Returns:
         (K, T, *output_size) bool, on the CPU: logit > 0.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, -1.0]]).view(1, 1, 1, 2)  # left half of a frame of 4 x 8
+        >>> resize_masks(logits, (4, 8), (4, 8), (2, 4))[0, 0].int().tolist()
+        [[1, 1, 0, 0], [1, 1, 0, 0]]
     """
     num_masks, num_frames = mask_logits.shape[:2]
     masks = torch.empty((num_masks, num_frames, *output_size), dtype=torch.bool)
@@ -86,6 +96,10 @@ def frame_probabilities(
 
     Returns:
         (..., *output_size) uint8 on the CPU, 255 for probability 1.
+
+    Example:
+        >>> frame_probabilities(torch.zeros(2, 1, 1), (4, 4), (4, 4), (2, 3)).tolist()[0]
+        [[128, 128, 128], [128, 128, 128]]
     """
     maps = mask_logits.flatten(0, -3)
     probs = torch.empty((len(maps), *output_size), dtype=torch.uint8)
@@ -133,6 +147,13 @@ def clip_result(
         ``image_size`` (height, width), ``pred_scores`` list of K floats, falling, ``pred_labels``
         list of K contiguous classes, ``pred_masks`` list of K bool tensors (T, height, width) on
         the CPU. Tracks of the same query share the memory of their masks.
+
+    Example:
+        >>> outputs = {"pred_logits": torch.eye(2)[:1], "pred_masks": torch.ones(1, 2, 1, 1)}
+        >>> sizes = FrameSizes((4, 4), (4, 4), (3, 5))
+        >>> result = clip_result(outputs, num_tracks=10, **sizes._asdict())
+        >>> result["pred_labels"], tuple(result["pred_masks"][0].shape)
+        ([0], (2, 3, 5))
     """
     scores, labels, queries = select_tracks(outputs["pred_logits"], num_tracks)
     kept, place = queries.unique(return_inverse=True)

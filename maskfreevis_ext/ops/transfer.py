@@ -21,6 +21,12 @@ def send_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
 
     Returns:
         Tensors of the same values, shapes and dtypes in the same order.
+
+    Example:
+        >>> device = torch.device("cpu")
+        >>> flags, sizes = send_together([torch.tensor([True]), torch.tensor([2, 3])], device)
+        >>> flags.tolist(), sizes.tolist()
+        ([True], [2, 3])
     """
     if not tensors:
         return []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskfreevis_ext.modeling.backbone.swin import (
+from maskfreevis_ext.modeling.backbone.swin import SwinTransformer
+from maskfreevis_ext.modeling.backbone.swin_blocks import (
     DropPath,
     PatchMerging,
-    SwinTransformer,
     _from_windows,
     _relative_position_index,
     _shift_mask,

@@ -24,7 +24,7 @@ _DETECTRON2 = (
     checked(
         "MODEL.DEVICE",
         matching(
-            r"(cpu|cuda)(:\d+)?",
+            r"(cpu|cuda|meta)(:\d+)?",
             "cpu, cuda or cuda:N with the number N of a GPU (float64 is used, which rules out mps)",
         ),
         "Where the model runs. Without a GPU, `cuda` becomes `cpu`, with a warning.",

@@ -88,9 +88,8 @@ class SwinTransformer(Backbone):
         self.patch_embed = PatchEmbed(patch_size, embed_dim, patch_norm)
         self.absolute_pos_embed = None
         if ape:
-            self.absolute_pos_embed = _position_embedding(
-                embed_dim, pretrain_img_size // patch_size
-            )
+            side = pretrain_img_size // patch_size
+            self.absolute_pos_embed = _position_embedding(embed_dim, side)
         self.pos_drop = nn.Dropout(drop_rate)
         dims = [embed_dim * 2**i for i in range(len(depths))]
         self.layers = make_stages(
@@ -104,7 +103,13 @@ class SwinTransformer(Backbone):
         for i, dim in enumerate(dims):
             self.add_module(f"norm{i}", nn.LayerNorm(dim))
         self.apply(_init_weights)
-        names = [f"res{i + 2}" for i in range(len(depths))]
+        self._describe_outputs(dims, patch_size, out_features)
+
+    def _describe_outputs(
+        self, dims: Sequence[int], patch_size: int, out_features: Sequence[str]
+    ) -> None:
+        """Names, channels and strides of the maps, for ``output_shape``."""
+        names = [f"res{i + 2}" for i in range(len(dims))]
         self._out_features = [name for name in names if name in out_features]
         self._out_feature_channels = dict(zip(names, dims, strict=True))
         self._out_feature_strides = {n: patch_size * 2**i for i, n in enumerate(names)}

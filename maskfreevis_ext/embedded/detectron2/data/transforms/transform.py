@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,13 @@ class ResizeTransform(Transform):
         return self.apply_image(segmentation, interp=Image.Resampling.NEAREST)
 
 
+def _opencv() -> Any:
+    """OpenCV, which is imported when something is rotated: it takes long to load."""
+    import cv2
+
+    return cv2
+
+
 class RotationTransform(Transform):
     """Rotates an image counter-clockwise.
 
@@ -99,7 +107,7 @@ class RotationTransform(Transform):
         self.h, self.w, self.angle, self.expand = h, w, angle, expand
         self.image_center = np.array((w / 2, h / 2))
         self.center = self.image_center if center is None else center
-        self.interp = cv2.INTER_LINEAR if interp is None else interp
+        self.interp = _opencv().INTER_LINEAR if interp is None else interp
         self.bound_w, self.bound_h = w, h
         if expand:
             cos, sin = abs(np.cos(np.deg2rad(angle))), abs(np.sin(np.deg2rad(angle)))
@@ -112,9 +120,9 @@ class RotationTransform(Transform):
 
     def _rotation_matrix(self, offset: float) -> np.ndarray:
         center = (self.center[0] + offset, self.center[1] + offset)
-        matrix = cv2.getRotationMatrix2D(center, self.angle, 1)
+        matrix = _opencv().getRotationMatrix2D(center, self.angle, 1)
         if self.expand:
-            moved = cv2.transform(self.image_center[None, None, :] + offset, matrix)[0, 0, :]
+            moved = _opencv().transform(self.image_center[None, None, :] + offset, matrix)[0, 0, :]
             target = np.array([self.bound_w / 2, self.bound_h / 2]) + offset
             matrix[:, 2] = matrix[:, 2] + (target - moved)
         return matrix
@@ -129,7 +137,7 @@ class RotationTransform(Transform):
             return img
         if img.shape[:2] != (self.h, self.w):
             raise AssertionError(f"Image of size {img.shape[:2]}, expected {(self.h, self.w)}.")
-        return cv2.warpAffine(
+        return _opencv().warpAffine(
             img,
             self.rm_image,
             (int(self.bound_w), int(self.bound_h)),
@@ -141,8 +149,8 @@ class RotationTransform(Transform):
         coords = np.asarray(coords, dtype=float)
         if len(coords) == 0 or self.angle % 360 == 0:
             return coords
-        return cv2.transform(coords[:, np.newaxis, :], self.rm_coords)[:, 0, :]
+        return _opencv().transform(coords[:, np.newaxis, :], self.rm_coords)[:, 0, :]
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Rotate labels by nearest neighbour."""
-        return self.apply_image(segmentation, interp=cv2.INTER_NEAREST)
+        return self.apply_image(segmentation, interp=_opencv().INTER_NEAREST)
