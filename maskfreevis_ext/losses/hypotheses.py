@@ -106,6 +106,13 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> tuple[Ten
     Returns:
         (..., N, T), in [0, 1]; 0 where either is empty. And whether the given box has a cell,
         (N, T), bool.
+
+    Example:
+        >>> logits = torch.tensor([1.0, 1, -1, -1]).view(1, 1, 1, 4)  # left half of a map 1 x 4
+        >>> boxes = torch.tensor([[[0.0, 0, 12, 4]]])  # three of its four cells
+        >>> ious, has_cells = tight_box_ious(logits, boxes, stride=4)
+        >>> round(ious.item(), 3), has_cells.item()
+        (0.667, True)
     """
     rows, cols = box_profiles(boxes, (mask_logits.shape[-2], mask_logits.shape[-1]), stride)
     given = boxes_from_projections(rows - 0.25, cols - 0.25)  # cells that are half covered or more
@@ -128,6 +135,12 @@ def shrink_masks(masks: Tensor, stride: int) -> Tensor:
     Returns:
         (N, T, H / stride, W / stride), bool: cells that are half covered, or, where there are none,
         those that are touched.
+
+    Example:
+        >>> masks = torch.zeros(1, 1, 4, 8, dtype=torch.bool)
+        >>> masks[..., :3] = True
+        >>> shrink_masks(masks, stride=4).int().tolist()
+        [[[[1, 0]]]]
     """
     cover = F.avg_pool2d(masks.to(torch.float32), stride)
     half = cover >= 0.5

@@ -57,6 +57,11 @@ def of_queries(
         name: Key of an output (B, Q, ...).
         queries: (K, N); -1, "no query", gives that of query 0.
         clips: Clip of each object, (N,).
+
+    Example:
+        >>> layers = [{"pred_masks": torch.arange(4).view(1, 4, 1)}]  # one clip, four queries
+        >>> of_queries(layers, "pred_masks", torch.tensor([[2, 0]]), torch.tensor([0, 0])).tolist()
+        [[[2], [0]]]
     """
     index = send(clips, queries.device)
     of_layers = [
@@ -72,12 +77,22 @@ def zero_anchor(layers: Sequence[Mapping[str, Tensor]]) -> Tensor:
 
 
 def columns_of_clips(clip_of: Tensor, clips: list[int]) -> Tensor:
-    """Indices of the objects of some clips; ``clip_of`` (N,) is the clip of each."""
+    """Indices of the objects of some clips; ``clip_of`` (N,) is the clip of each.
+
+    Example:
+        >>> columns_of_clips(torch.tensor([0, 0, 2, 3]), [0, 3])
+        tensor([0, 1, 3])
+    """
     return torch.isin(clip_of, torch.tensor(clips, dtype=torch.int64)).nonzero()[:, 0]
 
 
 def clip_of_object(targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU."""
+    """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU.
+
+    Example:
+        >>> clip_of_object([{"labels": torch.zeros(2)}, {"labels": torch.zeros(1)}])
+        tensor([0, 0, 1])
+    """
     sizes = torch.tensor([len(target["labels"]) for target in targets])
     return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 

@@ -42,6 +42,11 @@ def sigmoid_focal_per_mask(
 
     Returns:
         (O, M), >= 0, float32 at least.
+
+    Example:
+        >>> logits, target = torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 2, 2)
+        >>> sigmoid_focal_per_mask(logits, target).round(decimals=3)
+        tensor([[0.0430, 0.0430]])
     """
     return _focal(logits, targets, alpha, gamma).mean((-2, -1))
 
@@ -55,6 +60,10 @@ def dice_per_mask(logits: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         (O, M), in [0, 1), float32 at least.
+
+    Example:
+        >>> dice_per_mask(torch.full((1, 1, 2, 2), 99.0), torch.ones(1, 1, 2, 2))
+        tensor([[0.]])
     """
     probs = at_least_float32(logits).sigmoid()
     targets = targets.to(probs.dtype)
@@ -73,6 +82,10 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         (O, M), in [0, 1], float32 at least; 0 where both masks are empty.
+
+    Example:
+        >>> mask_iou(torch.tensor([[[[1.0, 1.0, -1.0]]]]), torch.tensor([[[[1, 0, 0]]]]))
+        tensor([[0.5000]])
     """
     is_predicted, is_object = logits > 0, targets > 0
     overlap = (is_predicted & is_object).sum((-2, -1))
@@ -94,6 +107,10 @@ def sigmoid_focal(
 
     Returns:
         (O,), >= 0, float32 at least.
+
+    Example:
+        >>> sigmoid_focal(torch.zeros(1, 1), torch.ones(1, 1)).round(decimals=3)
+        tensor([0.6930])
     """
     return _focal(logits, targets, alpha, gamma).mean(1)
 
@@ -106,6 +123,10 @@ def best_hypothesis(cost: Tensor) -> Tensor:
 
     Returns:
         (O,), int64, in [0, M).
+
+    Example:
+        >>> best_hypothesis(torch.tensor([[0.3, 0.1, 0.2]]))
+        tensor([1])
     """
     return cost.detach().argmin(1)
 

@@ -119,6 +119,12 @@ def variation_sums(probs: Tensor, valid: Tensor) -> dict[str, tuple[Tensor, Tens
 
     Returns:
         "dx" and "dy", each a sum of absolute differences and the number of pairs.
+
+    Example:
+        >>> probs = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+        >>> sums = variation_sums(probs, torch.ones(2, 2, dtype=torch.bool))
+        >>> [total.item() for total, _ in (sums["dx"], sums["dy"])]
+        [2.0, 0.0]
     """
     pair_x = valid[..., 1:] & valid[..., :-1]
     pair_y = valid[..., 1:, :] & valid[..., :-1, :]
@@ -143,6 +149,13 @@ def temporal_sums(probs: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor,
 
     Returns:
         Two scalars; 0 with a gradient path, and 0, when T < 2.
+
+    Example:
+        >>> probs = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)  # a pixel that becomes foreground
+        >>> valid = torch.ones(1, 2, 1, 1, dtype=torch.bool)
+        >>> total, pairs = temporal_sums(probs, torch.zeros(1, 2, 1, 1), valid)
+        >>> total.item(), pairs.item()
+        (1.0, 1)
     """
     pair = valid[:, 1:] & valid[:, :-1]
     change = (probs[:, 1:] - probs[:, :-1]).abs() * (1 - labels[:, :-1])
@@ -388,6 +401,14 @@ def compute_mask_supervision_loss(
 
     Raises:
         ValueError: Shapes disagree (the message gives both).
+
+    Example:
+        >>> logits, target = torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)
+        >>> valid = torch.tensor([[True, False]])  # one frame has ground truth
+        >>> settings = SpatialMaskLossSettings()
+        >>> losses = compute_mask_supervision_loss(logits, target, valid, settings)
+        >>> round(losses["loss_spatial_mask"].item(), 4)
+        0.6931
     """
     with torch.autocast(mask_logits.device.type, enabled=False):
         scene, terms = Scene(), spatial_terms(config)

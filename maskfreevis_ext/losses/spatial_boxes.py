@@ -95,6 +95,14 @@ def box_supervision_loss(
 
     Raises:
         ValueError: Shapes disagree.
+
+    Example:
+        >>> logits = torch.full((1, 4, 4), -99.0)
+        >>> logits[0, :2, :2] = 99.0  # the upper left quarter, which is the box
+        >>> frames, valid = torch.tensor([True]), torch.ones(1, 4, 4, dtype=torch.bool)
+        >>> loss = box_supervision_loss(logits, [torch.tensor([[0.0, 0, 2, 2]])], frames, valid)
+        >>> loss.item() < 1e-6
+        True
     """
     if logits.dim() != 3:
         raise ValueError(f"logits must have the shape (F, H, W), got {tuple(logits.shape)}")
