@@ -15,9 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskfreevis_ext.losses.mask import point_dice
 from maskfreevis_ext.losses.scene import Scene
 from maskfreevis_ext.losses.spatial_boxes import box_supervision_loss, require_shape
+from maskfreevis_ext.losses.spatial_sums import (
+    bce_sum,
+    dice_sum,
+    temporal_sums,
+    variation_sums,
+)
 from maskfreevis_ext.losses.term import LossTerm, shared_normalizers, weighted_losses
 
 _TV_SHARE = 0.1  # of TV_WEIGHT
@@ -108,72 +113,6 @@ def _resized_logits(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
     frames = logits.flatten(0, 2).unsqueeze(1)  # (F, 1, h, w)
     frames = F.interpolate(frames, size=tuple(size), mode="bilinear", align_corners=False)
     return frames.view(*logits.shape[:3], *size)
-
-
-def variation_sums(probs: Tensor, valid: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sum and number of the differences between horizontal and vertical neighbours.
-
-    Args:
-        probs: (..., H, W), in [0, 1].
-        valid: Same shape, bool; a pair counts where both pixels are valid.
-
-    Returns:
-        "dx" and "dy", each a sum of absolute differences and the number of pairs.
-
-    Example:
-        >>> probs = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-        >>> sums = variation_sums(probs, torch.ones(2, 2, dtype=torch.bool))
-        >>> [total.item() for total, _ in (sums["dx"], sums["dy"])]
-        [2.0, 0.0]
-    """
-    pair_x = valid[..., 1:] & valid[..., :-1]
-    pair_y = valid[..., 1:, :] & valid[..., :-1, :]
-    change_x = (probs[..., 1:] - probs[..., :-1]).abs()
-    change_y = (probs[..., 1:, :] - probs[..., :-1, :]).abs()
-    return {
-        "dx": (torch.where(pair_x, change_x, 0.0).sum(), pair_x.sum()),
-        "dy": (torch.where(pair_y, change_y, 0.0).sum(), pair_y.sum()),
-    }
-
-
-def temporal_sums(probs: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the changes from each frame to the next where the first is background; and its pairs.
-
-    Foreground pixels add 0 to the sum and count as pairs, so sum / pairs is the mean of
-    |p_t - p_{t+1}| (1 - y_t). Nothing is warped: only a still camera fits.
-
-    Args:
-        probs: (B, T, ..., H, W), in [0, 1].
-        labels: Same shape, in {0, 1}.
-        valid: Same shape, bool; a pair counts where both pixels are valid.
-
-    Returns:
-        Two scalars; 0 with a gradient path, and 0, when T < 2.
-
-    Example:
-        >>> probs = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)  # a pixel that becomes foreground
-        >>> valid = torch.ones(1, 2, 1, 1, dtype=torch.bool)
-        >>> total, pairs = temporal_sums(probs, torch.zeros(1, 2, 1, 1), valid)
-        >>> total.item(), pairs.item()
-        (1.0, 1)
-    """
-    pair = valid[:, 1:] & valid[:, :-1]
-    change = (probs[:, 1:] - probs[:, :-1]).abs() * (1 - labels[:, :-1])
-    return torch.where(pair, change, 0.0).sum(), pair.sum()
-
-
-def _bce_sum(logits: Tensor, labels: Tensor, valid: Tensor, pos_weight: Tensor) -> Tensor:
-    """BCE summed over the valid pixels."""
-    bce = F.binary_cross_entropy_with_logits(
-        logits, labels, reduction="none", pos_weight=pos_weight.to(logits.dtype)
-    )
-    return torch.where(valid, bce, 0.0).sum()
-
-
-def _dice_sum(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Dice of each frame over its valid pixels, summed; a frame without any gives 0."""
-    logits = logits.masked_fill(~valid, -torch.inf)  # probability 0 without gradient
-    return point_dice(logits.flatten(-2), labels.flatten(-2)).sum()
 
 
 #: Name under which the spatial mask head leaves its ``SpatialInputs`` on the scene.
@@ -289,9 +228,9 @@ class SpatialMaskTerm(SpatialTerm):
         else:
             factor = torch.full_like(negative, float(pos_weight))
         logits, labels, valid = inputs.logits, inputs.labels, inputs.valid
-        value = _bce_sum(logits, labels, valid, factor) / num_pixels.clamp(min=1)
+        value = bce_sum(logits, labels, valid, factor) / num_pixels.clamp(min=1)
         if self.settings.dice > 0:
-            value = value + self.settings.dice * _dice_sum(logits, labels, valid) / num_frames
+            value = value + self.settings.dice * dice_sum(logits, labels, valid) / num_frames
         return value[None]
 
 
