@@ -14,6 +14,7 @@ from torch import nn
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io import open_frames
+from maskfreevis_ext.tracks import Prediction
 
 
 class VideoPredictor:
@@ -96,12 +97,11 @@ class VideoPredictor:
         }
         with torch.no_grad():
             prediction = self.model([batch])[0]
-        order = sorted(
-            range(len(prediction["pred_scores"])), key=lambda i: -prediction["pred_scores"][i]
-        )
+        tracks = Prediction.from_output(prediction)
         by_track = {
-            key: [prediction[key][i] for i in order]
-            for key in ("pred_scores", "pred_labels", "pred_masks")
+            "pred_scores": tracks.scores,
+            "pred_labels": tracks.labels,
+            "pred_masks": tracks.masks,
         }
         return {**prediction, "image_size": size, **by_track}
 
