@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -39,8 +40,7 @@ class TimmBackbone(Backbone):
                 f"got {list(out_features)}."
             )
         self.model = _create(name, pretrained)
-        info = self.model.feature_info
-        strides, channels = list(info.reduction()), list(info.channels())
+        strides, channels = _strides_and_channels(self.model)
         self._out_features = [feature for feature in _STRIDES if feature in out_features]
         missing = [f for f in self._out_features if _STRIDES[f] not in strides]
         if missing:
@@ -71,6 +71,12 @@ class TimmBackbone(Backbone):
     def size_divisibility(self) -> int:
         """Largest stride of the outputs."""
         return max(self._out_feature_strides.values())
+
+
+def _strides_and_channels(model: Any) -> tuple[list[int], list[int]]:
+    """What a model of timm says of its feature maps; timm has no type for such models."""
+    info = model.feature_info
+    return list(info.reduction()), list(info.channels())
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
