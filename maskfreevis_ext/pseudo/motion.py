@@ -56,7 +56,8 @@ def residual_motion(frames: Sequence[np.ndarray], boxes: np.ndarray, index: int)
 
 def _residual_flow(frame: np.ndarray, other: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Optical flow less the motion of the background, (H, W, 2) in pixels."""
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(frame, other, None)
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = np.asarray(estimator.calc(frame, other, np.zeros((*frame.shape, 2), np.float32)))
     rows, cols = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]]
     points = np.stack([cols, rows], -1).astype(np.float32)
     start = _SAMPLE_STEP // 2
