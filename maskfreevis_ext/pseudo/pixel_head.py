@@ -20,7 +20,9 @@ from torch import Tensor
 from maskfreevis_ext.losses.projection import projection_loss
 from maskfreevis_ext.ops.neighbors import pair_slices
 from maskfreevis_ext.ops.similarity import spatial_edges
+from maskfreevis_ext.pseudo.background import background_share
 from maskfreevis_ext.pseudo.features import WindowFeatures
+from maskfreevis_ext.pseudo.refine import refine
 from maskfreevis_ext.pseudo.windows import ObjectWindows
 
 _OFFSETS = ((0, 2), (2, 0), (2, 2), (2, -2))
@@ -47,9 +49,16 @@ class PixelHeadSettings:
         pairwise_weight: Weight of the colour affinity.
         similarity: Least colour similarity of neighbours that have the same label.
         warmup_steps: Steps in which the weight of the colour affinity grows.
-        inside_weight: Weight of "every cell of the box is the object", which is false for some.
-        area_weight: Weight of the share of the box that the object fills ...
-        area_range: ... being in this range.
+        area_weight: Weight of the share of the box that the object fills being in a range.
+        least_area: Lower end of the range, of the first and of the last network of an object; the
+            others lie evenly between.
+        largest_area: Upper end of the range.
+        fill_weight: Largest weight of "every cell of the box is the object" ...
+        fill_below: ... which is used where less than this share of the cells left out of the box
+            looks like the background, ...
+        fill_ramp: ... in full where it is less by this much ...
+        fill_checks: ... at these shares of the steps.
+        refine: Smooth the probabilities by colour at the end.
         seed: Of initial weights and frames.
     """
 
@@ -57,9 +66,9 @@ class PixelHeadSettings:
     margin: float = 1.6
     components: int = 64
     use_motion: bool = True
-    num_networks: int = 2
+    num_networks: int = 4
     width: int = 32
-    steps: int = 250
+    steps: int = 200
     frames_per_step: int = 3
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -68,9 +77,14 @@ class PixelHeadSettings:
     pairwise_weight: float = 1.0
     similarity: float = 0.3
     warmup_steps: int = 40
-    inside_weight: float = 0.2
     area_weight: float = 4.0
-    area_range: tuple[float, float] = (0.45, 0.75)
+    least_area: tuple[float, float] = (0.35, 0.5)
+    largest_area: float = 0.75
+    fill_weight: float = 0.5
+    fill_below: float = 0.6
+    fill_ramp: float = 0.2
+    fill_checks: tuple[float, ...] = (0.3, 0.6)
+    refine: bool = True
     seed: int = 0
 
 
@@ -87,6 +101,12 @@ class Evidence:
     profiles: Tensor
     in_frame: Tensor
     lab: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """Share of each cell that the box covers, (..., S, S)."""
+        rows, cols = self.profiles.unbind(-2)
+        return rows[..., :, None] * cols[..., None, :]
 
 
 class PixelNetworks:
@@ -135,7 +155,11 @@ class PixelNetworks:
 
 
 def box_losses(
-    logits: Tensor, evidence: Evidence, settings: PixelHeadSettings, pairwise_factor: float
+    logits: Tensor,
+    evidence: Evidence,
+    settings: PixelHeadSettings,
+    pairwise_factor: float,
+    fill_weights: Tensor,
 ) -> Tensor:
     """Loss of each network and frame.
 
@@ -144,12 +168,13 @@ def box_losses(
         evidence: Of N objects and K frames.
         settings: Weights.
         pairwise_factor: Warm-up of the colour affinity, in [0, 1].
+        fill_weights: Weight of "every cell of the box is the object", (N,).
 
     Returns:
         (M, N, K).
     """
-    rows, cols = evidence.profiles.unbind(2)
-    inside = rows[..., :, None] * cols[..., None, :]
+    rows, cols = evidence.profiles.unbind(-2)
+    inside = evidence.inside
     outside = ((inside <= _OUTSIDE) & evidence.in_frame).float()
     background = F.softplus(logits) * outside
     loss = background.sum((-1, -2)) / outside.sum((-1, -2)).clamp(min=1)
@@ -161,10 +186,11 @@ def box_losses(
         loss = loss + pairwise_factor * settings.pairwise_weight * affinity
     inside = inside * evidence.in_frame
     size = inside.sum((-1, -2)).clamp(min=1)
-    loss = loss + settings.inside_weight * (F.softplus(-logits) * inside).sum((-1, -2)) / size
+    filled = (F.softplus(-logits) * inside).sum((-1, -2)) / size
     share = (logits.sigmoid() * inside).sum((-1, -2)) / size
-    low, high = settings.area_range
-    return loss + settings.area_weight * (F.relu(low - share) + F.relu(share - high))
+    least = torch.linspace(*settings.least_area, len(logits))[:, None, None]
+    beyond = F.relu(least - share) + F.relu(share - settings.largest_area)
+    return loss + fill_weights[:, None] * filled + settings.area_weight * beyond
 
 
 def _affinity_loss(logits: Tensor, inside: Tensor, evidence: Evidence, similarity: float) -> Tensor:
@@ -213,7 +239,14 @@ def fit_pixel_head(
     )
     everything = Evidence(windows.profiles(), windows.inside_frame(), features.lab)
     number = torch.arange(len(present))[:, None]
+    fill_weights = torch.zeros(len(present))
+    checks = {int(share * settings.steps) for share in settings.fill_checks}
     for step in range(settings.steps):
+        if step in checks:
+            probabilities = _apply(networks, features.values)
+            fill_weights = _fill_weights(
+                features.values, probabilities, everything, settings, generator
+            )
         draws = [
             frames[torch.randint(len(frames), (settings.frames_per_step,), generator=generator)]
             for frames in present
@@ -223,10 +256,34 @@ def fit_pixel_head(
             everything.profiles[chosen], everything.in_frame[chosen], everything.lab[chosen]
         )
         factor = min(1.0, step / max(settings.warmup_steps, 1))
-        losses = box_losses(networks(features.values[chosen]), evidence, settings, factor)
+        logits = networks(features.values[chosen])
+        losses = box_losses(logits, evidence, settings, factor, fill_weights)
         optimizer.zero_grad()
         losses.mean(-1).sum().backward()
         optimizer.step()
-    with torch.no_grad():
-        parts = [networks(part).sigmoid().mean(0) for part in features.values.split(1, dim=1)]
-    return torch.cat(parts, 1) * everything.in_frame
+    probabilities = _apply(networks, features.values)
+    if settings.refine:
+        probabilities = refine(probabilities, features.lab)
+    return probabilities * everything.in_frame
+
+
+@torch.no_grad()
+def _apply(networks: PixelNetworks, values: Tensor) -> Tensor:
+    """Mean probabilities of the networks of each object, (N, T, S, S)."""
+    return torch.cat([networks(part).sigmoid().mean(0) for part in values.split(1, dim=1)], 1)
+
+
+def _fill_weights(
+    values: Tensor,
+    probabilities: Tensor,
+    evidence: Evidence,
+    settings: PixelHeadSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """How much each object is to fill its box, (N,), by what its mask leaves out of it."""
+    weights = []
+    for parts in zip(values, probabilities, evidence.inside, evidence.in_frame, strict=True):
+        share = background_share(*(part[::3] for part in parts), generator=generator)
+        lack = 0.0 if share is None else (settings.fill_below - share) / settings.fill_ramp
+        weights.append(settings.fill_weight * min(max(lack, 0.0), 1.0))
+    return torch.tensor(weights)

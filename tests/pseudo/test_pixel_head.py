@@ -16,7 +16,9 @@ from maskfreevis_ext.pseudo.pixel_head import Evidence, PixelNetworks, box_losse
 from maskfreevis_ext.pseudo.windows import place_windows
 from tests.pseudo.clips import NUM_FRAMES, Colours, disc_clip
 
-FAST = PixelHeadSettings(grid=24, components=4, width=16, steps=60, warmup_steps=20, hard_cells=20)
+FAST = PixelHeadSettings(
+    grid=24, components=4, width=16, steps=60, warmup_steps=20, hard_cells=20, num_networks=2
+)
 
 
 def _iou(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -71,14 +73,12 @@ def test_network_is_that_of_its_layers() -> None:
 def _evidence() -> tuple[Evidence, torch.Tensor]:
     boxes = np.array([[[20, 16, 44, 40], [20, 16, 44, 40]]])
     windows = place_windows(boxes, (64, 64), 20, 1.6)
-    profiles = windows.profiles()
-    evidence = Evidence(profiles, windows.inside_frame(), torch.zeros(1, 2, 3, 20, 20))
-    inside = profiles[:, :, 0, :, None] * profiles[:, :, 1, None, :]
-    return evidence, inside
+    evidence = Evidence(windows.profiles(), windows.inside_frame(), torch.zeros(1, 2, 3, 20, 20))
+    return evidence, evidence.inside
 
 
 def _loss(logits: torch.Tensor, **changes: float) -> torch.Tensor:
-    return box_losses(logits[None], _evidence()[0], replace(FAST, **changes), 1.0)
+    return box_losses(logits[None], _evidence()[0], replace(FAST, **changes), 1.0, torch.zeros(1))
 
 
 def test_mask_outside_the_box_costs() -> None:
@@ -102,13 +102,39 @@ def test_hollow_and_full_boxes_cost_by_the_area_range() -> None:
     torch.testing.assert_close(difference, torch.zeros_like(difference), atol=1e-5, rtol=0)
 
 
+def test_networks_have_areas_of_their_own() -> None:
+    evidence, inside = _evidence()
+    share = 0.45  # between the least areas of the two networks
+    logits = torch.where(inside > 0, torch.logit(torch.tensor(share)), torch.tensor(-9.0))
+    settings = replace(FAST, least_area=(0.4, 0.5), area_weight=1.0)
+    both = torch.stack([logits, logits])
+    first, second = box_losses(both, evidence, settings, 0.0, torch.zeros(1))
+    torch.testing.assert_close(second - first, torch.full_like(first, 0.05), atol=1e-3, rtol=0)
+
+
+def test_filled_box_is_asked_for_by_weight() -> None:
+    evidence, inside = _evidence()
+    logits = (inside > 0).float()[None]  # 1 inside, 0 outside
+    none, some = (
+        box_losses(logits, evidence, FAST, 0.0, torch.tensor([weight])) for weight in (0.0, 0.5)
+    )
+    expected = 0.5 * F.softplus(torch.tensor(-1.0))
+    torch.testing.assert_close(some - none, expected.expand_as(none), atol=1e-4, rtol=0)
+
+
 def test_neighbours_of_other_colour_may_differ() -> None:
     evidence, inside = _evidence()
     half = (12 * inside - 6) * torch.where(torch.arange(20)[:, None] < 9, 1.0, -1.0)
     striped = evidence.lab.clone()
     striped[..., :9, :] = 50.0
     same, other = (
-        box_losses(half[None], Evidence(evidence.profiles, evidence.in_frame, lab), FAST, 1.0)
+        box_losses(
+            half[None],
+            Evidence(evidence.profiles, evidence.in_frame, lab),
+            FAST,
+            1.0,
+            torch.zeros(1),
+        )
         for lab in (evidence.lab, striped)
     )
     assert (other < same).all()
