@@ -23,7 +23,6 @@ from pathlib import Path
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
 # isort: split
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -34,6 +33,7 @@ from maskfreevis_ext.inference.video_io import read_frame, write_image
 from maskfreevis_ext.inference.visualize import Item, SheetRow, contact_sheet, draw_items
 from maskfreevis_ext.modeling import EfficientNetLite0
 from maskfreevis_ext.pseudo import ClipMasks, PixelHeadSettings, segment_clip
+from maskfreevis_ext.pseudo.grabcut import grabcut_from_box
 from maskfreevis_ext.pseudo.objects import VideoObjects, video_objects
 from maskfreevis_ext.pseudo.windows import pixel_box
 
@@ -72,24 +72,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def grabcut_mask(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """GrabCut (Rother et al., SIGGRAPH 2004) started from a box, (H, W) bool; 5 iterations.
-
-    Args:
-        frame: (H, W, 3) uint8, RGB.
-        box: x0, y0, x1, y1 in pixels.
-    """
-    x0, y0, x1, y1 = pixel_box(box, frame.shape[:2])
-    filled = np.zeros(frame.shape[:2], dtype=bool)
-    filled[y0:y1, x0:x1] = True
-    if filled.all() or (x1 - x0) * (y1 - y0) < 16:  # GrabCut needs pixels of both kinds
-        return filled
-    labels = np.where(filled, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    picture = np.ascontiguousarray(frame[..., ::-1])
-    cv2.grabCut(picture, labels, None, *models, _GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)) & filled
+def plain_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """GrabCut from the box alone, (H, W) bool."""
+    return grabcut_from_box(frame, box, _GRABCUT_ITERATIONS)
 
 
 def box_mask(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -138,7 +123,7 @@ def score_video(
 
         predictions = {
             "pixel head": lambda t, index=index: masks.mask(index, t),
-            "GrabCut": in_box(grabcut_mask),
+            "GrabCut": in_box(plain_grabcut),
             "box": in_box(box_mask),
         }
         ious = {method: video_iou(predictions[method], truth[index]) for method in METHODS}

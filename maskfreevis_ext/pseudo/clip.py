@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.pseudo.features import extract_features
+from maskfreevis_ext.pseudo.grabcut import sharpen
 from maskfreevis_ext.pseudo.pixel_head import PixelHeadSettings, fit_pixel_head
+from maskfreevis_ext.pseudo.refine import refine
 from maskfreevis_ext.pseudo.windows import ObjectWindows, place_windows
 
-_OBJECTS_TOGETHER = 8  # objects whose features are held in memory at once
+_OBJECTS_TOGETHER = 2  # objects fitted at once; more do not fit the caches of a processor
+_GRABCUT_ITERATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -22,34 +25,54 @@ class ClipMasks:
     """Masks of the N objects of a clip of T frames, kept as small maps.
 
     Attributes:
+        frames: T frames, (H, W, 3) uint8, RGB.
         windows: Where the maps lie.
-        probabilities: (N, T, S, S) float32.
+        raw: Probabilities of the pixel head, (N, T, S, S) float32.
+        refined: The same after smoothing by colour.
     """
 
+    frames: Sequence[np.ndarray]
     windows: ObjectWindows
-    probabilities: Tensor
-
-    def probability(self, index: int, frame: int) -> np.ndarray:
-        """Probability of an object in a frame, (H, W) float32; zero outside its box."""
-        return self.windows.to_frame(self.probabilities[index, frame].numpy(), index, frame)
+    raw: Tensor
+    refined: Tensor
 
     def mask(self, index: int, frame: int) -> np.ndarray:
-        """Mask of an object in a frame, (H, W) bool; empty where it has no box."""
-        return self.probability(index, frame) > 0.5
+        """Mask of an object in a frame, (H, W) bool; empty where it has no box.
+
+        GrabCut decides the uncertain pixels, unless the boxes of other objects overlap that of the
+        object: they often have its colours.
+        """
+        probability = self._lay(self.refined, index, frame)
+        boxes = self.windows.boxes[:, frame]
+        if not self.windows.is_present[index, frame] or _is_overlapped(boxes, index):
+            return probability > 0.5
+        raw = self._lay(self.raw, index, frame)
+        return sharpen(self.frames[frame], boxes[index], probability, raw, _GRABCUT_ITERATIONS)
 
     def confidence(self, index: int) -> float:
-        """How decided the probabilities of an object are, in [0, 1].
+        """How decided the pixel head is about an object, in [0, 1].
 
-        It is the IoU of the mask with the probabilities, which is the IoU to be expected if they
+        It is the IoU of its mask with its probabilities, which is the IoU to be expected if they
         were right; 0 for an object without a mask.
         """
         shared = union = 0.0
-        for frame in range(self.probabilities.shape[1]):
-            probability = self.probability(index, frame)
+        for frame in np.flatnonzero(self.windows.is_present[index]):
+            probability = self._lay(self.raw, index, int(frame))
             mask = probability > 0.5
             shared += float(probability[mask].sum())
             union += float(mask.sum() + probability[~mask].sum())
         return shared / union if union else 0.0
+
+    def _lay(self, maps: Tensor, index: int, frame: int) -> np.ndarray:
+        return self.windows.to_frame(maps[index, frame].numpy(), index, frame)
+
+
+def _is_overlapped(boxes: np.ndarray, index: int) -> bool:
+    """Whether one of the other boxes shares pixels with a box; boxes (N, 4)."""
+    others = np.delete(boxes, index, axis=0)
+    low = np.maximum(others[:, :2], boxes[index, :2])
+    high = np.minimum(others[:, 2:], boxes[index, 2:])
+    return bool((high > low).all(-1).any())
 
 
 def segment_clip(
@@ -91,5 +114,7 @@ def segment_clip(
         features = extract_features(
             frames, part, backbone, settings.components, settings.use_motion
         )
-        parts.append(fit_pixel_head(features, part, settings))
-    return ClipMasks(windows, torch.cat(parts))
+        raw = fit_pixel_head(features, part, settings)
+        parts.append((raw, refine(raw, features.lab) * part.inside_frame()))
+    raws, refined = zip(*parts, strict=True)
+    return ClipMasks(frames, windows, torch.cat(raws), torch.cat(refined))

@@ -22,7 +22,6 @@ from maskfreevis_ext.ops.neighbors import pair_slices
 from maskfreevis_ext.ops.similarity import spatial_edges
 from maskfreevis_ext.pseudo.background import background_share
 from maskfreevis_ext.pseudo.features import WindowFeatures
-from maskfreevis_ext.pseudo.refine import refine
 from maskfreevis_ext.pseudo.windows import ObjectWindows
 
 _OFFSETS = ((0, 2), (2, 0), (2, 2), (2, -2))
@@ -58,7 +57,6 @@ class PixelHeadSettings:
             looks like the background, ...
         fill_ramp: ... in full where it is less by this much ...
         fill_checks: ... at these shares of the steps.
-        refine: Smooth the probabilities by colour at the end.
         seed: Of initial weights and frames.
     """
 
@@ -80,11 +78,10 @@ class PixelHeadSettings:
     area_weight: float = 4.0
     least_area: tuple[float, float] = (0.35, 0.5)
     largest_area: float = 0.75
-    fill_weight: float = 0.5
-    fill_below: float = 0.6
+    fill_weight: float = 0.4
+    fill_below: float = 0.55
     fill_ramp: float = 0.2
     fill_checks: tuple[float, ...] = (0.3, 0.6)
-    refine: bool = True
     seed: int = 0
 
 
@@ -261,10 +258,7 @@ def fit_pixel_head(
         optimizer.zero_grad()
         losses.mean(-1).sum().backward()
         optimizer.step()
-    probabilities = _apply(networks, features.values)
-    if settings.refine:
-        probabilities = refine(probabilities, features.lab)
-    return probabilities * everything.in_frame
+    return _apply(networks, features.values) * everything.in_frame
 
 
 @torch.no_grad()
@@ -282,8 +276,15 @@ def _fill_weights(
 ) -> Tensor:
     """How much each object is to fill its box, (N,), by what its mask leaves out of it."""
     weights = []
-    for parts in zip(values, probabilities, evidence.inside, evidence.in_frame, strict=True):
-        share = background_share(*(part[::3] for part in parts), generator=generator)
+    for index in range(len(values)):
+        every_third = index, slice(None, None, 3)
+        share = background_share(
+            values[every_third],
+            probabilities[every_third],
+            evidence.inside[every_third],
+            evidence.in_frame[every_third],
+            generator,
+        )
         lack = 0.0 if share is None else (settings.fill_below - share) / settings.fill_ramp
         weights.append(settings.fill_weight * min(max(lack, 0.0), 1.0))
     return torch.tensor(weights)

@@ -28,7 +28,7 @@ def _iou(mask: np.ndarray, truth: np.ndarray) -> float:
 def test_disc_of_two_colours_is_found_from_its_boxes() -> None:
     frames, boxes, masks = disc_clip()
     result = segment_clip(frames, boxes, Colours(), FAST)
-    assert result.probabilities.shape == (1, NUM_FRAMES, 24, 24)
+    assert result.raw.shape == result.refined.shape == (1, NUM_FRAMES, 24, 24)
     found = np.stack([result.mask(0, t) for t in range(NUM_FRAMES)])
     filled = masks.sum() / (3 * 29**2)  # IoU of the box
     assert _iou(found, masks[0]) > filled + 0.08
@@ -40,9 +40,9 @@ def test_equal_seeds_give_equal_masks() -> None:
     frames, boxes, _ = disc_clip()
     settings = replace(FAST, steps=5)
     first, second = (segment_clip(frames, boxes, Colours(), settings) for _ in range(2))
-    assert torch.equal(first.probabilities, second.probabilities)
+    assert torch.equal(first.refined, second.refined)
     other = segment_clip(frames, boxes, Colours(), replace(settings, seed=1))
-    assert not torch.equal(first.probabilities, other.probabilities)
+    assert not torch.equal(first.refined, other.refined)
 
 
 def test_objects_of_a_clip_have_networks_of_their_own() -> None:

@@ -81,15 +81,3 @@ def test_video_iou_sums_over_frames() -> None:
     masks = np.zeros_like(truth)
     masks[0, :1] = masks[1, :2] = True
     assert tool["video_iou"](lambda t: masks[t], truth) == pytest.approx(8 / 16)
-
-
-def test_grabcut_finds_a_plain_square_and_takes_any_box() -> None:
-    frame = np.full((40, 50, 3), (20, 90, 20), np.uint8)
-    frame += np.random.RandomState(0).randint(0, 20, frame.shape).astype(np.uint8)
-    frame[15:30, 15:30] = 230, 40, 40
-    mask = tool["grabcut_mask"](frame, np.array([10.0, 10, 36, 36]))
-    expected = np.zeros_like(mask)
-    expected[15:30, 15:30] = True
-    assert (mask == expected).mean() > 0.98
-    assert tool["grabcut_mask"](frame, np.array([0.0, 0, 50, 40])).all()
-    assert tool["grabcut_mask"](frame, np.array([3.0, 3, 4, 4])).sum() == 1
