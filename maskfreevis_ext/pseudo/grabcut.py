@@ -74,8 +74,9 @@ def _grabcut(
     is_object = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
     if in_box.sum() >= _FEWEST_PIXELS and is_object.any() and not is_object.all():
         cv2.setRNGSeed(0)  # the mixtures start from k-means
-        models = np.zeros((1, 65)), np.zeros((1, 65))
+        ground, figure = np.zeros((1, 65)), np.zeros((1, 65))
         picture = np.ascontiguousarray(frame[rows, cols, ::-1])
-        cv2.grabCut(picture, part, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+        no_rect = (0, 0, 1, 1)  # not used with GC_INIT_WITH_MASK
+        cv2.grabCut(picture, part, no_rect, ground, figure, iterations, cv2.GC_INIT_WITH_MASK)
         labels[rows, cols] = part
     return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)) & in_box
