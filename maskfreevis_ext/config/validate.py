@@ -83,6 +83,8 @@ def _check_decoders(cfg: CfgNode) -> None:
 _OUT_FEATURES = {
     "build_resnet_backbone": "MODEL.RESNETS.OUT_FEATURES",
     "D2SwinTransformer": "MODEL.SWIN.OUT_FEATURES",
+    "build_efficientnet_lite_backbone": "MODEL.EFFICIENTNET.OUT_FEATURES",
+    "build_timm_backbone": "MODEL.TIMM.OUT_FEATURES",
 }
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from maskfreevis_ext.engine.safe_load import load_pkl, load_pth, verify_archive
 from maskfreevis_ext.errors import CheckpointError
 from maskfreevis_ext.files import TEMPORARY_SUFFIX, atomic_write
+from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     * A file is written beside its place and moved there when it is on the disk: a killed process or
       a full disk leaves the previous checkpoint as it was.
-    * Nothing in a weights file is run (``maskfreevis_ext.engine.safe_load``).
+    * Nothing in a weights file is run (``maskfreevis_ext.safe_load``).
     * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from
       scratch instead.
     * Every weight of the file or of the model that finds no counterpart is logged by name.

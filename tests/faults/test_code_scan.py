@@ -16,7 +16,7 @@ FILES = [
 
 #: Calls that could run what a file says, and the only files that may make them.
 GUARDED = {
-    "torch.load": {"maskfreevis_ext/engine/safe_load.py"},
+    "torch.load": {"maskfreevis_ext/safe_load.py"},
     "torch.hub.load": set(),
     "torch.jit.load": set(),
     "torch.package.PackageImporter": set(),
@@ -26,7 +26,7 @@ GUARDED = {
         "maskfreevis_ext/embedded/detectron2/utils/comm.py",
         "maskfreevis_ext/embedded/detectron2/data/common.py",
     },
-    "pickle.Unpickler": {"maskfreevis_ext/engine/safe_load.py"},
+    "pickle.Unpickler": {"maskfreevis_ext/safe_load.py"},
     "marshal.loads": set(),
     "shelve.open": set(),
     "dill.load": set(),

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
-from maskfreevis_ext.engine.safe_load import load_pkl, load_pth, verify_archive
 from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
 
 
 class _Calls:
@@ -87,7 +87,7 @@ def _payloads(mark: str) -> dict[str, bytes]:
         + b"\x93.",
         "persistent id": b"Pabc\n.",
         "extension": b"\x80\x02\x82\x01.",
-        "own function": _global("maskfreevis_ext.engine.safe_load", "load_pth", _text(mark)),
+        "own function": _global("maskfreevis_ext.safe_load", "load_pth", _text(mark)),
     }
     # numpy's own dtype would take these flags as they are, and then read floats as addresses.
     array = pickle.dumps(np.arange(3, dtype=np.float64), protocol=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
+    backbones,
     mask2former,
     maskfree,
     multimask,
@@ -15,6 +16,7 @@ from maskfreevis_ext.config.rows import (
 
 ROWS: tuple[Key, ...] = (
     *mask2former.ROWS,
+    *backbones.ROWS,
     *maskfree.ROWS,
     *multimask.ROWS,
     *video_input.ROWS,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskfreevis_ext.engine.safe_load import load_pkl, load_pth, verify_archive
 from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
 
 ARRAYS = {
     "float32": np.arange(6, dtype=np.float32).reshape(2, 3),

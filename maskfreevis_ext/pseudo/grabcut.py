@@ -1,0 +1,82 @@
+"""GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) at the resolution of the frames.
+
+(H, W) frame.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from maskfreevis_ext.pseudo.windows import pixel_box
+
+_CERTAIN = 0.8  # probability from which a pixel keeps its label
+_MARGIN = 20  # pixels around the box that the colours of the ground are taken from
+_FEWEST_PIXELS = 16  # of a box, for mixtures of five colours
+
+
+def sharpen(
+    frame: np.ndarray, box: np.ndarray, probability: np.ndarray, raw: np.ndarray, iterations: int
+) -> np.ndarray:
+    """Decide the uncertain pixels of a box by the colours of object and ground in the frame.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB.
+        box: x0, y0, x1, y1 in pixels.
+        probability: (H, W), where GrabCut starts from.
+        raw: (H, W), probabilities without smoothing: above 0.8 a pixel stays object, below 0.2
+            ground.
+        iterations: Rounds of GrabCut.
+
+    Returns:
+        Mask (H, W) bool, empty outside the box. Where GrabCut leaves less than half in common with
+        ``probability`` > 0.5, it has failed, and that mask stays.
+    """
+    start = probability > 0.5
+    labels = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[raw > _CERTAIN] = cv2.GC_FGD
+    labels[raw < 1 - _CERTAIN] = cv2.GC_BGD
+    mask = _grabcut(frame, box, labels, iterations)
+    return mask if (mask & start).sum() >= 0.5 * (mask | start).sum() else start
+
+
+def grabcut_from_box(frame: np.ndarray, box: np.ndarray, iterations: int) -> np.ndarray:
+    """Plain GrabCut started from a box.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB.
+        box: x0, y0, x1, y1 in pixels.
+        iterations: Its rounds.
+
+    Returns:
+        Mask (H, W) bool, empty outside the box; the whole box where that is too small or the frame.
+    """
+    labels = np.full(frame.shape[:2], cv2.GC_PR_FGD, np.uint8)
+    return _grabcut(frame, box, labels, iterations, margin=max(frame.shape[:2]))
+
+
+def _grabcut(
+    frame: np.ndarray,
+    box: np.ndarray,
+    labels: np.ndarray,
+    iterations: int,
+    margin: int = _MARGIN,
+) -> np.ndarray:
+    """GrabCut on the box and ``margin`` pixels around it; the labels outside the box are ground."""
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = pixel_box(box, (height, width))
+    in_box = np.zeros((height, width), dtype=bool)
+    in_box[y0:y1, x0:x1] = True
+    labels = np.where(in_box, labels, cv2.GC_BGD).astype(np.uint8)
+    rows = slice(max(y0 - margin, 0), min(y1 + margin, height))
+    cols = slice(max(x0 - margin, 0), min(x1 + margin, width))
+    part = labels[rows, cols].copy()
+    is_object = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
+    if in_box.sum() >= _FEWEST_PIXELS and is_object.any() and not is_object.all():
+        cv2.setRNGSeed(0)  # the mixtures start from k-means
+        ground, figure = np.zeros((1, 65)), np.zeros((1, 65))
+        picture = np.ascontiguousarray(frame[rows, cols, ::-1])
+        no_rect = (0, 0, 1, 1)  # not used with GC_INIT_WITH_MASK
+        cv2.grabCut(picture, part, no_rect, ground, figure, iterations, cv2.GC_INIT_WITH_MASK)
+        labels[rows, cols] = part
+    return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)) & in_box
