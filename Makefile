@@ -1,10 +1,10 @@
-# make quickstart   train on generated videos from boxes only, evaluate, draw (about 10 minutes on 2 CPU cores)
+# make quickstart   train on generated videos from boxes only, evaluate, draw (about 8 minutes on 2 CPU cores)
 # make test         lint and the whole test suite
 # make test-fast    the tests that take seconds
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
-# make lint         ruff check, ruff format --check
-# make format       ruff format, and what ruff check can mend
-# make docs         write docs/config.md anew from the rows of maskfreevis_ext/config
+# make lint         ruff check, ruff format --check, mypy
+# make format       ruff format, and ruff check with fixes
+# make docs         write docs/config.md from the rows in maskfreevis_ext/config/rows
 # make clean        remove the environment and what the commands above made
 #
 # Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
@@ -44,6 +44,8 @@ quickstart: $(DATA)/val.json
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy tools/benchmark.py
 
 format: $(STAMP)
 	$(PY) -m ruff check --fix .

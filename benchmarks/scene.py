@@ -27,7 +27,7 @@ class Scene:
         images: Frames without padding, (B, T, 3, H', W'), uint8.
         frames: Frames padded with zeros, (B, T, 3, H, W), float32 in [0, 255].
         masks: (B, N, T, H, W), bool.
-        targets: B dicts with ``labels``, ``ids``, ``boxes`` and ``has_mask``, as the criterion
+        targets: B dicts with ``labels``, ``ids`` and ``boxes``, as the criterion
             takes them.
     """
 
@@ -140,7 +140,6 @@ def make_scene(options: Options) -> Scene:
                 "labels": torch.randint(0, options.classes, (len(of_clip),)).to(options.device),
                 "ids": ids,
                 "boxes": masks_to_boxes(of_clip),
-                "has_mask": torch.zeros(len(of_clip), dtype=torch.bool, device=options.device),
             }
         )
     return Scene(images, F.pad(images.float(), padding), padded, targets)

@@ -1,6 +1,6 @@
 """Box-supervised video instance segmentation for Detectron2.
 
-The public names are those of ``__all__``; every other name and module is internal and may change.
+The public names are listed in ``__all__``; every other name and module is internal and may change.
 Import this package before ``detectron2``: importing it chooses which Detectron2 runs
 (``maskfreevis_ext._provider``) and registers the models and data sets with it. OpenCV, SciPy, the
 training engine and the predictor are imported when a name that needs them is first used.
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The names that are there and those that come at their first use."""
+    """The defined names and the public names that are imported at their first use."""
     return sorted({*globals(), *_LAZY})
 
 

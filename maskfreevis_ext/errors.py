@@ -1,8 +1,8 @@
-"""Errors that a user can cause and mend: expected, got, where, and the remedy."""
+"""Errors that a user can cause and fix; messages say what was expected, given, and where."""
 
 
 class MaskFreeError(Exception):
-    """Base class of the errors that this project raises on purpose."""
+    """Base class of this project's errors for users; command lines print only their message."""
 
 
 class ConfigError(MaskFreeError, ValueError):

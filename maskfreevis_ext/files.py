@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing of files that are either complete or absent, never half written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TEMPORARY_SUFFIX = ".tmp"
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the place of ``path`` only when it is complete and on the disk.
+    """Open a temporary binary file that replaces ``path`` when it is complete and on the disk.
 
     Args:
-        path: The file to write. Its folder is made if need be.
+        path: The file to write. Its folder is created if absent.
 
     Yields:
-        The open file. After an error inside the block, ``path`` is as it was before.
+        The open file. After an error inside the block, ``path`` is unchanged.
 
     Raises:
         OSError: The file cannot be written.
@@ -41,11 +41,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Give a complete file its name once its content is on the disk.
+    """Rename a complete temporary file to ``path`` after its content is on the disk.
 
     Args:
         temporary: The file, in the folder of ``path``.
-        path: Its name; a file of that name is replaced.
+        path: The new name; an existing file is replaced.
 
     Raises:
         OSError: The file cannot be moved.
@@ -63,11 +63,11 @@ def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[s
 
 
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
-    """Write strict JSON whole or not at all.
+    """Write strict JSON by ``atomic_write``.
 
     Args:
-        content: What ``json.dumps`` takes, without NaN and infinities, which JSON does not have.
-        path: The file; one of that name is replaced at the end. Its folder is made if need be.
+        content: Any value for ``json.dumps`` without NaN and infinities, which JSON does not have.
+        path: The file; an existing one is replaced at the end. Its folder is created if absent.
         indent: As in ``json.dumps``; with it the file ends with a newline.
 
     Raises:
@@ -83,11 +83,11 @@ def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = 
 
 
 def write_report(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the figures of a tool, null where one is NaN or infinite.
+    """Write the results of a tool as JSON, with null for NaN and infinite numbers.
 
     Args:
-        report: The figures; what ``json.dumps`` takes.
-        path: The file, in a folder that exists; one of that name is replaced at the end.
+        report: The results; any dict for ``json.dumps``.
+        path: The file, in a folder that exists; an existing file is replaced at the end.
 
     Raises:
         DataError: The file cannot be written.

@@ -1,13 +1,13 @@
-"""COCO run-length masks and polygons: the one place that reads and writes them.
+"""Reading and writing of COCO run-length masks and polygons.
 
-A COCO mask is a list of run lengths over the pixels of an image, column by column, that begins with
-background (that first run may be 0). The compressed form writes each number as signed LEB128 with 5
-bits per character (48..111) and, from the fourth on, as the difference to the number two places
-before.
+A COCO RLE lists the run lengths over the pixels of an image, column by column, starting with
+background (the first run may be 0). The compressed form writes each number as signed LEB128 with 5
+bits per character (48..111) and, from the fourth number on, as the difference to the number two
+places before.
 
-The C code behind pycocotools trusts its input: malformed runs end the process, damage the heap or
-never return. Every mask that comes from a file passes the checks of this module first.
-Shape letters: T masks that are read at once, K runs of all of them together.
+The C code of pycocotools trusts its input: malformed runs crash the process, corrupt the heap or
+loop forever. So every mask from a file passes the checks of this module first.
+Shape letters: T masks that are read together, K runs of all these masks.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Runs(NamedTuple):
 
 
 class MalformedRunsError(ValueError):
-    """Compressed counts that are no mask of the given size.
+    """Compressed counts that do not describe a mask of the given size.
 
     Attributes:
-        index: Which of the masks.
+        index: Index of the malformed mask.
     """
 
     def __init__(self, index: int, text: str) -> None:
@@ -90,7 +90,7 @@ class MalformedRunsError(ValueError):
 
 
 def decode_counts(counts: Sequence[bytes], num_pixels: int) -> Runs:
-    """Runs of the compressed counts of many masks at once.
+    """Decode the compressed counts of several masks at once.
 
     Args:
         counts: Compressed counts of T >= 1 masks.
@@ -100,7 +100,7 @@ def decode_counts(counts: Sequence[bytes], num_pixels: int) -> Runs:
         The runs.
 
     Raises:
-        MalformedRunsError: Some counts are no mask of that size.
+        MalformedRunsError: The counts of a mask do not describe a mask of that size.
     """
     lengths = np.array([len(data) for data in counts], dtype=np.int64)
     one = np.ones_like(lengths)
@@ -125,7 +125,7 @@ def decode_counts(counts: Sequence[bytes], num_pixels: int) -> Runs:
 
     runs = _undo_differences(numbers, sizes)
     _refuse(runs.lengths < 0, sizes, "holds a negative run")
-    # A longer run is wrong in any case; with this bound the sums cannot overflow.
+    # A longer run is invalid; with this bound the sums cannot overflow.
     totals = _sum_by_mask(np.minimum(runs.lengths, num_pixels + 1), sizes)
     _refuse(totals != num_pixels, one, f"must sum to height x width = {num_pixels}", totals)
     return runs
@@ -163,17 +163,17 @@ def _sum_by_mask(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def merge_runs(lengths: np.ndarray, is_object: np.ndarray) -> np.ndarray:
-    """Run lengths without empty runs and without neighbours of equal value.
+    """Remove empty runs and merge neighbouring runs of equal value.
 
-    Masks laid side by side are one mask whose runs are theirs, one after the other; this makes them
-    alternate again. pycocotools does not come to an end on a pair of empty runs.
+    The runs of masks side by side are the runs of the masks one after the other, but they no longer
+    alternate; this function restores that. pycocotools loops forever on a pair of empty runs.
 
     Args:
         lengths: Pixels of each run, int64 (K,), >= 0.
         is_object: Whether the run is foreground, bool (K,).
 
     Returns:
-        Int64 (J,): background first (may be 0), then in turn, all positive.
+        Int64 (J,): background first (may be 0), then alternating, all positive.
     """
     is_kept = lengths > 0
     lengths, is_object = lengths[is_kept], is_object[is_kept]
@@ -221,7 +221,7 @@ def _list_counts(counts: Sequence[Any], num_pixels: int, where: str) -> np.ndarr
 
 
 def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE") -> np.ndarray:
-    """Runs of an RLE, after every check that pycocotools leaves out.
+    """Runs of an RLE, after all checks that pycocotools omits.
 
     Args:
         rle: ``{"size": [height, width], "counts": ...}`` with compressed counts (str or bytes) or a
@@ -230,7 +230,7 @@ def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE")
         where: Start of an error message: file, id and field.
 
     Returns:
-        Runs, int64, >= 0, in turn of background and foreground, with sum height * width.
+        Runs, int64, >= 0, alternately background and foreground, with sum height * width.
 
     Raises:
         DataError: The RLE is malformed.
@@ -256,7 +256,7 @@ def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE")
 def _check_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarray:
     """Runs of one mask's compressed counts; raises DataError."""
     if isinstance(counts, str):
-        counts = counts.encode("utf-8", "surrogatepass")  # what is not ASCII is > 111
+        counts = counts.encode("utf-8", "surrogatepass")  # non-ASCII bytes are > 111 and so refused
     try:
         return decode_counts([counts], num_pixels).lengths
     except MalformedRunsError as error:
@@ -266,7 +266,7 @@ def _check_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarra
 def clean_rle(
     rle: Any, size: tuple[int, int] | None = None, where: str = "RLE"
 ) -> tuple[dict[str, Any], int]:
-    """An equal RLE that pycocotools can be given, and its area.
+    """Convert an RLE to an equal one that is safe for pycocotools; also returns its area.
 
     Args:
         rle: As in ``check_rle``.
@@ -313,7 +313,7 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
         masks: (T, H, W), bool, in CPU memory.
 
     Returns:
-        T times ``{"size": [H, W], "counts": str}``, which JSON can hold.
+        T dicts ``{"size": [H, W], "counts": str}``, which can be written as JSON.
     """
     columns = np.ascontiguousarray(np.asarray(masks, dtype=bool).transpose(0, 2, 1))
     encoded = mask_util.encode(columns.view(np.uint8).transpose(2, 1, 0))  # (H, W, T), by columns
@@ -368,7 +368,7 @@ def is_finite_number(value: Any) -> bool:
 def segmentation_to_rle(
     segmentation: Any, height: int, width: int, where: str = "segmentation"
 ) -> tuple[dict[str, Any] | None, int, int]:
-    """Compressed RLE of whatever form a JSON gives a mask in.
+    """Convert a mask in any form that JSON files use to a compressed RLE.
 
     Args:
         segmentation: RLE (compressed or not), list of polygons, or None.

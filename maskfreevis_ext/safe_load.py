@@ -1,9 +1,9 @@
 """Reading weights files without running what is inside.
 
-``.pth`` files pass through ``torch.load(weights_only=True)``. ``.pkl`` files of the Detectron2
-model zoo pass through an unpickler that knows a handful of names, all replaced by the stand-ins
-below: no code of NumPy or of anyone else is reached from the file. There is no switch to load a
-file in another way.
+``.pth`` files are read by ``torch.load(weights_only=True)``. ``.pkl`` files of the Detectron2 model
+zoo are read by an unpickler that accepts a few names only and replaces all of them by the classes
+and functions below, so that a file cannot call code of NumPy or of any other package. There is no
+option to load a file in another way.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def load_pth(path: str) -> object:
         Its content, tensors on the CPU.
 
     Raises:
-        CheckpointError: The file is damaged, or holds something else than tensors and plain values;
-            names it.
+        CheckpointError: The file is damaged, or holds anything but tensors and plain values, which
+            the message names.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -50,7 +50,7 @@ def load_pth(path: str) -> object:
         raise CheckpointError(f"Weights file {path} does not exist.") from None
     except pickle.UnpicklingError as e:
         raise CheckpointError(_refusal(path, str(e))) from None
-    except Exception as e:  # the readers inside torch.load raise many kinds for a damaged file
+    except Exception as e:  # torch.load raises many types of errors for a damaged file
         raise CheckpointError(
             f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
         ) from None
@@ -63,7 +63,7 @@ def verify_archive(path: str) -> None:
         path: A local file. One that is not a zip archive is not checked.
 
     Raises:
-        CheckpointError: A record does not fit its checksum, or the archive is cut off.
+        CheckpointError: A record does not match its checksum, or the archive is truncated.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -74,7 +74,7 @@ def verify_archive(path: str) -> None:
         raise CheckpointError(f"Weights file {path} is damaged: {_first_line(e)}") from None
     if bad is not None:
         raise CheckpointError(
-            f"Weights file {path} is damaged: the checksum of its part {bad} does not fit."
+            f"Weights file {path} is damaged: the checksum of its part {bad} does not match."
         )
 
 
@@ -88,7 +88,7 @@ def load_pkl(path: str) -> object:
         Its content, arrays in native byte order.
 
     Raises:
-        CheckpointError: The file is damaged, or holds anything else; names it.
+        CheckpointError: The file is damaged, or holds anything else, which the message names.
     """
     try:
         with open(path, "rb") as f:
@@ -97,7 +97,7 @@ def load_pkl(path: str) -> object:
         raise CheckpointError(f"Weights file {path}: {e} {_REMEDY}") from None
     except FileNotFoundError:
         raise CheckpointError(f"Weights file {path} does not exist.") from None
-    except Exception as e:  # damaged pickles raise nearly everything
+    except Exception as e:  # damaged pickles raise nearly every type of error
         raise CheckpointError(
             f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
         ) from None
@@ -113,9 +113,9 @@ def _refusal(path: str, message: str) -> str:
 
 
 def _foreign_names(path: str) -> list[str]:
-    """The names in a refused ``.pth`` file that are not PyTorch's own for tensors; runs nothing."""
+    """Names in a refused ``.pth`` file other than PyTorch's names for tensors; runs no code."""
     names = []
-    with contextlib.suppress(Exception):  # damaged files; the names up to the damage will do
+    with contextlib.suppress(Exception):  # damaged files: keep the names found before the damage
         texts: list[str] = []
         for opcode, argument, _ in pickletools.genops(_pickle_of(path)):
             if opcode.name == "STACK_GLOBAL":
@@ -142,7 +142,7 @@ def _first_line(error: object) -> str:
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``: numbers and booleans only."""
+    """Replaces ``numpy.dtype`` while unpickling; accepts numbers and booleans only."""
 
     def __init__(self, spec: object, *_: object) -> None:
         if isinstance(spec, bytes):
@@ -160,7 +160,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``, filled by the state that NumPy's own pickles hold."""
+    """Replaces ``numpy.ndarray`` while unpickling; takes the state that NumPy pickles."""
 
     value: np.ndarray | None = None
 
@@ -208,11 +208,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _no_bytes() -> bytes:
-    return b""  # how protocols 0 to 2 write the content of an empty array
+    return b""  # protocols 0 to 2 write the content of an empty array as this call
 
 
 class _Function:
-    """A function that a pickle may call, and not change."""
+    """A function that a pickle may call, but whose state it cannot set."""
 
     __slots__ = ("_call",)
 
@@ -256,12 +256,12 @@ _OPEN = object()
 
 
 def _resolve(node: object, done: dict[int, object]) -> object:
-    """Replace the stand-ins by arrays.
+    """Replace ``_Array`` objects by NumPy arrays, in nested containers.
 
     Args:
-        node: What the unpickler gave.
-        done: id of a container -> its replacement, so that shared ones are visited once; empty at
-            first.
+        node: The unpickled object.
+        done: Replacements of visited containers by id, so that shared ones are visited once; empty
+            in the first call.
     """
     if isinstance(node, _Array):
         if node.value is None:

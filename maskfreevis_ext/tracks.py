@@ -1,9 +1,9 @@
-"""Tracks of a video: what a model or a results file predicts, and masks joined over the frames.
+"""Tracks of a video: predictions of a model or a results file, and masks joined over the frames.
 
-``Prediction`` selects, numbers and names tracks for every user alike: drawing, the training
-pictures, the demo and the evaluator. ``Track`` holds one object over a whole video as run lengths:
-in COCO's column-major order the runs of the frames, one after the other, are the runs of the image
-H x (T*W) that has the frames side by side. No bitmap is made.
+``Prediction`` selects, numbers and names tracks in the same way for drawing, training pictures,
+demo and evaluator. ``Track`` holds the run lengths of one object over a whole video: in COCO's
+column-major order the concatenated runs of the frames are the runs of an image H x (T*W) with the
+frames side by side, so no bitmap is needed.
 Shape letters: T frames, (H, W) size of a frame, J runs of a joined track.
 """
 
@@ -36,7 +36,7 @@ class Item:
     """One object in one frame, as it is drawn.
 
     Attributes:
-        track_id: Decides the colour where ``color`` is None; the same object has the same id in all
+        track_id: Determines the colour if ``color`` is None; an object has the same id in all
             frames.
         label: Text beside the object; "" for none.
         mask: Bool (H, W), or None.
@@ -59,7 +59,7 @@ def make_label(name: str, track_id: int, score: float | None = None) -> str:
 
 
 class RleMasks:
-    """The masks of one track of a results file, decoded when they are asked for.
+    """The masks of one track of a results file, decoded when they are accessed.
 
     Args:
         segmentations: One RLE, polygon list or None for each frame.
@@ -86,14 +86,14 @@ class RleMasks:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted tracks of one video, the surest first; made by ``sort`` or ``from_output``.
+    """The predicted tracks of one video by descending score; from ``sort`` or ``from_output``.
 
     Attributes:
-        scores: Of each track, falling.
+        scores: Score of each track, in descending order.
         labels: Contiguous class of each track, from 0.
         masks: Bool (T, H, W) of each track, in CPU memory or still encoded.
-        numbers: Of each track, for its label and colour: 1 for the surest of the video. A selection
-            keeps them.
+        numbers: Number of each track, for its label and colour: 1 for the highest score of the
+            video. ``select`` keeps the numbers.
     """
 
     scores: list[float]
@@ -108,7 +108,7 @@ class Prediction:
         labels: Sequence[int],
         masks: Sequence[Tensor | np.ndarray | RleMasks],
     ) -> Prediction:
-        """Sort tracks by falling score, equal ones in the given order, and number them from 1.
+        """Sort tracks by descending score (stable) and number them from 1.
 
         Args:
             scores: One number per track.
@@ -131,7 +131,7 @@ class Prediction:
 
     @classmethod
     def from_output(cls, output: Mapping[str, Any]) -> Prediction:
-        """The tracks of a model's output for one video.
+        """Sort and number the tracks of a model's output for one video.
 
         Args:
             output: ``pred_scores``, ``pred_labels`` (contiguous) and ``pred_masks``, bool (T, H, W)
@@ -151,12 +151,12 @@ class Prediction:
         labels: Collection[int] | None = None,
         top_k: int | None = None,
     ) -> Prediction:
-        """Some of the tracks, with the numbers that they have here.
+        """Select tracks; they keep their numbers.
 
         Args:
             min_score: Tracks with a lower score are left out.
             labels: Classes to keep; None keeps all.
-            top_k: At most so many tracks, the surest; None keeps all.
+            top_k: Largest number of tracks, those with the highest scores; None keeps all.
         """
         kept = [
             index
@@ -171,11 +171,11 @@ class Prediction:
         )
 
     def items(self, frame: int, class_names: Sequence[str] | None = None) -> list[Item]:
-        """The objects that are visible in a frame, the surest last, so that it lies on top.
+        """The objects that are visible in a frame, the highest score last, so that it is on top.
 
         Args:
             frame: Index of the frame.
-            class_names: Name of each label; "class 3" is written where there is none.
+            class_names: Name of each label; a label without a name is written as "class 3".
 
         Raises:
             DataError: An encoded mask is malformed.
@@ -216,7 +216,7 @@ class Prediction:
 def with_category_ids(
     results: Iterable[Mapping[str, Any]], category_ids: Mapping[int, int]
 ) -> list[dict[str, Any]]:
-    """Results with the category ids of a data set in place of labels.
+    """Replace the labels of results by the category ids of a data set.
 
     Args:
         results: Entries of ``Prediction.results``.
@@ -264,7 +264,7 @@ def decode_track(segmentations: Sequence[object], height: int, width: int, where
         The track.
 
     Raises:
-        DataError: An entry is no mask of that size; names the frame and the fault.
+        DataError: An entry is not a mask of that size; names the frame and the fault.
     """
     counts = [
         _compressed_counts(entry, height, width, f"{where}: segmentations[{frame}]")
@@ -281,7 +281,7 @@ def decode_track(segmentations: Sequence[object], height: int, width: int, where
 
 
 def _compressed_counts(entry: object, height: int, width: int, where: str) -> bytes:
-    """The compressed counts of one frame's mask. Those that came compressed are not checked yet."""
+    """Compressed counts of one frame's mask; counts that are compressed already are not checked."""
     if isinstance(entry, Mapping) and entry.get("size") == [height, width]:
         counts = entry.get("counts")
         if isinstance(counts, bytes):
@@ -308,7 +308,7 @@ def encode_track(track: Track, num_frames: int, height: int, width: int) -> dict
 
 
 def track_iou(detections: Sequence[Track], objects: Sequence[Track]) -> np.ndarray:
-    """IoU of tracks, counted on run lengths in 64 bits: for videos too long for pycocotools.
+    """IoU of tracks from their run lengths, in 64 bits: for videos too long for pycocotools.
 
     Args:
         detections: D tracks.
@@ -322,7 +322,7 @@ def track_iou(detections: Sequence[Track], objects: Sequence[Track]) -> np.ndarr
         edges = np.concatenate([[0], np.cumsum(one.runs)])
         covered = np.concatenate([[0], np.cumsum(one.runs * (np.arange(len(one.runs)) % 2))])
         for row, other in enumerate(detections):
-            # How many of the object's pixels lie before each end of a run of the detection.
+            # Number of the object's pixels before the end of each run of the detection.
             ends = np.cumsum(other.runs)
             ends = ends[: len(ends) // 2 * 2]
             place = np.searchsorted(edges, ends, side="right") - 1

@@ -92,7 +92,7 @@ def overlaps(masks: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def analyze_video(
     model: torch.nn.Module, sample: dict[str, Any], video: dict[str, Any], pairs: Pairs
 ) -> dict[str, dict[str, Any]]:
-    """Results of one video by kind of mask; adds to ``pairs`` the best track of each object."""
+    """Results of one video by kind of mask; adds the best track of each object to ``pairs``."""
     outputs, sizes = model.predict(sample)
     scores, labels, queries = select_tracks(outputs["pred_logits"], model.num_tracks)
     kept, place = queries.unique(return_inverse=True)
@@ -141,7 +141,7 @@ def analyze_video(
 
 
 def analyze(model: torch.nn.Module, loader: Iterator, name: str) -> dict[str, Any]:
-    """AP by kind of mask, the rank correlation, and the number of pairs it is taken from.
+    """AP by kind of mask, the rank correlation, and its number of pairs.
 
     Raises:
         DataError: The data set has no masks to compare with.

@@ -43,7 +43,7 @@ from maskfreevis_ext.files import write_report
 from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, spread_indices
 from maskfreevis_ext.inference.video_io import write_image
 
-LEVELS = 256  # of a probability in the results
+LEVELS = 256  # number of values of a probability in the results
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def count_levels(probs: Tensor, is_object: Tensor) -> Tensor:
-    """How many background and object pixels have each probability.
+    """Number of background and of object pixels with each probability level.
 
     Args:
         probs: (T, H, W), uint8.
@@ -105,7 +105,7 @@ def draw_video(video: dict[str, Any], probs: Tensor, columns: int) -> list[Sheet
 def analyze(
     model: torch.nn.Module, loader: Iterable, name: str, num_drawn: int, columns: int
 ) -> tuple[dict[str, float], list[SheetRow]]:
-    """The figures, and rows for the contact sheet.
+    """The measured figures, and rows for the contact sheet.
 
     Raises:
         DataError: The data set has no objects with masks.

@@ -34,7 +34,7 @@ from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.video_io import FrameSource, FrameWriter, open_frames, write_image
 from maskfreevis_ext.tracks import Prediction, with_category_ids
 
-_DEFAULT_FPS = 10.0  # of a folder of frames
+_DEFAULT_FPS = 10.0  # for a folder of frames
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -119,7 +119,7 @@ def write_video(
     names: list[str] | None,
     args: argparse.Namespace,
 ) -> Path:
-    """Draw a prediction on the frames of its video; gives the file (or folder) that was written."""
+    """Draw a prediction on the frames of its video; returns the file (or folder) written."""
     fps = args.fps or source.fps or _DEFAULT_FPS
     num_frames = len(prediction.masks[0]) if prediction.masks else source.num_frames
     drawn = prediction.select(args.confidence_threshold)
@@ -140,7 +140,7 @@ def segment(
     names: list[str] | None,
     args: argparse.Namespace,
 ) -> Prediction:
-    """Predict and draw one video; gives the prediction."""
+    """Predict and draw one video; returns the prediction."""
     frames = tqdm(source, f"{source.name}: reading", source.num_frames, unit="frame")
     prediction = Prediction.from_output(predictor(frames))
     count = len(prediction.select(args.confidence_threshold))
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> None:
         DataError: An input cannot be read, or an output not written.
     """
     logger = start_log()
-    # First, so that a wrong path shows before the model is built.
+    # Open the inputs first, so that a wrong path is reported before the model is built.
     sources = [open_frames(path) for path in args.input]
     targets = plan_outputs(sources, args.output)
     if args.fps is not None and not args.fps > 0:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.evaluation.evaluator import format_scores
 from maskfreevis_ext.evaluation.score import METRICS, Scores, read_results, score_results

@@ -52,7 +52,7 @@ def evaluate(cfg, resume: bool) -> dict:
 
 
 def run(args: argparse.Namespace) -> object:
-    """What one process does."""
+    """Train or evaluate in one process."""
     cfg = setup_config(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
-    """``run`` with user errors as one line, in whatever process it is."""
+    """``run`` that reports user errors in one line, in the main or in a child process."""
     exit_on_user_error(run, args)
 
 

@@ -39,7 +39,7 @@ from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_item
 from maskfreevis_ext.inference.video_io import write_image
 from maskfreevis_ext.tracks import Item, make_label
 
-DATASET_NAME = "visualize_data"  #: What --json is registered as.
+DATASET_NAME = "visualize_data"  #: Name under which --json is registered.
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

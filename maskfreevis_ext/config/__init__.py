@@ -1,8 +1,9 @@
 """The config: every key as one row, files and overrides, and the one validator.
 
-``keys``: the rows' type and registry. ``rows``: the rows. ``checks``: what values must fulfil.
-``validate``: keys against each other. ``io``: from a YAML file to a checked config. ``yaml_check``:
-config files from anywhere. ``reference``: docs/config.md, by ``python -m maskfreevis_ext.config``.
+``keys``: type and registry of the rows. ``rows``: the rows. ``checks``: checks of single values.
+``validate``: checks of keys against each other. ``io``: from a YAML file to a checked config.
+``yaml_check``: safety of YAML files. ``reference``: docs/config.md, written by
+``python -m maskfreevis_ext.config``.
 """
 
 from __future__ import annotations

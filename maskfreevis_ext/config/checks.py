@@ -1,4 +1,4 @@
-"""What a config value must fulfil: small checks, each with a text that says what was expected."""
+"""Checks of config values, each with a text of what is expected, for error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Check:
 
     Attributes:
         test: Whether a value is allowed. It must not raise, whatever the type of the value.
-        expected: The allowed values in words; reads well after "expected".
+        expected: The allowed values in words, to follow "expected" in a sentence.
     """
 
     test: Callable[[object], bool]
@@ -22,7 +22,7 @@ class Check:
 
 
 def _number(value: object) -> float:
-    """A finite number as it is; NaN, which fails every comparison, for anything else."""
+    """The value if it is a finite number, otherwise NaN, which fails every comparison."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return math.nan
@@ -63,7 +63,7 @@ def integer(low: int) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """None, or what ``check`` allows."""
+    """None, or a value that passes ``check``."""
     return Check(lambda v: v is None or check.test(v), f"None, or {check.expected}")
 
 
@@ -71,9 +71,9 @@ def list_of(check: Check, each: str, length: int | None = None, low: int = 0) ->
     """A list or tuple whose entries all pass ``check``.
 
     Args:
-        check: Of each entry.
+        check: Check of each entry.
         each: The entries in words, plural, such as "integers, at least 1".
-        length: Number of entries; None: any number from ``low`` on.
+        length: Number of entries; None: any number, at least ``low``.
         low: Least number of entries.
     """
 
@@ -88,7 +88,7 @@ def list_of(check: Check, each: str, length: int | None = None, low: int = 0) ->
 
 
 def either(first: Check, second: Check) -> Check:
-    """What one of two checks allows."""
+    """A value that passes one of two checks."""
     return Check(
         lambda v: first.test(v) or second.test(v), f"{first.expected}, or {second.expected}"
     )
@@ -102,13 +102,13 @@ TEXT = Check(lambda v: isinstance(v, str), "a string")
 NAME = Check(lambda v: isinstance(v, str) and bool(v), "a name")
 #: A list of such names.
 NAMES = list_of(NAME, "names", low=1)
-#: A share of something, its ends included.
+#: A fraction, 0 and 1 included.
 FRACTION = Check(lambda v: 0.0 <= _number(v) <= 1.0, "a number in [0, 1]")
-#: A share of something that cannot be 0.
+#: A fraction above 0.
 POSITIVE_FRACTION = Check(lambda v: 0.0 < _number(v) <= 1.0, "a number in (0, 1]")
-#: The probability of dropping something.
+#: A dropout probability.
 DROP_RATE = Check(lambda v: 0.0 <= _number(v) < 1.0, "a number in [0, 1)")
-#: The side of a window with a middle.
+#: The side of a window with a centre.
 ODD = Check(
     lambda v: _is_integer(v) and _number(v) >= 1 and _number(v) % 2 == 1,
     "an odd integer, at least 1",

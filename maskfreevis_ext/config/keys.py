@@ -30,7 +30,7 @@ class _FromDetectron2:
         return "Detectron2's"
 
 
-#: Default of a key that Detectron2 defines and whose value only is checked here.
+#: Default of a key that Detectron2 defines; here only its value is checked.
 FROM_DETECTRON2: Final = _FromDetectron2()
 
 
@@ -42,11 +42,11 @@ class Key:
         name: Dotted name in upper case, such as "MODEL.MASKFREE.TEMPORAL.TOP_K".
         default: Its value unless a file or the command line sets it. ``FROM_DETECTRON2``: the key
             belongs to Detectron2, which sets it.
-        check: What a value must fulfil.
+        check: Check of the value.
         comment: The meaning in plain words, as Markdown.
-        unread: Why nothing reads the key; empty for a key that is read. Such a key is there so that
-            config files of other projects load. Its value is not checked, and a warning is logged
-            where it differs from the default.
+        unread: Why nothing reads the key; empty for a key that is read. Unread keys exist so that
+            config files of other projects load. Their values are not checked, and a warning is
+            logged for a value other than the default.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Key:
 
 
 def checked(name: str, check: Check, comment: str) -> Key:
-    """Row of a key of Detectron2 that has other or narrower allowed values here."""
+    """Row of a key of Detectron2 whose allowed values are other or fewer here."""
     return Key(name, FROM_DETECTRON2, check, comment)
 
 
@@ -70,17 +70,17 @@ _REGISTRY: dict[str, Key] = {}
 
 
 def register_keys(keys: Iterable[Key]) -> None:
-    """Add rows to every config that is made from now on, to its validation and to its reference.
+    """Add rows to the defaults, the validation and the reference page of all later configs.
 
     Call it when the module that reads the keys is imported, before ``load_config`` or
-    ``add_maskfreevis_config``. The same row again does nothing.
+    ``add_maskfreevis_config``. Adding an identical row again does nothing.
 
     Args:
         keys: The rows.
 
     Raises:
-        ConfigError: A name is not a dotted name in upper case, or another row has it (or is a
-            section of it); or a default fails its own check.
+        ConfigError: A name is not a dotted name in upper case, is used by another row (as a key or
+            as a section), or a default fails its own check.
     """
     for key in keys:
         if _REGISTRY.get(key.name) == key:
@@ -149,7 +149,7 @@ def lookup(cfg: CfgNode, name: str) -> object:
 
 
 def report_unread_keys(cfg: CfgNode, defaults: CfgNode) -> list[str]:
-    """Warn of each key that was set to something else than its default and that nothing reads.
+    """Log a warning for each unread key that was set to another value than its default.
 
     Keys with the same reason share a line of the log.
 
@@ -158,7 +158,7 @@ def report_unread_keys(cfg: CfgNode, defaults: CfgNode) -> list[str]:
         defaults: A config with the defaults, of ``default_config``.
 
     Returns:
-        The names of those keys.
+        The names of these keys.
 
     Raises:
         ConfigError: A config lacks a registered key.

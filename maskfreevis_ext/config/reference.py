@@ -45,7 +45,7 @@ def reference_page(keys: Iterable[Key] | None = None) -> str:
 
 
 def _by_section(keys: Iterable[Key]) -> list[tuple[str, list[Key]]]:
-    """Rows grouped by what stands before the last dot, sorted; each group in the rows' order."""
+    """Rows grouped by the name before the last dot; groups are sorted, rows keep their order."""
     sections: dict[str, list[Key]] = {}
     for key in keys:
         sections.setdefault(key.name.rpartition(".")[0] or key.name, []).append(key)

@@ -18,8 +18,8 @@ def validate(cfg: CfgNode) -> None:
         cfg: A config with all registered keys.
 
     Raises:
-        ConfigError: Names the key, its value and what was expected. The first fault found is the
-            one reported.
+        ConfigError: Names the key, its value and what was expected; only the first fault is
+            reported.
     """
     for key in registered_keys():
         value = lookup(cfg, key.name)

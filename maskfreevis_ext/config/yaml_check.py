@@ -1,6 +1,6 @@
-"""YAML config files from anywhere: plain data only, and a chain of ``_BASE_`` files that ends.
+"""Safety of YAML config files: plain data only, and a finite chain of ``_BASE_`` files.
 
-Detectron2's ``merge_from_file`` runs Python tags by default. Every file of a chain passes through
+Detectron2's ``merge_from_file`` runs Python tags by default, so every file of a chain is checked
 here first.
 """
 

@@ -1,7 +1,7 @@
 """Augmentations of clips: parameters are drawn once per clip and then applied to every frame.
 
-The transforms are Detectron2's. No state is kept between clips, so that an error in one clip cannot
-change the next.
+The transforms are Detectron2's. No state is kept between clips, so an error in one clip cannot
+affect the next one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class _ColorTransform(T.Transform):
-    """Mix each pixel with its grey value, then gain * pixel + offset; geometry stays."""
+    """Blend each pixel with its grey value, then gain * pixel + offset; no geometric change."""
 
     def __init__(self, gain: float, offset: float, saturation: float, luma: np.ndarray) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ class _ColorTransform(T.Transform):
 class RandomColor(T.Augmentation):
     """Multiplies brightness, contrast or saturation by a random factor.
 
-    Detectron2 blends all frames with the grey picture of the first to change the saturation. Here
-    each frame is blended with its own, and equal pixel values of different frames stay equal, so
-    that similarities of colour between frames keep their meaning.
+    To change the saturation, Detectron2 would blend all frames with the grey picture of the first
+    frame. Here each frame is blended with its own grey picture, and equal pixel values of different
+    frames stay equal, so that colour similarities between frames keep their meaning.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RandomColor(T.Augmentation):
         self.luma = np.asarray(luma, dtype=np.float32)
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draw the transform of a clip from its first frame (H, W, 3)."""
+        """Draw the random transform of a clip; ``image`` is its first frame (H, W, 3)."""
         factor = float(np.random.uniform(self.low, self.high))
         if self.kind == "brightness":
             return _ColorTransform(factor, 0.0, 1.0, self.luma)
@@ -87,7 +87,7 @@ class RandomColor(T.Augmentation):
 
 
 class ClipAugmentation:
-    """A list of augmentations that treats all frames of a clip alike."""
+    """A list of augmentations that are applied with the same parameters to all frames of a clip."""
 
     def __init__(self, augmentations: Sequence[T.Augmentation]) -> None:
         self.augmentations = list(augmentations)

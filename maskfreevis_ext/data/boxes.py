@@ -1,4 +1,4 @@
-"""Boxes of NumPy masks; ``maskfreevis_ext.ops.boxes.masks_to_boxes`` is the same for tensors.
+"""Tight boxes of NumPy masks; ``maskfreevis_ext.ops.boxes.masks_to_boxes`` is for tensors.
 
 Everywhere in this package a box is (x0, y0, x1, y1) in pixels, pixel i covering [i, i + 1]: x1 and
 y1 are one past the last pixel. Only YouTube-VIS files have (x, y, width, height).

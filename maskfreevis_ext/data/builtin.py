@@ -80,7 +80,7 @@ def register_all(root: str | None = None) -> None:
             or "datasets" if it is not set.
 
     Raises:
-        ConfigError: A name is taken by other files.
+        ConfigError: A name is registered with other files already.
     """
     if root is None:
         root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
@@ -91,13 +91,13 @@ def register_all(root: str | None = None) -> None:
 
 
 def register_from_config(cfg: CfgNode) -> None:
-    """Register the data sets of ``INPUT.DATASETS``: a way to use a JSON file without Python code.
+    """Register the data sets of ``INPUT.DATASETS``, which need no Python code.
 
     Args:
         cfg: A config; its ``INPUT.DATASETS`` is a list of [name, annotation file, image root].
 
     Raises:
-        ConfigError: An entry has another form, or its name is taken by other files.
+        ConfigError: An entry has another form, or its name is registered with other files already.
     """
     for i, entry in enumerate(cfg.INPUT.DATASETS):
         is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3

@@ -1,4 +1,4 @@
-"""The classes of a data set: which category a model's label stands for."""
+"""The classes of a data set: the category of each label of the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data import MetadataCatalog
 
-from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.data.json_fields import read_json
 
 
 class Category(NamedTuple):
@@ -19,7 +19,7 @@ class Category(NamedTuple):
 
 
 def categories_of_file(content: Mapping[str, Any]) -> dict[int, Category]:
-    """Category of each label of an annotation file: labels count the ids in ascending order.
+    """Categories of an annotation file by label; labels number the ids in ascending order.
 
     Args:
         content: The JSON object.
@@ -34,14 +34,14 @@ def categories_of_file(content: Mapping[str, Any]) -> dict[int, Category]:
 def categories_by_label(
     dataset: str, content: Mapping[str, Any] | None = None
 ) -> dict[int, Category]:
-    """Category of each label that a model trained on a data set predicts.
+    """Categories by label for a model that was trained on a data set.
 
     Args:
-        dataset: A registered name. Its metadata are asked first, then its annotation file.
-        content: That of the annotation file, where it has been read already.
+        dataset: A registered name. Its metadata are used first, then its annotation file.
+        content: The content of the annotation file, if it has been read already.
 
     Returns:
-        Categories by label; none where neither metadata nor file say them.
+        Categories by label; empty if neither metadata nor file have them.
 
     Raises:
         DataError: The annotation file cannot be read.
@@ -54,7 +54,7 @@ def categories_by_label(
             label: Category(category_id, names[label] if names else str(category_id))
             for category_id, label in sorted(to_label.items(), key=lambda pair: pair[1])
         }
-    # The metadata of one's own data set are filled when it is loaded, which may be still to come.
+    # The metadata of a user's data set are set when it is loaded, which may not have happened yet.
     path = metadata.get("json_file")
     if content is None and path and os.path.isfile(path):
         content = read_json(path)

@@ -1,4 +1,4 @@
-"""Image files of the frames: that they exist, and that they lie under the image root."""
+"""Checks that the image files of the frames exist and lie under the image root."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskfreevis_ext.errors import DataError
 
 
 def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
-    """Check that the frames of all videos exist. Folders are listed, no image is opened.
+    """Check that the frames of all videos exist, by listing folders; no image is opened.
 
     Args:
         dataset_dicts: From ``load_ytvis_json``.
@@ -27,7 +27,7 @@ def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
                 folders[folder] = _list_folder(folder)
                 _check_inside(folder, video)
             is_link = folders[folder].get(name)
-            if is_link is None and not os.path.isfile(path):  # file systems may ignore case
+            if is_link is None and not os.path.isfile(path):  # some file systems ignore case
                 missing.append(f"{path} (video {video['video_id']}, frame {t})")
             elif is_link:
                 _check_inside(path, video)

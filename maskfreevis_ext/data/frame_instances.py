@@ -1,4 +1,4 @@
-"""Objects of a clip in Detectron2's form, one ``Instances`` per frame."""
+"""Objects of a clip as Detectron2 ``Instances``, one per frame."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 
 class FrameInstances(Sequence[Instances]):
-    """The T ``Instances`` of a clip; each is made from the tracks when it is read.
+    """The T ``Instances`` of a clip; each is created from the tracks when it is accessed.
 
-    For Detectron2 code that expects ``instances``; this package's models read the tracks. All T
-    have the same N rows in the same order:
+    It is for Detectron2 code that expects ``instances``; this package's models use the tracks. All
+    T ``Instances`` have the same N rows in the same order:
 
     * ``gt_classes`` int64 (N,): class of the track, also in frames without it.
     * ``gt_ids`` int64 (N,): id of the annotation; -1 where the object is absent from the frame.
     * ``gt_boxes`` ``Boxes`` (N, 4), float32 xyxy pixels; zeros where absent.
     * ``gt_masks`` ``BitMasks`` (N, H, W), only where the tracks have masks; empty where absent.
 
-    The fields are views of the tracks. Reading the same frame twice gives two ``Instances``.
+    The fields are views of the tracks. Accessing the same frame twice gives two ``Instances``.
     """
 
     def __init__(self, tracks: dict[str, torch.Tensor], image_size: tuple[int, int]) -> None:

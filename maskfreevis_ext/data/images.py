@@ -15,18 +15,18 @@ from maskfreevis_ext.errors import DataError
 def read_frame(
     path: str | os.PathLike[str], image_format: str = "RGB", where: str = ""
 ) -> np.ndarray:
-    """Read one image file, upright as its EXIF orientation says.
+    """Read one image file and apply its EXIF orientation.
 
     Args:
         path: The file.
         image_format: Channel order of the result, "RGB" or "BGR".
-        where: What the file is, for messages; the path where empty.
+        where: Description of the file for messages; empty: the path.
 
     Returns:
         uint8 (H, W, 3).
 
     Raises:
-        DataError: The file is missing, damaged or no image.
+        DataError: The file is missing, damaged or not an image.
     """
     where = where or os.fspath(path)
     if not os.path.isfile(path):
@@ -42,7 +42,7 @@ def read_frame(
 
 
 def read_video_frame(video: Mapping[str, Any], index: int, image_format: str) -> np.ndarray:
-    """One frame of a video, of the size that its annotation says.
+    """Read one frame of a video and check its size against the annotation file.
 
     Args:
         video: Dataset dict.

@@ -1,4 +1,4 @@
-"""Reads untrusted JSON: whole files, and typed fields with their place in the file for messages."""
+"""Reads untrusted JSON: files, and typed fields whose error messages name their place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 2 << 30
 MAX_ID = 2**53
 MAX_NAME = 1024
 
-_REPR = reprlib.Repr()  # short, and safe with values that are huge or deeply nested
+_REPR = reprlib.Repr()  # shortens values; safe with huge or deeply nested ones
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 _REPR.maxlist = _REPR.maxdict = 5
 _REPR.maxlevel = 3
@@ -116,7 +116,7 @@ class Entry:
         Args:
             field: Name, with indices where the value is in a list: "bboxes[3]".
             expected: What the field must be, after "must be".
-            remedy: A sentence on how to mend it.
+            remedy: A sentence that says how to fix it.
         """
         root = field.split("[")[0]
         got = "nothing" if root not in self.content else short(self._value(field))
@@ -174,10 +174,10 @@ def unique_id(entry: Entry, seen: Mapping[int, Any]) -> int:
 
     Args:
         entry: The entry.
-        seen: Its keys are the ids that are taken.
+        seen: A mapping whose keys are the ids in use.
 
     Raises:
-        DataError: The id is not an integer in [0, ``MAX_ID``], or is taken.
+        DataError: The id is not an integer in [0, ``MAX_ID``], or is in use.
     """
     entry_id = entry.integer("id", 0, MAX_ID)
     if entry_id in seen:

@@ -1,4 +1,4 @@
-"""Loaders for training and testing, on top of Detectron2's; the data is checked beforehand."""
+"""Train and test loaders on top of Detectron2's, with checks of the data before training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class VisibleErrors:
-    """A loader that re-raises a worker's ``DataError`` with its message alone."""
+    """A loader that re-raises the ``DataError`` of a worker process without its traceback."""
 
     def __init__(self, loader: Any, unpack: bool = False) -> None:
         """Wrap a loader.
@@ -41,7 +41,7 @@ class VisibleErrors:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # absent while an instance is being unpickled
+        if name == "loader":  # does not exist yet while an instance is unpickled
             raise AttributeError(name)
         return getattr(self.loader, name)
 
@@ -57,9 +57,9 @@ class VisibleErrors:
                 if message is None:
                     raise
                 logger.debug("A loader's worker failed: %s", error)
-                # The error and its traceback refer to each other, and the traceback to the
+                # The error and its traceback refer to each other, and the traceback refers to the
                 # iterator. Without this line the garbage collector would delete the iterator much
-                # later, and then wait five seconds for each of its workers.
+                # later, and then wait five seconds for each worker.
                 error.__traceback__ = None
                 break
             yield _unpack_frames(batch) if self._unpack else batch
@@ -68,9 +68,9 @@ class VisibleErrors:
 
 
 def _message_of_worker(error: DataError) -> str | None:
-    """Message of a worker's error, which torch passes on as the text of a traceback.
+    """Message of an error from a worker process, which torch raises with a traceback as its text.
 
-    None where the error was raised in this process.
+    None if the error was raised in this process.
     """
     mark = f"{DataError.__module__}.{DataError.__qualname__}: "
     text = str(error)
@@ -78,7 +78,7 @@ def _message_of_worker(error: DataError) -> str | None:
 
 
 def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join the frames of a video in one tensor: each tensor from a worker keeps a file open."""
+    """Stack the frames of a video: every tensor that a worker sends keeps a file open."""
     return [{**sample, "image": torch.stack(sample["image"])} for sample in batch]
 
 
@@ -97,8 +97,8 @@ def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetD
         The dataset dicts of all of them, in the order of ``names``.
 
     Raises:
-        ConfigError: There is no name, a name is unknown, a data set is not in YouTube-VIS form, or
-            their classes differ.
+        ConfigError: There is no name, a name is unknown, a data set is not in YouTube-VIS format,
+            or the classes differ.
         DataError: An annotation file cannot be used.
     """
     if not names:
@@ -107,17 +107,17 @@ def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetD
     videos: list[DatasetDict] = []
     for name in names:
         if name not in known:
-            mine = [n for n in known if MetadataCatalog.get(n).get("evaluator_type") == "ytvis"]
+            mine = [n for n in known if MetadataCatalog.get(n).get("has_videos")]
             raise ConfigError(
                 f"{key}: the data set {name!r} is not registered. Known video data sets:"
                 f" {', '.join(sorted(mine))}. Register your own by INPUT.DATASETS \"[['name',"
                 " 'annotations.json', 'image/root']]\" or"
-                " maskfreevis_ext.data.register_ytvis_instances. Training on image data sets"
+                " maskfreevis_ext.register_ytvis_instances. Training on image data sets"
                 " beside videos is not part of this version: remove the name."
             )
-        if MetadataCatalog.get(name).get("evaluator_type") != "ytvis":
+        if not MetadataCatalog.get(name).get("has_videos"):
             raise ConfigError(
-                f"{key}: the data set {name!r} is not one of videos in YouTube-VIS form. Remove"
+                f"{key}: the data set {name!r} has no videos in YouTube-VIS form. Remove"
                 " it, or register its video version by INPUT.DATASETS."
             )
         videos.extend(DatasetCatalog.get(name))
@@ -181,7 +181,7 @@ def _has_objects(video: DatasetDict) -> bool:
 
 
 def _drop_masks(videos: list[DatasetDict]) -> None:
-    """Remove the masks from the dataset dicts, in place, to save memory: only boxes are used."""
+    """Remove the masks from the dataset dicts, in place, to save memory with box supervision."""
     for video in videos:
         for objects in video["annotations"]:
             for item in objects:
@@ -248,18 +248,18 @@ def _check_spatial_supervision(cfg: CfgNode, videos: list[DatasetDict]) -> None:
         check_motion_masks(cfg.INPUT.MOTION_MASK_ROOT, videos)
         return
     num_masks = sum(clip_supervision(cfg.INPUT.SUPERVISION, video) == "mask" for video in videos)
-    logger.info("%d of %d videos teach the spatial mask head by masks.", num_masks, len(videos))
+    logger.info("%d of %d videos have masks for the spatial mask head.", num_masks, len(videos))
     if loss.ENABLED and loss.BOX_MODE == "skip" and num_masks == 0:
         logger.warning(
             "Nothing supervises the spatial mask head: no video gives masks (INPUT.SUPERVISION %s),"
             " INPUT.MOTION_MASK_ROOT is empty, and MODEL.SPATIAL_MASK.LOSS.BOX_MODE is skip. It"
-            " finds its mask by the attention alone.",
+            " learns only through the attention that it biases.",
             cfg.INPUT.SUPERVISION,
         )
 
 
 def build_train_loader(cfg: CfgNode) -> VisibleErrors:
-    """Build the endless loader of training batches: lists of samples of ``YTVISDatasetMapper``.
+    """Build the infinite loader of training batches: lists of samples of ``YTVISDatasetMapper``.
 
     It also registers the data sets of INPUT.DATASETS.
 
@@ -282,7 +282,7 @@ def build_train_loader(cfg: CfgNode) -> VisibleErrors:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
-    """Build the loader of whole videos: each once, one per batch, divided among the processes.
+    """Build the test loader: each video once, one per batch, divided among the processes.
 
     It also registers the data sets of INPUT.DATASETS.
 

@@ -1,4 +1,4 @@
-"""From a dataset dict to one sample of the batch: a clip in training, a whole video in tests.
+"""Maps a dataset dict to a sample of the batch: a clip in training, a whole video in testing.
 
 Shape letters: T frames of the clip, N tracks that appear in it, (H, W) size after augmentation.
 """
@@ -33,8 +33,8 @@ def clip_supervision(setting: str, video: dict[str, Any]) -> str:
     """Supervision of the clips of a video: "box" or "mask".
 
     Args:
-        setting: INPUT.SUPERVISION: "box", "mask", or "data", which is "mask" for a video whose
-            objects all have masks and "box" for any other.
+        setting: INPUT.SUPERVISION: "box", "mask", or "data", which means "mask" for a video whose
+            objects all have masks and "box" for any other video.
         video: Dataset dict.
     """
     if setting == "data":
@@ -43,7 +43,7 @@ def clip_supervision(setting: str, video: dict[str, Any]) -> str:
 
 
 class YTVISDatasetMapper:
-    """Reads the frames of a clip, applies the same transforms to all of them, adds the objects.
+    """Reads the frames of a clip, applies the same transforms to all, and adds the objects.
 
     Called with a dataset dict, it returns a dict with
 
@@ -61,8 +61,8 @@ class YTVISDatasetMapper:
       absent. With masks, the tight box of the mask;
     * ``masks`` bool (N, T, H, W), only where ``supervision`` is "mask": False where absent;
 
-    and ``instances``, the same objects as a sequence of T ``Instances``, each of which is made when
-    it is read (``FrameInstances``).
+    and ``instances``, the same objects as a sequence of T ``Instances``, each of which is created
+    when it is accessed (``FrameInstances``).
 
     In training with INPUT.MOTION_MASK_ROOT, ``motion_masks``: list of T bool tensors (H, W), None
     for a frame without a file; None instead of the list for a video without any file. In training
@@ -90,13 +90,13 @@ class YTVISDatasetMapper:
 
         Args:
             is_train: True: random clips with their objects; False: whole videos without them.
-            augmentations: By supervision of the sample, "box" and "mask"; both are needed.
+            augmentations: For each supervision of a sample, "box" and "mask", its augmentations.
             image_format: "RGB" or "BGR".
             supervision: INPUT.SUPERVISION.
             num_frames: T, >= 1.
-            frame_range: Reach of the sampling window on each side, frames.
+            frame_range: Frames of the sampling window on each side of the reference frame.
             shuffle: Frames in random order instead of sorted in time.
-            motion_mask_root: Folder of motion masks; none if empty.
+            motion_mask_root: Folder of motion masks; empty: no motion masks.
             marks_area: Add ``valid_area`` to training samples.
 
         Raises:
@@ -146,7 +146,7 @@ class YTVISDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Make one sample; its keys are those that the class explains.
+        """Make one sample; the class docstring lists its keys.
 
         Args:
             dataset_dict: A video of ``load_ytvis_json``; it is not changed.
@@ -188,7 +188,7 @@ class YTVISDatasetMapper:
     def _motion_masks(
         self, video: dict[str, Any], indices: Sequence[int], transforms: T.TransformList
     ) -> list[torch.Tensor | None] | None:
-        """Motion masks of a clip, (H, W) bool or None each; None for a video without any."""
+        """Motion masks of the frames, (H, W) bool or None; None for a video without any mask."""
         key = video["video_id"], video["file_names"][0]
         if key not in self._has_motion:
             self._has_motion[key] = any(
@@ -214,7 +214,7 @@ class YTVISDatasetMapper:
             for t, objects in enumerate(video["annotations"])
             if any(not item["iscrowd"] for item in objects)
         ]
-        # One draw from the global state, however many the sampling makes.
+        # One draw from the global state, independent of the number of draws in the sampling.
         rng = np.random.RandomState(np.random.randint(2**31 - 1))
         return sample_clip(
             video["length"],
@@ -237,7 +237,7 @@ def build_tracks(
     image_size: tuple[int, int],
     with_masks: bool,
 ) -> dict[str, torch.Tensor]:
-    """Objects of a clip; the fields are those that ``YTVISDatasetMapper`` explains.
+    """Objects of a clip as tensors; ``YTVISDatasetMapper`` explains the fields.
 
     Args:
         video: Dataset dict.
@@ -247,8 +247,8 @@ def build_tracks(
         with_masks: Add ``masks``.
 
     Returns:
-        ``labels``, ``ids``, ``boxes`` and perhaps ``masks`` of N tracks by ascending id. Crowds,
-        and tracks of which nothing is left in any frame, are not among them.
+        ``labels``, ``ids``, ``boxes`` and, if asked for, ``masks`` of N tracks by ascending id.
+        Crowds are left out, and so are tracks outside all transformed frames.
 
     Raises:
         DataError: An object has only a box, and ``with_masks`` is set.
@@ -287,7 +287,7 @@ def build_tracks(
 def _transform_box(
     item: dict[str, Any], transforms: T.TransformList, height: int, width: int
 ) -> np.ndarray | None:
-    """Box (4,) xyxy after the transforms, clipped to the frame; None where nothing is left."""
+    """Box (4,) xyxy after the transforms, clipped to the frame; None if it lies outside."""
     box = BoxMode.convert(item["bbox"], item["bbox_mode"], BoxMode.XYXY_ABS)
     box = transforms.apply_box(np.asarray([box], dtype=np.float64))[0]
     box = np.clip(box, 0, [width, height, width, height])

@@ -1,4 +1,4 @@
-"""Motion masks: which pixels move, precomputed by another method, one PNG file per frame."""
+"""Motion masks (masks of the moving pixels, from another method), one PNG file per frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def candidate_paths(root: str, file_name: str, image_root: str, index: int) -> list[str]:
-    """Paths at which the motion mask of a frame is looked for, in this order.
+    """Paths where the motion mask of a frame is searched, in this order.
 
     Args:
         root: INPUT.MOTION_MASK_ROOT.

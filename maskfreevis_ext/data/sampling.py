@@ -1,4 +1,4 @@
-"""Which frames of a video make a training clip."""
+"""Random choice of the frames of a training clip."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def sample_clip(
     Args:
         length: Frames of the video, >= 1.
         num_frames: Frames of the clip (T), >= 1.
-        frame_range: Reach of the window on each side, >= 0.
+        frame_range: Frames of the window on each side of the reference frame, >= 0.
         rng: Source of randomness; a ``RandomState`` or anything with its ``randint``, ``choice``,
             ``permutation``.
         shuffle: Random order; otherwise the clip is sorted in time.
-        object_frames: Frames that show an object. The reference frame is one of them where there
-            are any, so that a clip is only empty where the video is.
+        object_frames: Frames that show an object. If there are any, the reference frame is one of
+            them, so that a clip has no object only if the video has none.
 
     Returns:
         ``num_frames`` indices in [0, length).
@@ -59,7 +59,7 @@ def sample_clip(
 
 
 def _all_frames(length: int, num_frames: int, rng: np.random.RandomState) -> list[int]:
-    """Every frame, some of them once more than others."""
+    """Every frame of a video that is shorter than the clip; some frames once more than others."""
     times, rest = divmod(num_frames, length)
     extra = rng.choice(length, size=rest, replace=False)
     return list(range(length)) * times + [int(i) for i in extra]
@@ -68,7 +68,7 @@ def _all_frames(length: int, num_frames: int, rng: np.random.RandomState) -> lis
 def _window(
     length: int, num_frames: int, frame_range: int, reference: int, rng: np.random.RandomState
 ) -> list[int]:
-    """The reference and distinct others, as near to it as the window says where possible."""
+    """The reference frame and distinct others, inside the window as far as it has enough."""
     others = [i for i in range(length) if i != reference]
     near = [i for i in others if abs(i - reference) <= frame_range]
     wanted = num_frames - 1

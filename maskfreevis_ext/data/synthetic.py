@@ -115,7 +115,7 @@ def _mix(plain: dict, masked: dict, fraction: float) -> dict:
 def _make_split(
     config: SyntheticConfig, split_index: int, count: int, image_root: str, wants_masks: bool
 ) -> tuple[dict, dict]:
-    """Write the frames of a split; its content without masks, and with them where wanted."""
+    """Write the frames of a split; returns its JSON content without masks and with masks."""
     videos: list[dict] = []
     plain: list[dict] = []
     masked: list[dict] = []

@@ -1,4 +1,4 @@
-"""Generated videos: textured shapes that move, turn, overlap and leave, with their visible masks.
+"""Generated videos: textured shapes that move, turn, overlap and leave, with visible masks.
 
 Shape letters: N objects, T frames, (H, W) pixels.
 """
@@ -96,7 +96,7 @@ class _Texture:
 
 @dataclass(frozen=True)
 class _Shape:
-    """One object: its class, its look and its path; frame ``t`` runs from 0 to T - 1."""
+    """One object: class, appearance and path; the frame index runs from 0 to T - 1."""
 
     class_index: int
     texture: _Texture
@@ -294,7 +294,7 @@ def _whole_area(class_index: int, size: float) -> float:
 
 
 def _drop_slivers(masks: np.ndarray, shapes: list[_Shape]) -> None:
-    """Empty, in place, the masks (N, T, H, W) of objects that are all but hidden in a frame."""
+    """Clear, in place, the masks (N, T, H, W) of objects that are almost hidden in a frame."""
     num_frames = masks.shape[1]
     for i, shape in enumerate(shapes):
         for t in range(num_frames):

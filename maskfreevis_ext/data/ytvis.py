@@ -1,7 +1,7 @@
 """YouTube-VIS JSON files: read, checked, and turned into dataset dicts.
 
 Nothing in the file is trusted. A value that cannot be right raises a ``DataError`` that names the
-file, the entry with its id, and the field. Boxes that stick out of the frame are clipped and
+file, the entry with its id, and the field. Boxes that extend beyond the frame are clipped and
 unusable polygons are dropped; one line of the log counts these repairs.
 """
 
@@ -40,7 +40,7 @@ from maskfreevis_ext.rle import (
 
 logger = logging.getLogger(__name__)
 
-#: Limits of a file: categories, and pixels of a frame.
+#: Limits: number of categories of a file, and pixels of a frame.
 MAX_CATEGORIES = 10_000
 MAX_FRAME_PIXELS = 178_000_000
 
@@ -185,7 +185,7 @@ class _TrackReader:
     def _object(
         self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, raw_mask: Any
     ) -> dict[str, Any] | None:
-        """Box and mask of a track in frame t, or None where it is absent."""
+        """Box and mask of a track in frame t, or None if it is absent."""
         height, width = video["height"], video["width"]
         where = entry.name(f"segmentations[{t}]")
         rle, area, dropped = segmentation_to_rle(raw_mask, height, width, where)
@@ -236,7 +236,8 @@ def load_ytvis_json(
 ) -> list[DatasetDict]:
     """Read a YouTube-VIS annotation file into dataset dicts, one per video.
 
-    An object is in a frame where its box is; where there is only a mask, the box is taken from it.
+    An object is present in a frame if it has a box there; for a mask without a box the tight box
+    of the mask is used.
     Masks may be compressed or uncompressed RLE, polygons, or absent (no ``segmentations``, or
     null). ``areas``, ``iscrowd`` and all descriptive fields may be absent. Without ``annotations``
     (the public test files) the videos have no objects.
@@ -308,7 +309,7 @@ def _set_metadata(
         raise DataError(
             f"{json_file}: 'categories' {short(names)} differ from those of the data set"
             f" {dataset_name!r}: {short(known_names)}. Register the file under a name of its own"
-            " (INPUT.DATASETS or maskfreevis_ext.data.register_ytvis_instances)."
+            " (INPUT.DATASETS or maskfreevis_ext.register_ytvis_instances)."
         )
     if known_names is None:
         metadata.thing_classes = names
@@ -326,12 +327,13 @@ def register_ytvis_instances(
 
     Args:
         name: Name by which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` refer to it.
-        metadata: Further metadata, or an empty mapping.
+        metadata: Further metadata, or an empty mapping; ``evaluator_type`` chooses another
+            evaluator than "ytvis".
         json_file: Path of the annotation file; read only when the data set is used.
         image_root: Folder that the file's ``file_names`` are relative to.
 
     Raises:
-        ConfigError: The name is empty, or taken by other files.
+        ConfigError: The name is empty, or registered with other files already.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"A data set's name must be a string that is not empty, got {name!r}.")
@@ -346,7 +348,8 @@ def register_ytvis_instances(
             f" {json_file} with images in {image_root}. Choose another name."
         )
     DatasetCatalog.register(name, functools.partial(load_ytvis_json, json_file, image_root, name))
-    known.set(json_file=json_file, image_root=image_root, evaluator_type="ytvis", **metadata)
+    known.set(json_file=json_file, image_root=image_root, has_videos=True)
+    known.set(**{"evaluator_type": "ytvis", **metadata})
 
 
 def object_masks(video: DatasetDict) -> torch.Tensor:

@@ -18,28 +18,28 @@ from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
 
 logger = logging.getLogger(__name__)
 
-#: A training goes on after this many failed attempts to save, less one.
+#: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
 
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, safe against crashes, foreign code and silent mismatches.
 
-    * A file is written beside its place and moved there when it is on the disk: a killed process or
-      a full disk leaves the previous checkpoint as it was.
+    * A file is written under a temporary name and renamed when it is on the disk: a killed process
+      or a full disk leaves the previous checkpoint unchanged.
     * Nothing in a weights file is run (``maskfreevis_ext.safe_load``).
-    * ``--resume`` passes over damaged checkpoints to the newest whole one, and never starts from
-      scratch instead.
-    * Every weight of the file or of the model that finds no counterpart is logged by name.
+    * ``--resume`` skips damaged checkpoints and takes the newest whole one; if there is none, it
+      raises an error instead of starting from scratch.
+    * Every weight of the file that the model does not have, and the reverse, is logged by name.
     """
 
     def __init__(self, model: torch.nn.Module, save_dir: str = "", **kwargs: Any) -> None:
         super().__init__(model, save_dir, **kwargs)
         self._failures = 0
-        self._needed: set[str] = set()  # states that a file must have, while going on from one
-        #: The file that the last ``load`` or ``resume_or_load`` read; "" for none.
+        self._needed: set[str] = set()  # states that a checkpoint must have, while resuming
+        #: The file read by the last ``load`` or ``resume_or_load``; "" for none.
         self.loaded_file = ""
-        #: True when the last ``resume_or_load`` went on from a checkpoint of ``save_dir``.
+        #: Whether the last ``resume_or_load`` resumed from a checkpoint of ``save_dir``.
         self.resumed = False
 
     # ---------------------------------------------------------------- saving
@@ -51,9 +51,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             kwargs: Plain values to store beside model and training state.
 
         Raises:
-            CheckpointError: The disk refused for the third time in a row, or refused the final
-                checkpoint. Before that, a failure is a line in the log, and the previous checkpoint
-                stays.
+            CheckpointError: Writing failed for the third time in a row, or the final checkpoint
+                could not be written. Other failures are logged; the previous checkpoint stays.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -76,7 +75,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                     f"{message} Make room in OUTPUT_DIR and go on with --resume."
                 ) from e
             logger.error(
-                "%s Training goes on, and stops at failure %d.", message, MAX_SAVE_FAILURES
+                "%s Training continues; it stops at failure %d.", message, MAX_SAVE_FAILURES
             )
         else:
             self._failures = 0
@@ -92,17 +91,17 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     # ---------------------------------------------------------------- loading
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights, and the named further states, from a file.
+        """Load weights, and training state, from a file.
 
         Args:
             path: A file or an address; "" loads nothing.
-            checkpointables: Names of the further states; None for all that the file has.
+            checkpointables: Names of the states to load (optimizer, ...); None: all in the file.
 
         Returns:
-            What else the file holds.
+            The other content of the file, such as the iteration.
 
         Raises:
-            CheckpointError: The file is missing, damaged, would run code, or has nothing of the
+            CheckpointError: The file is missing, damaged, would run code, or has no weight of the
                 model.
         """
         plain = path.split("?", 1)[0]
@@ -121,18 +120,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         return extra
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from the newest whole checkpoint of ``save_dir``, or load weights.
+        """Resume from the newest whole checkpoint of ``save_dir``, or load weights.
 
         Args:
-            path: Weights to load where there is nothing to go on from; "" for none.
+            path: Weights to load if there is no checkpoint; "" for none.
             resume: Look for a checkpoint first.
 
         Returns:
-            What else the file holds.
+            The other content of the file, such as the iteration.
 
         Raises:
-            CheckpointError: There are checkpoints to go on from, but none of them is whole and of
-                this model.
+            CheckpointError: There are checkpoints, but none of them is whole and fits the model.
         """
         self.resumed = False
         if not resume:
@@ -147,10 +145,10 @@ class SafeCheckpointer(DetectionCheckpointer):
                 extra = self._go_on_from(candidate)
             except CheckpointError as e:
                 problems.append(str(e))
-                logger.warning("--resume: passing over a checkpoint. %s", e)
+                logger.warning("--resume: skipping a checkpoint. %s", e)
                 continue
             self.resumed = True
-            logger.info("--resume: going on from %s", candidate)
+            logger.info("--resume: resuming from %s", candidate)
             return extra
         raise CheckpointError(
             f"--resume: none of the {len(candidates)} checkpoints in {self.save_dir} can be used. "
@@ -171,7 +169,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._needed = set()
 
     def resume_candidates(self) -> list[str]:
-        """The checkpoints of ``save_dir``: that of ``last_checkpoint``, then from new to old."""
+        """Checkpoints of ``save_dir``: the one named in ``last_checkpoint``, then newest first."""
         if not os.path.isdir(self.save_dir):
             return []
         names = [
@@ -186,11 +184,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         return paths
 
     def has_checkpoint(self) -> bool:
-        """Whether ``save_dir`` holds something to go on from."""
+        """Whether ``save_dir`` holds a checkpoint."""
         return bool(self.resume_candidates())
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        # The options of an address ("?matching_heuristics=True") are kept by Detectron2's load().
+        # Detectron2's load() handles the options of an address ("?matching_heuristics=True").
         url = getattr(self, "_parsed_url_during_load", None)
         heuristics = url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]
         if filename.endswith(".pkl"):
@@ -218,7 +216,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
-    """Bring the layouts of ``.pkl`` files into one: Detectron2's, ImageNet's, Detectron 1's."""
+    """Convert the layouts of ``.pkl`` files (Detectron2, ImageNet, Detectron 1) into one."""
     if not isinstance(data, dict):
         raise CheckpointError(
             f"Weights file {filename}: expected a dict, got {type(data).__name__}."
@@ -234,7 +232,7 @@ def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
 
 
 def _as_checkpoint(data: object, filename: str) -> dict[str, Any]:
-    """Bring a bare state dict, pycls's layout and Detectron2's layout into the last."""
+    """Convert a bare state dict and the layout of pycls to Detectron2's layout."""
     if not isinstance(data, dict):
         raise CheckpointError(
             f"Weights file {filename}: expected a dict of tensors, got {type(data).__name__}."
@@ -266,7 +264,7 @@ def _check_weights(weights: object, filename: str) -> None:
 
 
 def describe_incompatible(incompatible: Any, num_keys: int) -> str:
-    """Say what of a weights file did and did not fit a model.
+    """Describe which weights of a file were loaded into a model and which were not.
 
     Args:
         incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and
@@ -274,8 +272,8 @@ def describe_incompatible(incompatible: Any, num_keys: int) -> str:
         num_keys: Number of keys of the model.
 
     Returns:
-        One line if all fits, else one line for each kind of difference, and one for each key of
-        another size.
+        One line if all weights fit; otherwise one more line for each kind of difference, and for
+        each weight of another size.
     """
     shapes = incompatible.incorrect_shapes
     other_size = {key for key, _, _ in shapes}
@@ -294,7 +292,7 @@ def describe_incompatible(incompatible: Any, num_keys: int) -> str:
 
 
 def _group(keys: list[str], limit: int = 30) -> str:
-    """Names by common prefix: ``a.{b, c}``."""
+    """Names grouped by common prefix: ``a.{b, c}``."""
     groups: dict[str, list[str]] = {}
     for key in sorted(keys):
         head, _, tail = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""The line that a training writes to its log every few iterations."""
+"""The line that training logs every few iterations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-#: ``loss_x_3`` is the term ``loss_x`` of decoder output 3, not of the last one.
+#: ``loss_x_3`` is the term ``loss_x`` of auxiliary output 3; the last output has no number.
 _OF_AUXILIARY_OUTPUT = re.compile(r"_\d+$")
 
 
@@ -33,7 +33,7 @@ class ConsoleWriter(EventWriter):
         self._window_size = window_size
 
     def write(self) -> None:
-        """Log the line; nothing after the end of the training, where the line was logged before."""
+        """Log the line, except after the end of training, when it has been logged already."""
         storage = get_event_storage()
         if storage.iter >= self._max_iter:
             return
@@ -47,7 +47,7 @@ class ConsoleWriter(EventWriter):
         logger.info("  ".join(parts))
 
     def _times(self, storage: EventStorage) -> list[str]:
-        """ETA and seconds per iteration; none in the first iterations, which are not measured."""
+        """ETA and seconds per iteration; empty in the first iterations, which are not timed."""
         if "time" not in storage.histories():
             return []
         history = storage.history("time")

@@ -1,4 +1,4 @@
-"""What happens beside the training steps."""
+"""Hooks of the trainer: random states for checkpoints, pictures of predictions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 #: Tracks with a lower score are not drawn.
 MIN_SCORE = 0.3
-#: Smaller frames are enlarged, so that the labels leave something to see; pixels.
+#: Frames with a shorter side (pixels) are enlarged, so that labels do not cover them.
 MIN_HEIGHT = 240
 
 
 class GatherRandomState(HookBase):
-    """Brings the random states of all processes to the main one just before it writes a checkpoint.
+    """Gathers the random states of all processes on the main one before it writes a checkpoint.
 
     Args:
         period: SOLVER.CHECKPOINT_PERIOD.
@@ -37,7 +37,7 @@ class GatherRandomState(HookBase):
         self._period = period
 
     def after_step(self) -> None:
-        """Runs on every process, at the iterations at which the main one saves."""
+        """Gather at the iterations at which the main process saves; runs on every process."""
         done = self.trainer.iter + 1
         if done % self._period == 0 or done >= self.trainer.max_iter:
             self.trainer.random_states = comm.gather(get_random_state())
@@ -57,7 +57,7 @@ class DrawPredictions(HookBase):
         self._sample: dict | None = None
 
     def after_step(self) -> None:
-        """Predict and draw, where it is time to."""
+        """Predict and draw at every VIS_PERIOD-th iteration."""
         if (self.trainer.iter + 1) % self._cfg.VIS_PERIOD == 0:
             for t, picture in enumerate(self._draw()):
                 name = f"predictions/{self._cfg.DATASETS.TEST[0]}/frame_{t}"

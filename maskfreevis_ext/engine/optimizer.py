@@ -26,18 +26,19 @@ _NORMS = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
 )
-#: Parameters of Swin that are never decayed, by their own name.
+#: Names of Swin's parameters without weight decay.
 _NEVER_DECAYED = ("relative_position_bias_table", "absolute_pos_embed")
 
 
 def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
     """Sort the trainable parameters by learning rate and weight decay.
 
-    A parameter under a module with "backbone" in its name learns at ``BACKBONE_MULTIPLIER`` x
-    ``BASE_LR``. Norms take ``WEIGHT_DECAY_NORM``, embeddings ``WEIGHT_DECAY_EMBED``, all others
-    (biases too) ``WEIGHT_DECAY``. Not decayed at all are Swin's position tables, and what a module
-    names in a method ``no_weight_decay() -> set[str]`` (timm's convention; names as in the module's
-    ``named_parameters``): temperatures and gates, for which zero is no neutral value.
+    A parameter of a module with "backbone" in its name has the learning rate
+    ``BACKBONE_MULTIPLIER`` x ``BASE_LR``. The weight decay is ``WEIGHT_DECAY_NORM`` for norms,
+    ``WEIGHT_DECAY_EMBED`` for embeddings, and ``WEIGHT_DECAY`` for all others, biases included. Two
+    kinds have none: Swin's position tables, and parameters that a module names in a method
+    ``no_weight_decay() -> set[str]`` (timm's convention; names as in ``named_parameters``), such as
+    temperatures and gates, for which zero is not a neutral value.
 
     Args:
         model: The model.
@@ -45,7 +46,7 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
 
     Returns:
         Groups for a torch optimizer, each with ``params``, ``lr`` and ``weight_decay``; every
-        parameter in one group.
+        parameter is in exactly one group.
     """
     solver = cfg.SOLVER
     exempt = _named_without_decay(model)
@@ -72,7 +73,7 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def _named_without_decay(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters that the modules of a model exempt by their ``no_weight_decay`` methods."""
+    """The parameters that modules exempt from weight decay by ``no_weight_decay`` methods."""
     exempt = set()
     for module in model.modules():
         get_names = getattr(module, "no_weight_decay", None)
@@ -93,12 +94,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         The optimizer.
 
     Raises:
-        ConfigError: SOLVER.OPTIMIZER or CLIP_TYPE is unknown, or the model has nothing to train.
+        ConfigError: SOLVER.OPTIMIZER or CLIP_TYPE is unknown, or no parameter is trainable.
     """
     solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
     groups = parameter_groups(model, cfg)
     if not groups:
-        raise ConfigError("The model has no parameter that can be trained: all are frozen.")
+        raise ConfigError("The model has no trainable parameter: all are frozen.")
     kinds: dict[str, type[torch.optim.Optimizer]] = {
         "ADAMW": torch.optim.AdamW,
         "SGD": torch.optim.SGD,
@@ -135,15 +136,15 @@ def gradient_norm(optimizer: torch.optim.Optimizer, norm_type: float = 2.0) -> t
 
 
 class FullModelClip(torch.optim.Optimizer):
-    """Scales all gradients together to a greatest norm before each step.
+    """Mixin for optimizers that limits the norm of all gradients together before each step.
 
-    A mixin of ``with_full_model_clipping``, to stand before the optimizer class that steps.
+    ``with_full_model_clipping`` puts it before the optimizer class in the method resolution order.
 
     Attributes:
-        max_norm: Greatest norm of all gradients as one vector, > 0.
+        max_norm: Largest norm of all gradients as one vector, > 0.
         norm_type: p of the p-norm.
         grad_norm: Norm before clipping in the last ``step``, a scalar tensor; None before the first
-            one. Who wants to know whether a step took place may set it to None.
+            step. Set it to None to find out later whether a step took place.
     """
 
     max_norm: float
@@ -151,17 +152,17 @@ class FullModelClip(torch.optim.Optimizer):
     grad_norm: torch.Tensor | None = None
 
     def step(self, closure: Any = None) -> Any:
-        """Clip and update.
+        """Clip the gradients and update the parameters.
 
         Args:
             closure: As in torch's optimizers.
 
         Returns:
-            What the optimizer's own step returns.
+            The return value of the optimizer's own ``step``.
 
         Raises:
             NumericError: The norm is NaN or infinite. Parameters and gradients are unchanged, so
-                that the gradients still tell which parameter is at fault.
+                that the caller can find the parameters whose gradients are not finite.
         """
         self.grad_norm = gradient_norm(self, self.norm_type)
         params = [p for group in self.param_groups for p in group["params"]]
@@ -172,11 +173,11 @@ class FullModelClip(torch.optim.Optimizer):
 def with_full_model_clipping(
     kind: type[torch.optim.Optimizer], max_norm: float, norm_type: float
 ) -> Callable[..., FullModelClip]:
-    """A kind of optimizer that scales all gradients together to a greatest norm before it steps.
+    """Derive an optimizer class that limits the norm of all gradients before each step.
 
     Args:
         kind: The optimizer class to extend.
-        max_norm: Greatest norm of all gradients as one vector, > 0.
+        max_norm: Largest norm of all gradients as one vector, > 0.
         norm_type: p of the p-norm.
 
     Returns:
@@ -187,13 +188,13 @@ def with_full_model_clipping(
 
 
 class WarmupPoly(ParamScheduler):
-    """DeepLab's schedule: (1 - progress) ** power, times a warm-up, never below a constant.
+    """DeepLab's schedule: (1 - progress) ** power times a warm-up, at least ``ending``.
 
     Args:
         power: Exponent, >= 0.
         ending: Least factor after the warm-up, in [0, 1].
         warmup_factor: Factor at the start of the warm-up, in [0, 1].
-        warmup_fraction: Part of the training that is warm-up, in [0, 1].
+        warmup_fraction: Length of the warm-up as a fraction of the training, in [0, 1].
         warmup_method: "linear" (from ``warmup_factor`` to 1) or "constant".
 
     Raises:
@@ -219,7 +220,7 @@ class WarmupPoly(ParamScheduler):
         self.warmup_method = warmup_method
 
     def __call__(self, where: float) -> float:
-        """The factor on the base learning rate at ``where`` in [0, 1] of the training."""
+        """Factor on the base learning rate at the fraction ``where`` of the training, in [0, 1]."""
         poly = (1.0 - min(where, 1.0)) ** self.power
         if where < self.warmup_fraction:
             if self.warmup_method == "constant":
@@ -232,14 +233,14 @@ class WarmupPoly(ParamScheduler):
 def build_lr_scheduler(
     cfg: CfgNode, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule named by SOLVER.LR_SCHEDULER_NAME: Detectron2's, or WarmupPolyLR.
+    """Build the schedule of SOLVER.LR_SCHEDULER_NAME: one of Detectron2's, or WarmupPolyLR.
 
     Args:
         cfg: The config; keys of SOLVER.
         optimizer: The optimizer whose learning rates it sets.
 
     Returns:
-        A scheduler to step once per iteration.
+        A scheduler whose ``step`` is called once per iteration.
 
     Raises:
         ConfigError: SOLVER.WARMUP_METHOD is unknown.
@@ -258,7 +259,7 @@ def build_lr_scheduler(
 
 
 def _without_late_steps(cfg: CfgNode) -> CfgNode:
-    """The config without steps after the end; Detectron2 fails on one at the very end."""
+    """The config without SOLVER.STEPS at or after MAX_ITER, on which Detectron2 fails."""
     steps = tuple(step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER)
     if len(steps) == len(cfg.SOLVER.STEPS):
         return cfg

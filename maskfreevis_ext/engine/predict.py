@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_log() -> logging.Logger:
-    """Send the log of this package and of checkpoint loading to the terminal, the provider first.
+    """Log this package and checkpoint loading to the terminal; the first line names the provider.
 
     Returns:
         The package's logger.
@@ -43,7 +43,7 @@ def build_predictor(
         weights: A checkpoint; None: MODEL.WEIGHTS of the config.
 
     Returns:
-        The predictor, on MODEL.DEVICE (the CPU where the config names a GPU and there is none).
+        The predictor, on MODEL.DEVICE, or on the CPU if the config names a GPU and there is none.
 
     Raises:
         ConfigError: The YAML file cannot be used, or there are no weights.
@@ -65,12 +65,12 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
     """Names of the classes that a model predicts.
 
     Args:
-        cfg: The config. The names are those of the first data set, of DATASETS.TEST and then of
-            DATASETS.TRAIN, that has as many classes as the model.
-        given: Names that the user gave; if there are any, they are taken instead.
+        cfg: The config. Names are taken from the first data set with as many classes as the model,
+            in the order DATASETS.TEST, DATASETS.TRAIN.
+        given: Names from the user, which are preferred.
 
     Returns:
-        One name per class, or None where they are not known.
+        One name per class, or None if they are unknown.
 
     Raises:
         ConfigError: The user gave another number of names than the model has classes.
@@ -90,21 +90,21 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
         if len(categories) == wanted:
             return [category.name for category in categories.values()]
     logger.warning(
-        "The names of the %d classes are not known; numbers are drawn. Name them by --classes.",
+        "The names of the %d classes are unknown; numbers are drawn. Give them by --classes.",
         wanted,
     )
     return None
 
 
 def category_ids(cfg: CfgNode) -> dict[int, int]:
-    """Category id of each label: that of the config's data set where it is known, else label + 1.
+    """Category id of each label: from the config's data set if it is known, otherwise label + 1.
 
     Args:
-        cfg: The config. The ids are those of the first data set, of DATASETS.TEST and then of
-            DATASETS.TRAIN, that has as many classes as the model.
+        cfg: The config. Ids are taken from the first data set with as many classes as the model, in
+            the order DATASETS.TEST, DATASETS.TRAIN.
 
     Returns:
-        Label (from 0) -> category id.
+        Category id by label (from 0).
 
     Raises:
         DataError: The annotation file of a data set cannot be read.

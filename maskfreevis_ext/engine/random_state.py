@@ -10,7 +10,7 @@ import torch
 
 
 def get_random_state() -> dict[str, Any]:
-    """The states of Python's, NumPy's and PyTorch's generators, and of the current GPU's if any.
+    """States of the random generators of Python, NumPy, PyTorch, and of the current GPU if any.
 
     Returns:
         A dict of plain values and tensors, which ``torch.load(weights_only=True)`` reads.
@@ -34,7 +34,7 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators into a state of ``get_random_state``, as far as this machine has them."""
+    """Restore a state of ``get_random_state``; a GPU's state is skipped if there is no GPU."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

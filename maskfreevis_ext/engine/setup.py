@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 def setup_config(args: argparse.Namespace) -> CfgNode:
-    """The config of a command line, with data sets, loggers, output folder and seed set up.
+    """Read the config of a command line, and set up data sets, loggers, output folder and seed.
 
     Args:
-        args: What ``default_argument_parser`` gives (``config_file``, ``opts``, ``eval_only``), and
+        args: From ``default_argument_parser`` (``config_file``, ``opts``, ``eval_only``), with
             ``device``.
 
     Returns:
         A frozen config.
 
     Raises:
-        ConfigError: As ``load_config``, or a data set of the run is not known, or OUTPUT_DIR cannot
-            be made.
+        ConfigError: See ``load_config``; or a data set is not registered, or OUTPUT_DIR cannot be
+            created.
     """
     messages = _Collected()
     with messages:
@@ -82,10 +82,10 @@ def validate_datasets(cfg: CfgNode, training: bool) -> None:
 
     Args:
         cfg: The config.
-        training: The training sets are needed too, not only the ones for evaluation.
+        training: Check DATASETS.TRAIN too, not only DATASETS.TEST.
 
     Raises:
-        ConfigError: A name is unknown, or there is no set to train or evaluate on.
+        ConfigError: A name is unknown, or there is no data set to train or evaluate on.
     """
     if training and not cfg.DATASETS.TRAIN:
         raise ConfigError("DATASETS.TRAIN: expected at least one data set to train on, got none.")

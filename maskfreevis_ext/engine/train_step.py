@@ -1,4 +1,4 @@
-"""One training step: forward, backward, the check that all is finite, update."""
+"""One training step: forward, backward, check for NaN and Inf, update."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from maskfreevis_ext.errors import NumericError
 
 _LAYER_SUFFIX = re.compile(r"_\d+$")
 
-#: A mixed-precision training ends when this many steps in a row were left out.
+#: Mixed-precision training stops after this many skipped steps in a row.
 MAX_SKIPPED = 40
 
 
 class TrainStep(SimpleTrainer):
-    """Detectron2's training step, in float32 or mixed precision, that never learns NaN or Inf.
+    """Detectron2's training step, in float32 or mixed precision, which keeps NaN off the weights.
 
     Args:
-        model: Takes a batch, returns a dict of scalar losses.
-        data_loader: Gives batches without end.
+        model: Maps a batch to a dict of scalar losses.
+        data_loader: Yields batches without end.
         optimizer: Steps once per iteration.
-        amp_dtype: Compute in this type where that is safe (mixed precision); None: float32
-            throughout. With float16, whose range is small, a gradient scaler leaves out the steps
-            whose gradients overflow, and tries a smaller scale; bfloat16 has the range of float32
-            and needs none.
+        amp_dtype: Type of autocast (mixed precision); None: float32 throughout. With float16,
+            whose range is small, a gradient scaler skips steps whose gradients overflow and
+            reduces its scale; bfloat16 has the range of float32 and needs no scaler.
     """
 
     def __init__(
@@ -48,14 +47,14 @@ class TrainStep(SimpleTrainer):
         self._amp_dtype = amp_dtype
         needs_scaler = amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self._device_type) if needs_scaler else None
-        self._skipped = 0  # steps in a row that the gradient scaler left out
+        self._skipped = 0  # consecutive steps skipped by the gradient scaler
 
     def run_step(self) -> None:
         """Take one batch and update the weights once.
 
         Raises:
             NumericError: A loss or the gradient is NaN or infinite; names the iteration, the losses
-                and the videos of the batch. The weights are as they were before the step.
+                and the videos of the batch. The weights are unchanged.
         """
         start = time.perf_counter()
         data = next(self._data_loader_iter)
@@ -66,12 +65,12 @@ class TrainStep(SimpleTrainer):
             ):
                 losses = self.model(data)
                 total = sum(losses.values())
-        except NumericError as e:  # found inside the model, by the matcher for example
+        except NumericError as e:  # raised inside the model, for example by the matcher
             raise NumericError(f"{self._where(data)}: {e}") from e
         self.optimizer.zero_grad()
         scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
         scaled.backward()
-        # Read after backward() is launched: a GPU would have nothing to do while Python reads.
+        # Read after backward() is launched; before, the GPU would be idle while Python waits.
         values = _read(losses)
         self._check(values, data)
         self.after_backward()
@@ -82,7 +81,7 @@ class TrainStep(SimpleTrainer):
         self._update_weights(values, data)
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
-        """Log each term without its weight too, as ``raw/`` + its name without "loss_"."""
+        """Also log each term without its weight, as ``raw/<name without "loss_">``."""
         model = getattr(self.model, "module", self.model)
         weights = getattr(getattr(model, "criterion", None), "weights", {})
         if not comm.is_main_process():
@@ -104,12 +103,12 @@ class TrainStep(SimpleTrainer):
     def _update_weights(self, values: dict[str, float], data: list[dict]) -> None:
         clip = self.optimizer if isinstance(self.optimizer, FullModelClip) else None
         if clip is not None:
-            clip.grad_norm = None  # stays so where the gradient scaler leaves the step out
+            clip.grad_norm = None  # stays None if the gradient scaler skips the step
         try:
             if self.grad_scaler is not None:
                 self._scaled_step(self.grad_scaler)
             else:
-                if clip is None:  # else the optimizer checks
+                if clip is None:  # otherwise the optimizer checks the norm
                     gradient_norm(self.optimizer)
                 self.optimizer.step()
         except NumericError as e:
@@ -127,14 +126,14 @@ class TrainStep(SimpleTrainer):
         self._skipped = self._skipped + 1 if scaler.get_scale() < scale else 0
         if self._skipped > MAX_SKIPPED:
             raise NumericError(
-                f"expected finite gradients, got {self._skipped} steps in a row without, down to a "
-                f"loss scale of {scale:.3g}"
+                f"expected finite gradients, got NaN or Inf in {self._skipped} steps in a row, "
+                f"down to a loss scale of {scale:.3g}"
             )
 
     def _names_without_finite_gradient(self) -> str:
         names = [n for n, p in self.model.named_parameters() if not _has_finite_gradient(p)]
         if not names:
-            return "none by itself, only the norm of all"
+            return "no single gradient, only the norm of all"
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
     def _where(self, data: list[dict]) -> str:
@@ -149,14 +148,14 @@ class TrainStep(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of another training, with or without a gradient scaler."""
+        """Load a state, which may come from a training with or without a gradient scaler."""
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 def _read(losses: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The values of all losses; reading each by itself would wait for the GPU some sixty times."""
+    """Values of all losses, read in one transfer instead of about sixty that wait for the GPU."""
     values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
     return dict(zip(losses, values, strict=True))
 

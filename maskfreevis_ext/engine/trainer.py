@@ -1,4 +1,4 @@
-"""The trainer: Detectron2's, with this project's data, optimizer, checkpoints and checks."""
+"""Detectron2's trainer with the data, optimizer, checkpoints and checks of this project."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
-    """Trains, evaluates and saves a video model as a config says.
+    """Trains, evaluates and saves a video model.
 
     Args:
         cfg: A config of ``load_config`` or ``setup_config``.
@@ -45,7 +45,7 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        # Not DefaultTrainer's own, which would build another step and checkpointer.
+        # Not DefaultTrainer.__init__, which would build its own training step and checkpointer.
         super(DefaultTrainer, self).__init__()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
@@ -68,11 +68,11 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from OUTPUT_DIR's newest checkpoint, or start with MODEL.WEIGHTS.
+        """Resume from the newest checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
         Args:
-            resume: Look for a checkpoint in OUTPUT_DIR first. Without one, training starts with
-                MODEL.WEIGHTS.
+            resume: Look for a checkpoint in OUTPUT_DIR first. If there is none, MODEL.WEIGHTS is
+                loaded.
 
         Raises:
             CheckpointError: The file cannot be used, or all checkpoints of OUTPUT_DIR are damaged.
@@ -86,12 +86,12 @@ class Trainer(DefaultTrainer):
             logger.info("MODEL.WEIGHTS is empty: training from random weights.")
         reset_iteration_counter(self.model, self.start_iter)
 
-    # Detectron2's DefaultTrainer differs from its base class in the same way.
+    # Detectron2's DefaultTrainer has the same override.
     def train(self) -> Any:
         """Train from ``start_iter`` to SOLVER.MAX_ITER.
 
         Returns:
-            Detectron2's results where TEST.EXPECTED_RESULTS asks for them, else None.
+            The results of the last evaluation with TEST.EXPECTED_RESULTS, otherwise None.
         """
         quiet = _WithoutUserErrors()
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
@@ -104,13 +104,13 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard.
 
-        Hooks of which every process has one stand in the same order in all of them: they exchange
-        data, and would wait for each other otherwise.
+        Hooks that exist in every process must have the same order in all of them: they exchange
+        data, and processes in different hooks would wait for each other forever.
         """
         cfg = self.cfg
         ret = super().build_hooks()
-        # Right before the checkpointer of the main process; the others have no checkpointer, and
-        # EvalHook in its place.
+        # Directly before the checkpointer of the main process. The other processes have no
+        # checkpointer; there the next hook is EvalHook.
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
@@ -119,7 +119,7 @@ class Trainer(DefaultTrainer):
         return ret
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers of all values to files, and a short line in the log."""
+        """Detectron2's writers to files, and ``ConsoleWriter`` for the log."""
         to_files = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
         return [ConsoleWriter(self.max_iter, self.cfg.LOG.ALL_LOSSES), *to_files]
 
@@ -130,7 +130,7 @@ class Trainer(DefaultTrainer):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the state of a checkpoint."""
+        """Load the state of a checkpoint."""
         super().load_state_dict(dict(state_dict))
         states = state_dict.get("random_states") or []
         if len(states) == comm.get_world_size():
@@ -138,7 +138,7 @@ class Trainer(DefaultTrainer):
         else:
             logger.warning(
                 "The checkpoint has random states of %d processes, this run has %d: "
-                "random numbers start anew.",
+                "the random generators are not restored.",
                 len(states),
                 comm.get_world_size(),
             )
@@ -167,9 +167,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """That of the data set's ``evaluator_type``; it writes to OUTPUT_DIR/inference.
+        """The evaluator for the data set's ``evaluator_type``; it writes to OUTPUT_DIR/inference.
 
-        With several data sets in DATASETS.TEST, each gets a folder of its name there.
+        With several data sets in DATASETS.TEST, each has a subfolder with its name.
         """
         folder = f"{cfg.OUTPUT_DIR}/inference"
         if len(cfg.DATASETS.TEST) > 1:
@@ -178,10 +178,10 @@ class Trainer(DefaultTrainer):
 
 
 def amp_dtype_of(cfg: CfgNode) -> torch.dtype:
-    """The type that SOLVER.AMP.DTYPE names.
+    """The torch type of SOLVER.AMP.DTYPE.
 
     Raises:
-        ConfigError: It names no type of mixed precision.
+        ConfigError: The value is not a type of mixed precision.
     """
     name = cfg.SOLVER.AMP.DTYPE
     if name not in _AMP_DTYPES:
@@ -195,8 +195,8 @@ def check_label_space(cfg: CfgNode) -> None:
     """Compare the model's classes with those of the data set it trains on.
 
     Args:
-        cfg: The config. The data sets have been loaded, so that their metadata are there. With more
-            than one training set, the last is the one whose classes the model predicts.
+        cfg: The config. The training sets must have been loaded, which sets their metadata. Of
+            several training sets the last one has the classes that the model predicts.
 
     Raises:
         ConfigError: The numbers differ; names both.
@@ -213,7 +213,7 @@ def check_label_space(cfg: CfgNode) -> None:
 
 
 def check_test_files(cfg: CfgNode) -> None:
-    """Make sure before the training that there will be something to evaluate on after it.
+    """Check before training that the annotation files for the evaluation exist.
 
     Args:
         cfg: The config; DATASETS.TEST.
@@ -232,11 +232,11 @@ def check_test_files(cfg: CfgNode) -> None:
 
 
 def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
-    """Set the counters of warm-ups and schedules, which come with the weights, to this training's.
+    """Set the step counters of warm-ups and schedules, which loaded weights overwrite.
 
     Args:
-        model: The model, wrapped for several processes or not.
-        iteration: The first iteration to come.
+        model: The model, with or without a DDP wrapper.
+        iteration: The next iteration.
     """
     for module in model.modules():
         reset_schedule = getattr(module, "reset_schedule", None)  # criterion and auxiliary heads
@@ -245,7 +245,7 @@ def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
 
 
 class _WithoutUserErrors(logging.Filter):
-    """Drops the traceback that Detectron2 logs for an error that the command line reports."""
+    """Removes Detectron2's traceback of an error that the command line reports in one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], MaskFreeError))

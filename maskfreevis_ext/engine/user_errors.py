@@ -1,4 +1,4 @@
-"""Errors that a user can mend end a command with one clear message, not with a traceback."""
+"""Ends a command with one message instead of a traceback for errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
         What the function returns.
 
     Raises:
-        SystemExit: The function raised a ``MaskFreeError``, here or in a process that it started.
-        ProcessExitedException: A process that it started ended with another exit code.
+        SystemExit: The function raised a ``MaskFreeError``, in this or a child process.
+        ProcessExitedException: A child process ended with another exit code.
     """
     try:
         return function(*args, **kwargs)
     except MaskFreeError as e:
         print(f"\n{type(e).__name__}: {e}", file=sys.stderr, flush=True)
     except ProcessExitedException as e:
-        if e.exit_code != USER_ERROR:  # else the process has said its message already
+        if e.exit_code != USER_ERROR:  # otherwise the child process has printed its message
             raise
     sys.exit(USER_ERROR)

@@ -18,7 +18,7 @@ from detectron2.evaluation import DatasetEvaluator
 from tabulate import tabulate
 
 from maskfreevis_ext.data.categories import categories_by_label
-from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation.score import (
     Scores,
@@ -29,15 +29,15 @@ from maskfreevis_ext.evaluation.score import (
 from maskfreevis_ext.files import write_json
 from maskfreevis_ext.tracks import Prediction, with_category_ids
 
-#: What Detectron2's tables show of ``score.METRICS``.
+#: The names of ``score.METRICS`` that Detectron2's result table shows.
 SHOWN_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
 
 
 class YTVISEvaluator(DatasetEvaluator):
-    """Mask AP and AR of tracks, as the official YouTube-VIS evaluator measures them.
+    """Mask AP and AR of tracks, as measured by the official YouTube-VIS evaluator.
 
-    Masks are stored as compressed RLE as soon as they come, so that memory stays small. With
-    several processes each collects its share, and the first one scores all.
+    Masks are compressed to RLE immediately, to save memory. With several processes each collects
+    the results of its videos, and the first process scores all of them.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class YTVISEvaluator(DatasetEvaluator):
         Args:
             dataset_name: A registered data set whose metadata has ``json_file``, its YTVIS
                 annotation file.
-            distributed: Gather the results of all processes. False: score those of this process
-                only.
-            output_dir: Folder for ``results.json`` (made when absent); None writes no file.
+            distributed: Gather the results of all processes. False: score the results of this
+                process only.
+            output_dir: Folder for ``results.json``, created if absent; None: no file is written.
 
         Raises:
             ConfigError: The data set has no ``json_file``.
@@ -68,7 +68,7 @@ class YTVISEvaluator(DatasetEvaluator):
         self._predictions: list[dict[str, Any]] = []
 
     def reset(self) -> None:
-        """Forget what was collected."""
+        """Discard the collected tracks."""
         self._predictions = []
 
     def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
@@ -76,8 +76,8 @@ class YTVISEvaluator(DatasetEvaluator):
 
         Args:
             inputs: Batch dicts with ``video_id``.
-            outputs: For each, what the model gives in eval mode: ``pred_scores``, ``pred_labels``
-                (contiguous) and ``pred_masks``, bool [T,h,w] each.
+            outputs: For each input, the model's output in eval mode: ``pred_scores``,
+                ``pred_labels`` (contiguous) and ``pred_masks``, bool [T,h,w] each.
         """
         for video, output in zip(inputs, outputs, strict=True):
             prediction = Prediction.from_output(output)
@@ -88,12 +88,12 @@ class YTVISEvaluator(DatasetEvaluator):
 
         Returns:
             ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}`` in percent,
-            NaN where undefined. Empty on all processes but the first, and where the annotation file
-            has no masks to compare with.
+            NaN where undefined. Empty on all processes but the first, and if the annotation file
+            has no masks.
 
         Raises:
-            DataError: The annotation file does not fit the predictions; ``results.json`` is written
-                before.
+            DataError: The annotation file does not fit the predictions; ``results.json`` has been
+                written by then.
         """
         predictions = self._predictions
         if self._distributed:
@@ -136,7 +136,7 @@ class YTVISEvaluator(DatasetEvaluator):
         known = with_category_ids(predictions, {k: each.id for k, each in categories.items()})
         if len(known) < len(predictions):
             self._logger.warning(
-                "%d of %d predicted tracks are of classes that %s does not have (it has %d): they"
+                "%d of %d predicted tracks are of classes that are not in %s (it has %d): they"
                 " are left out. Does MODEL.SEM_SEG_HEAD.NUM_CLASSES fit the data set?",
                 len(predictions) - len(known),
                 len(predictions),

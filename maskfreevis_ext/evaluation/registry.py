@@ -1,4 +1,4 @@
-"""Evaluators by kind of data set."""
+"""Registry of evaluators, by the ``evaluator_type`` of a data set."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 EVALUATOR_REGISTRY.__doc__ = """
-Functions (data set's name, output folder) -> ``DatasetEvaluator``. Each is registered under its own
-name, which is the ``evaluator_type`` in the metadata of the data sets that it is for.
+Functions (name of the data set, output folder) -> ``DatasetEvaluator``. The name of a function is
+the ``evaluator_type`` in the metadata of the data sets that it evaluates.
 """
 
 
@@ -27,10 +27,10 @@ def build_evaluator(dataset_name: str, output_dir: str | None = None) -> Dataset
 
     Args:
         dataset_name: A registered name.
-        output_dir: Folder for the predictions; None writes no file.
+        output_dir: Folder for the predictions; None: no file is written.
 
     Raises:
-        ConfigError: The data set has no ``evaluator_type``, or one that nobody has registered.
+        ConfigError: The data set has no ``evaluator_type``, or one without a registered evaluator.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATOR_REGISTRY:

@@ -1,10 +1,10 @@
-"""YouTube-VIS average precision of a submission: ground truth and results in, numbers out.
+"""YouTube-VIS average precision of a submission.
 
-The overlap of two tracks is the sum over frames of their intersections over the sum of their
-unions, which is the IoU of two images when the frames lie side by side. So a video is one image H x
-(T*W) for pycocotools, whose matching and accumulation are those of the official evaluator. What
-differs from COCO, and is done here as the official evaluator does it: area ranges are on the mean
-area per frame, and an iscrowd track is ignored with a plain IoU. Shape letters: D detections and G
+The IoU of two tracks is the sum of their intersections over all frames divided by the sum of their
+unions. This equals the IoU of two images made of the frames side by side, so pycocotools gets each
+video as one image of H x (T*W); its matching and accumulation are those of the official evaluator.
+Two things differ from COCO, as in the official evaluator: area ranges apply to the mean area per
+frame, and the IoU with an iscrowd track is an ordinary IoU. Shape letters: D detections and G
 objects of one video and class.
 """
 
@@ -28,7 +28,7 @@ from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import MAX_SIDE, is_finite_number
 from maskfreevis_ext.tracks import Track, decode_track, encode_track, track_iou
 
-#: Names of the numbers, in the order in which they are shown.
+#: Names of the metrics, in the order of display.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 
 _MAX_DETECTIONS = (1, 10, 100)
@@ -38,10 +38,10 @@ _COCO_PIXELS = 2**31  # pycocotools counts pixels in 32 bits
 
 @dataclass(frozen=True)
 class Scores:
-    """Numbers of one evaluation, in percent; NaN where nothing was there to measure.
+    """Metrics of one evaluation, in percent; NaN if there is no object to measure.
 
     Attributes:
-        metrics: Value of each name of ``METRICS``.
+        metrics: Values by the names of ``METRICS``.
         per_class: (class name, AP), one for each category of the ground truth, sorted by category
             id.
     """
@@ -58,10 +58,10 @@ class _Video:
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Any]:
-    """Read a results file; its entries are checked by ``score_results``.
+    """Read a results file; its entries are checked later, by ``score_results``.
 
     Raises:
-        DataError: The file cannot be opened, or is no JSON list; names the file and the place.
+        DataError: The file cannot be opened, or is not a JSON list; names the file and the place.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -114,7 +114,7 @@ def score_results(
         The numbers.
 
     Raises:
-        DataError: Something in either does not fit; names the entry and the field.
+        DataError: An entry of either is malformed, or they do not fit; names entry and field.
     """
     videos, categories = _read_header(ground_truth, ground_truth_name)
     objects = _read_objects(ground_truth, videos, categories, ground_truth_name)
@@ -131,19 +131,19 @@ def score_results(
 
 
 class _TrackEval(COCOeval):
-    """COCOeval on annotations that carry a ``track`` (Track) in place of a mask."""
+    """COCOeval on annotations with a ``track`` (``tracks.Track``) instead of a mask."""
 
     def __init__(self, objects: COCO, detections: COCO, videos: dict[int, _Video]) -> None:
         super().__init__(
             objects, detections, iouType="bbox"
-        )  # "bbox" leaves the annotations as they are
+        )  # with "bbox" pycocotools does not convert the annotations
         self._videos = videos
         self.params.maxDets = list(_MAX_DETECTIONS)
         self.params.areaRngLbl = list(_AREA_NAMES)
         self.params.areaRng = [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
-        """IoU [D, G] of a video and class, D sorted by score; pycocotools calls it by this name."""
+        """IoU [D, G] for a video and class, D sorted by score; overrides pycocotools' method."""
         objects = [annotation["track"] for annotation in self._gts[imgId, catId]]
         found = self._dts[imgId, catId]
         if not objects or not found:
@@ -157,7 +157,7 @@ def _iou(detections: list[Track], objects: list[Track], video: _Video) -> np.nda
     if video.height * video.width * video.length >= _COCO_PIXELS:
         return track_iou(detections, objects)
     size = (video.length, video.height, video.width)
-    # No crowd flags: with them the IoU is intersection / detection, as COCO wants and YTVIS not.
+    # No crowd flags: with them pycocotools divides by the area of the detection, unlike YTVIS.
     return coco_mask.iou(
         [encode_track(track, *size) for track in detections],
         [encode_track(track, *size) for track in objects],
@@ -200,7 +200,7 @@ def _summarize(evaluation: COCOeval, categories: dict[int, str]) -> Scores:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean in percent of the entries that are defined (pycocotools marks the others with -1)."""
+    """Mean of the defined entries in percent; pycocotools marks undefined ones with -1."""
     defined = values[values > -1]
     return 100.0 * float(defined.mean()) if defined.size else math.nan
 
@@ -224,9 +224,7 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
     videos: dict[int, _Video] = {}
     for index, video in enumerate(ground_truth["videos"]):
         where = f"{name}: videos[{index}]"
-        video_id = _read_id(video, "id", where, known=None)
-        if video_id in videos:
-            raise DataError(f"{where}: id {video_id} is there twice; ids must differ.")
+        video_id = _read_new_id(video, where, videos)
         where += f" (id {video_id})"
         names = video.get("file_names")
         videos[video_id] = _Video(
@@ -243,9 +241,7 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
     categories: dict[int, str] = {}
     for index, category in enumerate(ground_truth["categories"]):
         where = f"{name}: categories[{index}]"
-        category_id = _read_id(category, "id", where, known=None)
-        if category_id in categories:
-            raise DataError(f"{where}: id {category_id} is there twice; ids must differ.")
+        category_id = _read_new_id(category, where, categories)
         categories[category_id] = str(category.get("name", category_id))
     return videos, dict(sorted(categories.items()))
 
@@ -330,7 +326,7 @@ def _read_track(entry: Mapping[str, Any], video_id: int, video: _Video, where: s
 
 
 def _read_area(annotation: Mapping[str, Any], track: Track, where: str) -> float:
-    """Mean of the file's non-zero areas, as in the official evaluator; else that of the masks."""
+    """Mean of the non-zero ``areas`` of the file, as in the official evaluator, or of the masks."""
     areas = annotation.get("areas")
     if areas is None:
         return track.mean_area
@@ -357,6 +353,14 @@ def _read_number(value: object, largest: int, field: str, where: str) -> int:
             f"{where}: expected {field} to be a whole number in 1..{largest}, got {value!r:.80}."
         )
     return value
+
+
+def _read_new_id(entry: object, where: str, known: Mapping[int, object]) -> int:
+    """The id of an entry, which no earlier entry may have."""
+    new_id = _read_id(entry, "id", where, known=None)
+    if new_id in known:
+        raise DataError(f"{where}: id {new_id} is there twice; ids must differ.")
+    return new_id
 
 
 def _read_id(entry: object, field: str, where: str, known: Mapping[int, object] | None) -> int:

@@ -1,6 +1,6 @@
 """Drawing of tracks on frames, and contact sheets of videos.
 
-Frames are RGB uint8 [H,W,3]; on BGR frames everything works alike, with red and blue of the colours
+Frames are RGB uint8 [H,W,3]. BGR frames work too; red and blue of the drawn colours are then
 exchanged.
 """
 
@@ -19,10 +19,10 @@ from maskfreevis_ext.data.boxes import tight_box
 from maskfreevis_ext.tracks import Item
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_GOLDEN_RATIO = 0.61803398875  # step round the colour circle that keeps successive colours apart
+_GOLDEN_RATIO = 0.61803398875  # step in hue that keeps the colours of successive ids apart
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _MARGIN = 6  # pixels between the cells of a sheet
-_LEGEND_HEIGHT, _LEGEND_LETTER = 18, 7  # pixels of a line and, at most, of a letter on average
+_LEGEND_HEIGHT, _LEGEND_LETTER = 18, 7  # pixels: height of a line, mean width of a letter
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,21 @@ def color_of(track_id: int) -> tuple[int, int, int]:
 
 
 def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) -> np.ndarray:
-    """Draw objects: mask blended in the track's colour, its contour, box, and label on top of all.
+    """Draw objects: the mask in the track's colour with its contour, the box, and the label.
 
-    Masks and contours change pixels inside the masks only. Later items lie over earlier ones.
+    Masks and contours change pixels inside the masks only. Later items are drawn over earlier ones,
+    labels over everything.
 
     Args:
-        frame: RGB uint8 [H,W,3]; stays as it is.
-        items: Objects; one without mask and box draws nothing.
+        frame: RGB uint8 [H,W,3]; not changed.
+        items: Objects; one without mask and box is not drawn.
         alpha: Weight of the colour inside filled masks, 0..1.
 
     Returns:
         A new picture of the same shape.
 
     Raises:
-        ValueError: The frame is no uint8 [H,W,3], or a mask has another size.
+        ValueError: The frame is not uint8 [H,W,3], or a mask has another size.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"expected a frame uint8 [H,W,3], got {frame.dtype} {list(frame.shape)}.")
@@ -93,7 +94,7 @@ def draw_items(frame: np.ndarray, items: Sequence[Item], alpha: float = 0.45) ->
 def resize_frame(
     frame: np.ndarray, items: Sequence[Item], factor: float
 ) -> tuple[np.ndarray, list[Item]]:
-    """Scale a frame and its objects, so that labels drawn afterwards keep their size.
+    """Scale a frame and its objects before labels are drawn, which keep their size in pixels.
 
     Args:
         frame: RGB uint8 [H,W,3].
@@ -109,7 +110,7 @@ def resize_frame(
     for item in items:
         mask, box = item.mask, item.box
         if mask is not None:
-            # Linear, then cut in the middle: smooth edges where a mask grows.
+            # Linear interpolation, then a threshold of 0.5: smooth edges where a mask is enlarged.
             soft = np.asarray(mask, dtype=np.float32)
             mask = cv2.resize(soft, (width, height), interpolation=mode) > 0.5
         if box is not None:
@@ -119,18 +120,18 @@ def resize_frame(
 
 
 def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180, legend: str = "") -> np.ndarray:
-    """Lay pictures out in rows on white, each row with a title and captions.
+    """Arrange pictures in rows on white, each row with a title and captions.
 
     Args:
         rows: The rows; they may differ in the number and size of their cells.
         cell_height: Height of every cell in pixels; widths keep the pictures' proportions.
-        legend: Text above the first row, in ASCII; broken into lines of the sheet's width.
+        legend: ASCII text above the first row; wrapped to the width of the sheet.
 
     Returns:
         RGB uint8 picture.
 
     Raises:
-        ValueError: There is no cell at all.
+        ValueError: No row has a cell.
     """
     if not any(row.cells for row in rows):
         raise ValueError("expected at least one cell for the contact sheet, got none.")
@@ -159,14 +160,14 @@ def contact_sheet(rows: Sequence[SheetRow], cell_height: int = 180, legend: str 
 
 
 def spread_indices(length: int, count: int) -> list[int]:
-    """Indices of at most ``count`` of ``length`` frames, evenly spread, with both ends."""
+    """Indices of at most ``count`` of ``length`` frames, evenly spread, the ends included."""
     if count <= 1 or length <= 1:
         return [0] if length and count else []
     return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
 
 
 class _Anchor(NamedTuple):
-    """Where a label can hang: rows above and below the object, and the columns of its ends."""
+    """Places for a label: the rows above and below the object, and its first and last column."""
 
     top: int
     bottom: int
@@ -177,7 +178,7 @@ class _Anchor(NamedTuple):
 def _draw_mask(
     picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], alpha: float, line: int
 ) -> _Anchor | None:
-    """Blend a mask into the picture, in place; gives where its label can hang, None if empty."""
+    """Blend a mask into the picture, in place; returns the places for its label, None if empty."""
     if mask.shape != picture.shape[:2]:
         raise ValueError(
             f"expected a mask of size {list(picture.shape[:2])}, got {list(mask.shape)}."
@@ -206,7 +207,7 @@ def _draw_label(
     anchor: _Anchor,
     taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
-    """Write a label where it covers no other, near its object. Gives its (x, y, width, height)."""
+    """Write a label near its object without covering another; returns (x, y, width, height)."""
     height, width = picture.shape[:2]
     scale = float(np.clip(min(height, width) / 900, 0.38, 1.2))
     thickness = 1 if scale < 0.8 else 2

@@ -1,4 +1,4 @@
-"""Which predicted track shows which annotated object, for pictures that tell right from wrong.
+"""Matches predicted tracks with annotated objects, to show in pictures which ones are right.
 
 Shape letters: T frames, D predicted tracks, G annotated objects.
 """
@@ -14,14 +14,14 @@ from scipy.optimize import linear_sum_assignment
 from maskfreevis_ext.data.boxes import tight_box
 from maskfreevis_ext.tracks import Prediction, decode_track, track_iou
 
-#: Least overlap of a prediction and the object that it is said to show.
+#: Least IoU of a matched prediction and object.
 MIN_IOU = 0.5
 
 ObjectFrames = dict[int, list[Mapping[str, Any] | None]]
 
 
 def objects_by_id(video: Mapping[str, Any]) -> ObjectFrames:
-    """The annotation of each object in each frame, None where it is absent; crowds are left out.
+    """By object id, the annotation in each frame, None where it is absent; without crowds.
 
     Args:
         video: Dataset dict of ``load_ytvis_json``.
@@ -36,10 +36,10 @@ def objects_by_id(video: Mapping[str, Any]) -> ObjectFrames:
 
 
 def match_objects(prediction: Prediction, video: Mapping[str, Any]) -> dict[int, int]:
-    """One-to-one matches of predicted tracks and objects with the largest sum of IoUs.
+    """Match predicted tracks and objects one to one, so that the sum of their IoUs is largest.
 
-    The IoU is that of YouTube-VIS: intersections of all frames over unions of all frames, of masks,
-    or of boxes where an object has no masks. Classes play no part.
+    The IoU is the one of YouTube-VIS: intersections summed over all frames divided by unions summed
+    over all frames, of masks, or of boxes where an object has no masks. Classes are ignored.
 
     Args:
         prediction: The tracks.
@@ -96,7 +96,7 @@ def _box_ious(prediction: Prediction, objects: ObjectFrames, num_frames: int) ->
 
 
 def _stack(boxes: Sequence[Sequence[Sequence[float] | None]], num_frames: int) -> np.ndarray:
-    """Boxes (N, T, 4), zeros where there is none."""
+    """Boxes as an array (N, T, 4), zeros where there is no box."""
     filled = [[box or (0, 0, 0, 0) for box in each] for each in boxes]
     return np.array(filled, dtype=np.float64).reshape(len(boxes), num_frames, 4)
 

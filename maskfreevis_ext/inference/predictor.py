@@ -1,4 +1,4 @@
-"""From frames to tracks with a trained model: the whole clip at once."""
+"""Prediction of tracks with a trained model; the whole video is processed at once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from maskfreevis_ext.tracks import Prediction
 
 
 class VideoPredictor:
-    """Runs a model on the frames of a video, prepared as the test loader prepares them.
+    """Runs a model on the frames of a video, which it prepares like the test loader.
 
-    ``VideoPredictor(cfg, model)`` takes sizes and channel order from the keys MIN_SIZE_TEST,
-    MAX_SIZE_TEST and FORMAT of a config's INPUT.
+    ``VideoPredictor(cfg, model)`` reads sizes and channel order from the config keys
+    INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST and INPUT.FORMAT.
 
     Args:
-        model: In eval mode it takes a list of one batch dict and returns a list of one prediction.
-        min_size: Shorter side that frames are resized to, in pixels; 0 leaves them as they are.
-        max_size: Largest longer side after resizing.
-        image_format: Channel order that the model takes, "RGB" or "BGR".
+        model: The model; in eval mode it maps a list of one batch dict to a list of one prediction.
+        min_size: Length of the shorter side after resizing, in pixels; 0: frames are not resized.
+        max_size: Largest length of the longer side after resizing.
+        image_format: Channel order of the model's input, "RGB" or "BGR".
     """
 
     @configurable
@@ -45,10 +45,10 @@ class VideoPredictor:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """The arguments of a config.
+        """The arguments of ``__init__``, from a config.
 
         Args:
-            cfg: The config that the model was built from.
+            cfg: The config from which the model was built.
             model: The model, with its weights.
 
         Returns:
@@ -65,16 +65,16 @@ class VideoPredictor:
         """Predict the tracks of a video.
 
         Args:
-            frames: T >= 1 pictures, RGB uint8 [H,W,3] of one size. Each is resized as it comes;
-                only the small ones stay in memory.
+            frames: T >= 1 pictures, RGB uint8 [H,W,3] of one size. Each is resized when it is read,
+                and only the resized frames stay in memory.
             video_id: Passed on to the model.
 
         Returns:
-            ``image_size`` (H, W) of the frames, and one entry for each track in three lists, the
+            ``image_size``, the (H, W) of the frames, and three lists with one entry per track, the
             highest score first: ``pred_scores``, float in [0, 1]; ``pred_labels``, int, the number
             of the class from 0; ``pred_masks``, bool CPU tensor [T,H,W] at the size of the frames.
-            Also what the auxiliary heads add: with a spatial mask head ``dynamic_mask``, uint8 CPU
-            tensor [T,H,W], its probabilities times 255.
+            Also the results of the auxiliary heads: with a spatial mask head ``dynamic_mask``,
+            uint8 CPU tensor [T,H,W], its probabilities times 255.
 
         Raises:
             DataError: There is no frame.
@@ -114,7 +114,7 @@ class VideoPredictor:
             video_id: Passed on to the model.
 
         Returns:
-            As a call with the frames themselves.
+            The same dict as ``__call__``.
 
         Raises:
             DataError: There is nothing at this path, or no frame can be read.

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from maskfreevis_ext.data.categories import Category, categories_of_file
 from maskfreevis_ext.data.images import read_video_frame
-from maskfreevis_ext.data.ytvis import load_ytvis_json, read_json
+from maskfreevis_ext.data.json_fields import read_json
+from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.drawing import (
     SheetRow,
@@ -31,9 +32,9 @@ from maskfreevis_ext.inference.video_io import FrameWriter, write_image
 from maskfreevis_ext.rle import decode_rle, is_finite_number
 from maskfreevis_ext.tracks import Item, Prediction, RleMasks, make_label
 
-_MIN_SIDE = 240  # pixels; smaller videos are enlarged, or their labels could not be read
+_MIN_SIDE = 240  # pixels; smaller videos are enlarged, so that their labels are readable
 _SHEET_HEIGHT = 180  # pixels of a frame on the sheet
-_UNMATCHED = (255, 255, 255)  # no object has a colour without saturation
+_UNMATCHED = (255, 255, 255)  # white, which is no object's colour
 _LEGEND = (
     f"A prediction has the colour of the object that it matches (IoU over the video >= {MIN_IOU:g},"
     " one to one); '!= name' is the object's class where the predicted one is wrong. White outline:"
@@ -46,10 +47,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ResultViews:
-    """Files that ``write_result_views`` made.
+    """Files written by ``write_result_views``.
 
     Attributes:
-        videos: One per video.
+        videos: The mp4 file of each video.
         sheet: The contact sheet.
     """
 
@@ -76,11 +77,11 @@ def write_result_views(
         json_file: YTVIS annotation file of the data set; masks, boxes or neither.
         image_root: Folder that its file names are relative to.
         results: Content of a ``results.json``.
-        output_dir: Gets ``video_<id>.mp4`` and ``contact_sheet.png``; made when absent.
+        output_dir: Folder for ``video_<id>.mp4`` and ``contact_sheet.png``; created if absent.
         min_score: Tracks with a lower score are left out.
         max_videos: Draw only the first of the data set's videos, by id; None draws all.
-        sheet_videos: Videos on the contact sheet, spread over those that are drawn.
-        columns: Frames of each video on the sheet.
+        sheet_videos: Number of videos on the contact sheet, spread evenly over the drawn ones.
+        columns: Number of frames of each video on the sheet.
         fps: Frames per second of the videos.
         results_name: File name for messages.
 
@@ -205,11 +206,11 @@ def _sheet_rows(
 
 @dataclass(frozen=True)
 class _Comparison:
-    """How the predicted tracks of a video and its objects fit.
+    """Result of matching the predicted tracks of a video with its objects.
 
     Attributes:
         matches: Object id by track number.
-        true_names: Class of the object by track number, where the predicted class is another.
+        true_names: Class name of the object by track number, for tracks with a wrong class.
         missed: Ids of the objects that no track matches.
     """
 
@@ -233,7 +234,7 @@ def _compare(video: Mapping[str, Any], prediction: Prediction, names: Sequence[s
 
 
 def _mark(item: Item, comparison: _Comparison) -> Item:
-    """A predicted object in the colour of the annotated one that it matches, or as unmatched."""
+    """The predicted object in the colour of its matched object, or as a white outline."""
     object_id = comparison.matches.get(item.track_id)
     if object_id is None:
         return replace(item, color=_UNMATCHED, is_filled=False)

@@ -1,4 +1,4 @@
-"""Frames in and out: video files and folders of pictures, one frame in memory at a time.
+"""Reading and writing frames: video files and folders of pictures, one frame at a time.
 
 Frames are RGB uint8 [H,W,3].
 """
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class FrameSource(Protocol):
-    """Frames that can be gone through again and again.
+    """Frames of a video; can be iterated several times.
 
     Attributes:
         name: Short name of the video.
-        fps: Frames per second, or None where that is not known.
-        num_frames: Number of frames; of a video file it is what its header says, and may be wrong.
+        fps: Frames per second, or None if unknown.
+        num_frames: Number of frames; for a video file the number in its header, which may be wrong.
     """
 
     name: str
@@ -61,7 +61,7 @@ class FrameList:
         """Read frame after frame.
 
         Raises:
-            DataError: A file is missing, is no picture, or has another size than the first one.
+            DataError: A file is missing, is not a picture, or has another size than the first one.
         """
         shape = None
         for path in self.paths:
@@ -93,7 +93,7 @@ class VideoFile:
         if not self.path.is_file():
             raise DataError(f"{path}: there is no such file.")
         capture = cv2.VideoCapture(str(self.path))
-        # A cut-off file opens like a good one and then has no frame.
+        # OpenCV opens a truncated file without an error, and then reads no frame.
         is_readable = capture.isOpened() and capture.read()[0]
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if np.isfinite(fps) and fps > 0 else None
@@ -170,7 +170,7 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that compares digits as numbers."""
+    """Sort key that compares runs of digits as numbers: frame2 before frame10."""
     parts = re.split(r"(\d+)", name)
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part.lower()) for part in parts]
 
@@ -178,16 +178,16 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 class FrameWriter:
     """Writes frames of one size to an mp4 file or into a folder; use it in a ``with`` block.
 
-    A video is written beside its place and moved there at the end, so that an interrupted run
-    leaves no half file. Where OpenCV cannot encode video, frames are written to a folder of that
-    name instead, and the log says so.
+    A video is written to a temporary file, which is renamed at the end, so that an interrupted run
+    leaves no incomplete file. Where OpenCV cannot encode video, frames are written to a folder of
+    that name instead, with a warning in the log.
 
     Args:
-        path: A file that ends in .mp4, or a folder, which gets 00000.jpg, 00001.jpg, ...
+        path: A file name with the ending .mp4, or a folder for 00000.jpg, 00001.jpg, ...
         fps: Frames per second of a video, > 0.
 
     Raises:
-        ConfigError: fps is not a positive number, or the ending is that of another kind of video.
+        ConfigError: fps is not a positive number, or the ending is that of another video format.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float = 10.0) -> None:
@@ -205,7 +205,7 @@ class FrameWriter:
         self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
 
     def __enter__(self) -> FrameWriter:
-        """Start; nothing is written before the first frame."""
+        """Return the writer; the file is created with the first frame."""
         return self
 
     def __exit__(
@@ -214,7 +214,7 @@ class FrameWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish the video; after an error there is none."""
+        """Finish the video; after an error the unfinished file is removed."""
         if self._writer is None:
             return
         self._writer.release()
@@ -229,11 +229,11 @@ class FrameWriter:
         """Add a frame.
 
         Args:
-            frame: RGB uint8 [H,W,3]. In a video an odd height or width grows by one repeated row or
-                column, which the codec would cut off otherwise.
+            frame: RGB uint8 [H,W,3]. In a video an odd height or width is extended by repeating the
+                last row or column, as the codec needs even sizes.
 
         Raises:
-            ValueError: The frame is no uint8 [H,W,3], or has another size than the first one.
+            ValueError: The frame is not uint8 [H,W,3], or has another size than the first one.
             DataError: The frame cannot be written.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -272,7 +272,7 @@ class FrameWriter:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def _check_part(self) -> None:
-        """OpenCV says nothing when a disk is full; the file does."""
+        """Count the frames of the written file, as OpenCV reports no error when a disk is full."""
         capture = cv2.VideoCapture(str(self._part))
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
@@ -288,7 +288,7 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Write a picture; the ending decides the format.
 
     Args:
-        path: The file; its folder is made when absent.
+        path: The file; its folder is created if absent.
         picture: RGB uint8 [H,W,3].
 
     Raises:

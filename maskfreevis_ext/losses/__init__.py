@@ -1,6 +1,7 @@
-"""Loss terms, one or a few to a file; they import ``maskfreevis_ext.ops`` only.
+"""The loss terms of the training criterion; outside this folder they import ``ops`` only.
 
-Every module of this folder is imported here, so that a term is registered by being there.
+Importing this package imports every module of the folder, which registers the terms that the
+modules define.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Which cells of a batch look alike, in one frame or in two; made once a step for all objects.
+"""Colour similarity of cells, within a frame and between frames: once per step for all objects.
 
 Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2 and 3.3.
 Shape letters: B clips, T frames, E frame pairs, R search positions, (h, w) map.
@@ -24,12 +24,12 @@ from maskfreevis_ext.ops.similarity import (
     valid_cells,
 )
 
-_PAIRS_AT_ONCE = 16  # frame pairs whose distances are held at a time; matches are 4x smaller
+_PAIRS_AT_ONCE = 16  # frame pairs whose distances are in memory at a time (4x the matches)
 
 
 @dataclass(frozen=True)
 class AffinitySettings:
-    """The keys of ``MODEL.MASKFREE`` that say what looks alike; docs/config.md explains them."""
+    """The keys of ``MODEL.MASKFREE`` for colour edges and patch matches; see docs/config.md."""
 
     lab_bgr: bool = False
     lab_quantize: bool = False
@@ -45,7 +45,7 @@ class AffinitySettings:
 
     @property
     def edge_offsets(self) -> list[Offset]:
-        """Neighbours of the spatial term, in cells; one of each pair of opposite ones."""
+        """Neighbours (dy, dx) of the spatial term, in cells; of two opposite ones only one."""
         return half_offsets(1, self.pairwise_dilation)
 
     @property
@@ -74,18 +74,18 @@ class AffinitySettings:
 
 @dataclass(frozen=True)
 class Affinities:
-    """Cells that look alike.
+    """Pairs of cells with similar colour, and matches of patches between frames.
 
     Attributes:
-        edges: For each of ``edge_offsets``, whether a cell and that neighbour have a similar
-            colour, (B, T, h', w'), bool, where both are on the map.
+        edges: For each of ``edge_offsets``, whether a cell and its neighbour at that offset have
+            similar colours, bool, (B, T, h', w'): the part of the map where both exist.
         edge_offsets: Offsets of the neighbours.
-        outside: Number of neighbours beyond the map that count as similar, (B, T, h, w); None: they
-            never do.
-        matches: At cell p, whether p + offset of the earlier frame matches p of the later one, (B,
-            E, R, h, w), bool.
-        search_offsets: R offsets.
-        pairs: E frame pairs (earlier, later).
+        outside: Number of neighbours beyond the map that count as similar, (B, T, h, w); None:
+            neighbours beyond the map never count.
+        matches: At cell p, whether cell p + offset of the earlier frame matches cell p of the later
+            frame, (B, E, R, h, w), bool.
+        search_offsets: The R offsets of ``matches``.
+        pairs: The E frame pairs (earlier, later) of ``matches``.
     """
 
     edges: list[Tensor]

@@ -1,7 +1,7 @@
-"""The terms of objects that have boxes and no masks: projection, spatial and temporal pairs.
+"""Loss terms of objects supervised by boxes: projection, spatial and temporal pairwise loss.
 
-Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904); the projection is
-that of Tian et al., "BoxInst", CVPR 2021 (arXiv:2012.02310), eq. 1-2, frame by frame.
+Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904). The projection
+loss is eq. 1-2 of Tian et al., "BoxInst", CVPR 2021 (arXiv:2012.02310), applied to each frame.
 Shape letters: K decoder outputs, N objects of all box-supervised clips, T frames, E frame pairs,
 (h, w) map.
 """
@@ -20,7 +20,7 @@ from maskfreevis_ext.losses.scene import BoxObjects, Scene
 from maskfreevis_ext.losses.term import LOSS_TERM_REGISTRY, LossTerm
 from maskfreevis_ext.ops.boxes import mask_projections
 
-_EPS = 1e-5  # of the reference's Dice coefficient
+_EPS = 1e-5  # added to the denominator of Dice, as in the reference
 
 
 def dice_distance(prediction: Tensor, target: Tensor) -> Tensor:
@@ -49,12 +49,12 @@ def projection_loss(
     col_target: Tensor,
     empty_frame_weight: float = 0.0,
 ) -> Tensor:
-    """Distance of the projections of a mask to those of its box, for every object and frame.
+    """Dice distance between the projections of a mask and of its box, for every object and frame.
 
-    Where the box is empty, because the object is absent from the frame, Dice is the constant 1
-    with no gradient, whatever the mask. With ``empty_frame_weight`` the value there is that weight
-    times the mean probability of both projections, which is 0 for an empty mask and falls with
-    every cell.
+    Where the box is empty, because the object is absent from the frame, the Dice distance is 1 on
+    both axes for any mask and has no gradient. With ``empty_frame_weight`` > 0 the loss in such a
+    frame is that weight times the mean probability of both projections instead: it is 0 for an
+    empty mask, and every cell that is switched off lowers it.
 
     Args:
         row_logits: Largest logit of each row, (..., N, T, h).
@@ -81,7 +81,7 @@ def projection_loss(
 
 
 def warmup_factor(iteration: Tensor, warmup_iters: int) -> Tensor | float:
-    """Factor of a term that starts with nothing: it rises from 0 to 1 in ``warmup_iters`` steps.
+    """Warm-up factor of a loss term: it rises linearly from 0 to 1 in ``warmup_iters`` steps.
 
     Args:
         iteration: Training steps done, this one included.
@@ -95,13 +95,14 @@ def warmup_factor(iteration: Tensor, warmup_iters: int) -> Tensor | float:
 
 
 class BoxTerm(LossTerm):
-    """A term of the masks of objects with boxes, which is a sum over the objects.
+    """Base class of the terms for objects supervised by boxes: a sum over the matched objects.
 
-    Its value of single objects tells which of several mask hypotheses is the best.
+    ``by_object`` gives the loss of each object separately; by it the multimask head chooses the
+    best of several mask hypotheses.
     """
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Sum over the objects that have a query, normalized, (K,)."""
+        """Sum over the matched objects divided by the normalizers, (K,)."""
         masks, objects = scene.box_masks, scene.boxes
         if objects is None:
             return masks.logits.flatten(1).sum(1)
@@ -109,7 +110,7 @@ class BoxTerm(LossTerm):
         return value * self.factor(objects, scene.iteration)
 
     def counts(self, scene: Scene) -> Tensor:
-        """What the objects that have a query count, (K, n)."""
+        """Counts over the matched objects, (K, n)."""
         is_matched = scene.is_matched(scene.with_boxes)
         if scene.boxes is None:
             return is_matched.new_zeros(len(is_matched), self.num_counts)
@@ -118,10 +119,10 @@ class BoxTerm(LossTerm):
     def costs(
         self, mask_logits: Tensor, objects: BoxObjects, iteration: Tensor, normalizers: Tensor
     ) -> Tensor:
-        """What each mask of each object adds to the training loss, without a gradient.
+        """Weighted loss of every mask of every object, to compare hypotheses; without a gradient.
 
         Args:
-            mask_logits: (K, N, T, h, w), K decoder outputs times hypotheses.
+            mask_logits: (K, N, T, h, w); here K counts decoder outputs times hypotheses.
             objects: The N objects.
             iteration: Training steps done, (1,).
             normalizers: (K, n).
@@ -134,22 +135,22 @@ class BoxTerm(LossTerm):
         return value * (self.weight * self.factor(objects, iteration))
 
     def factor(self, objects: BoxObjects, iteration: Tensor) -> Tensor | float:
-        """Factor of the normalized sum, for warm-ups; 1 unless a term says otherwise."""
+        """Factor on the normalized sum, such as a warm-up; 1 in the base class."""
         return 1.0
 
     def counts_of_objects(self, is_matched: Tensor, objects: BoxObjects) -> Tensor:
-        """``counts``, given which objects have a query (K, N); by default their frames, (K, 1)."""
+        """Counts of the objects with ``is_matched`` (K, N); by default their frames, (K, 1)."""
         return is_matched.sum(-1, keepdim=True) * objects.boxes.shape[1]
 
     def of_objects(
         self, mask_logits: Tensor, is_matched: Tensor, objects: BoxObjects, normalizers: Tensor
     ) -> Tensor:
-        """Sum of ``by_object`` over the objects that have a query, (K,)."""
+        """Sum of ``by_object`` over the matched objects, (K,)."""
         return (self.by_object(mask_logits, objects, normalizers) * is_matched).sum(-1)
 
     @abstractmethod
     def by_object(self, mask_logits: Tensor, objects: BoxObjects, normalizers: Tensor) -> Tensor:
-        """The normalized sum of each object by itself, (K, N).
+        """Loss of each object, divided by the normalizers, (K, N).
 
         Args:
             mask_logits: (K, N, T, h, w).
@@ -159,24 +160,24 @@ class BoxTerm(LossTerm):
 
 
 class _MaskWeightTerm(BoxTerm):
-    """Terms whose weight is multiplied by that of masks, which weighs all three in MaskFreeVIS."""
+    """A term whose weight is multiplied by ``MASK_WEIGHT``, as in MaskFreeVIS."""
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The weight: the key ``row`` times MODEL.MASK_FORMER.MASK_WEIGHT."""
+        """The weight: the value of the key ``row`` times MODEL.MASK_FORMER.MASK_WEIGHT."""
         weight = super().from_config(cfg)["weight"]
         return {"weight": cfg.MODEL.MASK_FORMER.MASK_WEIGHT * weight}
 
 
 @LOSS_TERM_REGISTRY.register()
 class ProjectionTerm(_MaskWeightTerm):
-    """``projection_loss``: the mean over the frames of all objects."""
+    """``projection_loss``, averaged over objects and frames."""
 
     name = "loss_mask_proj"
     row = "MODEL.MASKFREE.PROJECTION.WEIGHT"
 
     def __init__(self, weight: float, empty_frame_weight: float = 1.0) -> None:
-        """Keep the weights; ``empty_frame_weight`` is that of ``projection_loss``."""
+        """Keep the weights; ``projection_loss`` explains ``empty_frame_weight``."""
         super().__init__(weight)
         self.empty_frame_weight = empty_frame_weight
 
@@ -187,7 +188,7 @@ class ProjectionTerm(_MaskWeightTerm):
         return {**super().from_config(cfg), "empty_frame_weight": empty_frame_weight}
 
     def by_object(self, mask_logits: Tensor, objects: BoxObjects, normalizers: Tensor) -> Tensor:
-        """Sum over the frames of each object, (K, N)."""
+        """Loss of each object, summed over its frames, (K, N)."""
         per_frame = projection_loss(
             *mask_projections(mask_logits), *objects.profiles, self.empty_frame_weight
         )
@@ -195,25 +196,25 @@ class ProjectionTerm(_MaskWeightTerm):
 
 
 class _PairTerm(_MaskWeightTerm):
-    """A term of pairs of cells; the pairs are found once a step, when they are counted."""
+    """A pairwise term; its pairs of cells are collected once per step, when they are counted."""
 
     def counts_of_objects(self, is_matched: Tensor, objects: BoxObjects) -> Tensor:
-        """Weight of the pairs of the objects that have a query, (K, n)."""
+        """Weight of the pairs of the matched objects, (K, n)."""
         return self._pairs(objects).counts(is_matched)
 
     def of_objects(
         self, mask_logits: Tensor, is_matched: Tensor, objects: BoxObjects, normalizers: Tensor
     ) -> Tensor:
-        """Sum over the pairs of all objects that have a query, (K,)."""
+        """Sum over the pairs of all matched objects, (K,)."""
         return self._pairs(objects).sums(mask_logits, is_matched, normalizers)
 
     def by_object(self, mask_logits: Tensor, objects: BoxObjects, normalizers: Tensor) -> Tensor:
-        """Sum over the pairs of each object, (K, N)."""
+        """Loss of each object, summed over its pairs, (K, N)."""
         return self._pairs(objects).by_object(mask_logits, normalizers)
 
     @abstractmethod
     def _pairs(self, objects: BoxObjects) -> Pairs:
-        """The pairs of the objects; the same at each call."""
+        """The pairs of cells of the objects; the same ones at every call in a step."""
 
 
 @LOSS_TERM_REGISTRY.register()
@@ -224,7 +225,7 @@ class SpatialPairTerm(_PairTerm):
     row = "MODEL.MASKFREE.PAIRWISE.WEIGHT"
 
     def __init__(self, weight: float, warmup_iters: int = 0) -> None:
-        """Keep the weight and its warm-up in steps."""
+        """Keep the weight and the length of its warm-up, in steps."""
         super().__init__(weight)
         self.warmup_iters = warmup_iters
 
@@ -235,7 +236,7 @@ class SpatialPairTerm(_PairTerm):
         return {**super().from_config(cfg), "warmup_iters": warmup_iters}
 
     def factor(self, objects: BoxObjects, iteration: Tensor) -> Tensor | float:
-        """The warm-up."""
+        """Warm-up factor at ``iteration``."""
         return warmup_factor(iteration, self.warmup_iters)
 
     def _pairs(self, objects: BoxObjects) -> Pairs:
@@ -246,7 +247,7 @@ class SpatialPairTerm(_PairTerm):
 class TemporalPairTerm(_PairTerm):
     """TK-Loss: a cell and its best matches in another frame have the same label (eq. 5).
 
-    Each frame pair is divided by the number of its own matches.
+    The sum of each frame pair is divided by the number of matches of that pair.
     """
 
     name = "loss_bound_neighbor"
@@ -259,13 +260,13 @@ class TemporalPairTerm(_PairTerm):
     def __init__(
         self, weight: float, scale: float = 0.1, norm_pairs: int = 3, warmup_iters: int = 200
     ) -> None:
-        """Keep the weight and what multiplies it.
+        """Keep the weight and its factors.
 
         Args:
             weight: Weight of the term.
             scale: lambda_temp of the paper.
-            norm_pairs: Number of frame pairs that the weight is meant for: the sum over E pairs is
-                multiplied by ``norm_pairs`` / E; 0: by 1.
+            norm_pairs: Number of frame pairs for which the weight was chosen: the sum over E pairs
+                is multiplied by ``norm_pairs`` / E. 0: the plain sum.
             warmup_iters: Steps of the linear warm-up.
         """
         super().__init__(weight)
@@ -285,7 +286,7 @@ class TemporalPairTerm(_PairTerm):
         }
 
     def factor(self, objects: BoxObjects, iteration: Tensor) -> Tensor | float:
-        """Scale, warm-up and the share of the number of frame pairs."""
+        """Scale times warm-up times ``norm_pairs`` / E."""
         factor = self.scale * warmup_factor(iteration, self.warmup_iters)
         num_pairs = len(objects.affinities.pairs)
         if self.norm_pairs and num_pairs:
@@ -293,25 +294,25 @@ class TemporalPairTerm(_PairTerm):
         return factor
 
     def counts_of_objects(self, is_matched: Tensor, objects: BoxObjects) -> Tensor:
-        """Matches of each frame pair, zeros for pairs that the clip does not have, (K, n)."""
+        """Number of matches of each frame pair, (K, n); 0 for pairs that the clip does not have."""
         counts = super().counts_of_objects(is_matched, objects)[:, : self.num_counts]
         return F.pad(counts, (0, self.num_counts - counts.shape[1]))
 
     def of_objects(
         self, mask_logits: Tensor, is_matched: Tensor, objects: BoxObjects, normalizers: Tensor
     ) -> Tensor:
-        """Sum over the matches of all objects that have a query, (K,)."""
+        """Sum over the matches of all matched objects, (K,)."""
         normalizers = self._of_pairs(normalizers, is_matched, objects)
         return super().of_objects(mask_logits, is_matched, objects, normalizers)
 
     def by_object(self, mask_logits: Tensor, objects: BoxObjects, normalizers: Tensor) -> Tensor:
-        """Sum over the matches of each object, (K, N)."""
+        """Loss of each object, summed over its matches, (K, N)."""
         is_matched = mask_logits.new_ones(mask_logits.shape[:2])
         normalizers = self._of_pairs(normalizers, is_matched, objects)
         return super().by_object(mask_logits, objects, normalizers)
 
     def _of_pairs(self, normalizers: Tensor, is_matched: Tensor, objects: BoxObjects) -> Tensor:
-        """Normalizers of the E frame pairs of the clip, (K, E), from the shared ones (K, n)."""
+        """Normalizers of the clip's E frame pairs, (K, E), from the n shared ones, (K, n)."""
         num_pairs = len(objects.affinities.pairs)
         if num_pairs <= self.num_counts:
             return normalizers[:, :num_pairs]

@@ -1,4 +1,4 @@
-"""The class term: every query names the class of its object, or says that it has none."""
+"""The class term: every query predicts the class of its object, or "no object"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskfreevis_ext.losses.term import LOSS_TERM_REGISTRY, LossTerm
 
 @LOSS_TERM_REGISTRY.register()
 class ClassTerm(LossTerm):
-    """Cross-entropy over all queries, mean weighted with the weight of the class.
+    """Cross-entropy over all queries, a mean weighted by the weight of the target class.
 
     Cheng et al., "Masked-attention Mask Transformer", CVPR 2022 (arXiv:2112.01527), sec. 3.
     """
@@ -21,7 +21,7 @@ class ClassTerm(LossTerm):
     row = "MODEL.MASK_FORMER.CLASS_WEIGHT"
 
     def counts(self, scene: Scene) -> Tensor:
-        """Weight of all queries, (K, 1)."""
+        """Sum of the weights of all queries, (K, 1)."""
         return self._weights(scene).sum((1, 2))[:, None]
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
@@ -33,10 +33,10 @@ class ClassTerm(LossTerm):
         return (nll.view_as(weights) * weights).sum((1, 2)) / normalizers[:, 0]
 
     def floor(self, means: Tensor) -> Tensor:
-        """The weights as they are, but above 0: with NO_OBJECT_WEIGHT 0 an empty batch has none."""
+        """The sum of weights, kept above 0: it is 0 in an empty batch with NO_OBJECT_WEIGHT 0."""
         return means.clamp(min=torch.finfo(means.dtype).tiny)
 
     @staticmethod
     def _weights(scene: Scene) -> Tensor:
-        """Weight of each query, (K, B, Q)."""
+        """Weight of the target class of each query, (K, B, Q)."""
         return scene.class_weights.to(scene.class_logits.dtype)[scene.classes]

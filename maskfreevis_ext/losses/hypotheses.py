@@ -1,7 +1,7 @@
-"""Several mask hypotheses of each matched object, and which of them is trained.
+"""The mask hypotheses of the matched objects, and the choice of the one that is trained.
 
 Shape letters: K decoder outputs, M extra hypotheses, N objects of B clips in one list, D channels
-of a query, C of a mask embedding, T frames, (h, w) map.
+of a query, C channels of a mask embedding, T frames, (h, w) map.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from maskfreevis_ext.ops.reduce import send
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """All masks of the queries that were matched, and their ratings.
+    """All mask hypotheses of the matched queries, and their predicted ratings.
 
     Attributes:
-        logits: (K, M + 1, N, T, h, w), without a graph.
+        logits: Mask logits, (K, M + 1, N, T, h, w), without a gradient.
         embeddings: Mask embeddings, (K, M + 1, N, C).
-        mask_features: (B, C, T, h, w), of all clips.
+        mask_features: Mask features of all clips, (B, C, T, h, w).
         ious: Predicted IoUs, (K, M + 1, N, T).
-        scores: Logits of "the object is in the frame", (K, N, T); None where there is no such head.
+        scores: Logits of "the object is in the frame", (K, N, T); None without object scores.
         is_matched: Whether the object has a query, (K, N), float.
-        clips: Clip of each object, (N,), int64, on the CPU, ascending.
+        clips: Index of each object's clip, (N,), int64, on the CPU, ascending.
         anchor: Zeros with a gradient path, (K,).
-        all_matched: Whether every object has a query at every output, known without asking the
-            device.
+        all_matched: Whether every object has a query at every output; known on the CPU, so that
+            nobody waits for the GPU.
     """
 
     logits: Tensor
@@ -54,11 +54,11 @@ class Hypotheses:
 
     @property
     def sizes(self) -> list[int]:
-        """Objects of each of the B clips."""
+        """Number of objects of each of the B clips."""
         return torch.bincount(self.clips, minlength=len(self.mask_features)).tolist()
 
     def of_clips(self, clips: list[int]) -> Hypotheses:
-        """The objects of the given clips alone."""
+        """The hypotheses of the objects of the given clips."""
         columns = columns_of_clips(self.clips, clips)
         if len(columns) == len(self.clips):
             return self
@@ -74,8 +74,8 @@ class Hypotheses:
         )
 
     def chosen(self, best: Tensor) -> MatchedMasks:
-        """One mask of each object, with a graph; ``best`` (K, N), in [0, M]."""
-        if best.shape[1] == 0:  # no product, whose gradient would be as large as the features
+        """Masks of the hypotheses ``best`` (K, N), in [0, M], with a gradient."""
+        if best.shape[1] == 0:  # a product would make a gradient as large as the features
             logits = self.logits[:, 0] + self.anchor.view(-1, 1, 1, 1, 1)
         else:
             index = best[:, None, :, None]
@@ -85,7 +85,7 @@ class Hypotheses:
         return MatchedMasks(logits, self.is_matched, self.clips, self.anchor)
 
     def all_masks(self) -> Tensor:
-        """All masks with a graph, (K, N, M + 1, T, h, w)."""
+        """All mask logits with a gradient, (K, N, M + 1, T, h, w)."""
         num_masks = self.logits.shape[1]
         embeddings = self.embeddings.transpose(1, 2).flatten(1, 2)
         logits = self.logits.transpose(1, 2).flatten(1, 2)
@@ -104,8 +104,8 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> tuple[Ten
         stride: Pixels per cell.
 
     Returns:
-        (..., N, T), in [0, 1]; 0 where either is empty. And whether the given box has a cell,
-        (N, T), bool.
+        IoUs (..., N, T), in [0, 1], 0 where either box is empty; and whether the given box covers
+        a cell, (N, T), bool.
 
     Example:
         >>> logits = torch.tensor([1.0, 1, -1, -1]).view(1, 1, 1, 4)  # left half of a map 1 x 4
@@ -126,15 +126,15 @@ def tight_box_ious(mask_logits: Tensor, boxes: Tensor, stride: int) -> tuple[Ten
 
 
 def shrink_masks(masks: Tensor, stride: int) -> Tensor:
-    """Masks at the resolution of the logits; an object never vanishes.
+    """Shrink masks to the resolution of the logits, so that no visible object becomes empty.
 
     Args:
         masks: (N, T, H, W), bool.
         stride: Pixels per cell.
 
     Returns:
-        (N, T, H / stride, W / stride), bool: cells that are half covered, or, where there are none,
-        those that are touched.
+        (N, T, H / stride, W / stride), bool: the cells of which the mask covers half or more, or,
+        if there are none, all cells that it touches.
 
     Example:
         >>> masks = torch.zeros(1, 1, 4, 8, dtype=torch.bool)
@@ -147,9 +147,9 @@ def shrink_masks(masks: Tensor, stride: int) -> Tensor:
     return half | ((cover > 0) & ~half.any(-1, keepdim=True).any(-2, keepdim=True))
 
 
-#: Name under which a multimask head leaves the ``Hypotheses`` of a batch on its scene.
+#: Key under which the multimask head stores the ``Hypotheses`` of a batch in the scene.
 HYPOTHESES = "hypotheses"
-#: Name of the hypothesis of each object with boxes that is trained, (K, N).
+#: Key of the hypothesis that is trained, for each object supervised by boxes, (K, N).
 BEST = "best hypothesis"
 
 
@@ -160,13 +160,13 @@ def best_by_boxes(
     terms: Sequence[LossTerm],
     normalizers: dict[str, Tensor],
 ) -> Tensor:
-    """Hypothesis of each object with boxes that adds least to the training loss, (K, N).
+    """For each object supervised by boxes, the hypothesis with the lowest box loss, (K, N).
 
     Args:
-        hypotheses: Those of the N objects with boxes.
+        hypotheses: Hypotheses of the N objects supervised by boxes.
         scene: The batch.
-        terms: All terms; the ``BoxTerm``s among them are compared.
-        normalizers: Those of the terms.
+        terms: All loss terms; the costs of the ``BoxTerm``s among them are summed.
+        normalizers: Normalizers of the terms by name.
     """
     logits = hypotheses.logits  # (K, M + 1, N, T, h, w)
     costs = logits.new_zeros(logits.shape[:3])

@@ -1,4 +1,4 @@
-"""The terms of objects that have masks, at sampled points, and the same as matching costs.
+"""Loss terms of objects supervised by masks, at sampled points, and the matching costs.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022 (arXiv:2112.01527), sec. 3.3.
 Shape letters: K decoder outputs, Q queries, N objects, T frames, S masks, P points.
@@ -19,7 +19,7 @@ from maskfreevis_ext.ops.points import sample_points, uncertain_point_coords
 
 
 def point_bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of each mask, mean over its points.
+    """Binary cross-entropy of each mask, averaged over its points.
 
     Args:
         logits: (S, P).
@@ -93,7 +93,7 @@ def pairwise_dice(probs: Tensor, labels: Tensor) -> Tensor:
 
 
 class _PointTerm(LossTerm):
-    """A term of masks at points, most of them where the prediction is uncertain (PointRend)."""
+    """A mask loss at sampled points, most of them where the prediction is uncertain (PointRend)."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class _PointTerm(LossTerm):
         oversample_ratio: float = 3.0,
         importance_sample_ratio: float = 0.75,
     ) -> None:
-        """Keep the weight and how points are sampled.
+        """Keep the weight and the settings of the point sampling.
 
         Args:
             weight: Weight of the term.
@@ -127,16 +127,16 @@ class _PointTerm(LossTerm):
         }
 
     def counts(self, scene: Scene) -> Tensor:
-        """Objects with masks, (K, 1)."""
+        """Number of objects supervised by masks, (K, 1)."""
         is_matched = scene.is_matched(scene.with_masks)
         return is_matched.new_full((len(is_matched), 1), float(is_matched.shape[1]))
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Sum over the objects and frames, normalized, (K,)."""
+        """Sum over objects and frames divided by the normalizer, (K,)."""
         masks = scene.mask_masks
         if masks.logits.shape[1] == 0:
             return masks.logits.flatten(1).sum(1)
-        # the terms share their points: the first one of a step draws them
+        # both mask terms use the same points: the first term of a step draws them
         samples = scene.once("mask points", lambda: self._sample(scene))
         values = []
         for (points, labels), is_matched in zip(samples, masks.is_matched, strict=True):
@@ -147,10 +147,10 @@ class _PointTerm(LossTerm):
     @staticmethod
     @abstractmethod
     def of_points(logits: Tensor, labels: Tensor) -> Tensor:
-        """Value of each mask, (S,), from its logits and labels at its points, (S, P)."""
+        """Loss of each mask, (S,), from the logits and labels at its points, (S, P)."""
 
     def _sample(self, scene: Scene) -> list[tuple[Tensor, Tensor]]:
-        """Logits and labels at the points of each output, (N * T, P) each."""
+        """For each decoder output, logits and labels at the sampled points, (N * T, P) each."""
         masks = torch.cat([scene.targets[clip]["masks"] for clip in scene.with_masks])
         masks = masks.flatten(0, 1)[:, None].to(scene.mask_masks.logits.dtype)
         samples = []
@@ -167,7 +167,7 @@ class _PointTerm(LossTerm):
 
 @LOSS_TERM_REGISTRY.register()
 class MaskTerm(_PointTerm):
-    """Binary cross-entropy at the points."""
+    """Binary cross-entropy at the sampled points."""
 
     name = "loss_mask"
     row = "MODEL.MASK_FORMER.MASK_WEIGHT"
@@ -176,7 +176,7 @@ class MaskTerm(_PointTerm):
 
 @LOSS_TERM_REGISTRY.register()
 class DiceTerm(_PointTerm):
-    """Dice over the points."""
+    """Dice loss over the sampled points."""
 
     name = "loss_dice"
     row = "MODEL.MASK_FORMER.DICE_WEIGHT"

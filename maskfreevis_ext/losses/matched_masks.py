@@ -1,4 +1,4 @@
-"""The masks of the queries that were matched, with a gradient to what they are made of.
+"""The masks of the matched queries, with gradients to mask embeddings and mask features.
 
 Shape letters: K decoder outputs, N objects of B clips in one list, D channels of a mask embedding,
 T frames, (h, w) map.
@@ -19,13 +19,13 @@ from maskfreevis_ext.ops.reduce import send
 
 @dataclass(frozen=True)
 class MatchedMasks:
-    """Masks of the queries that were matched, one for each object.
+    """Masks of the matched queries, one for each object.
 
     Attributes:
         logits: (K, N, T, h, w), float32 or better.
-        is_matched: Whether the object has a query, (K, N), float; elsewhere the logits are those
-            of some query and count nowhere.
-        clips: Clip of each object, (N,), int64, on the CPU, ascending.
+        is_matched: Whether the object has a query, (K, N), float. The logits of an object without
+            a query are taken from an arbitrary one and must not be used.
+        clips: Index of each object's clip, (N,), int64, on the CPU, ascending.
         anchor: Zeros with a gradient path, (K,), for a term that has no objects.
     """
 
@@ -35,11 +35,11 @@ class MatchedMasks:
     anchor: Tensor
 
     def of_clips(self, clips: list[int]) -> MatchedMasks:
-        """The objects of the given clips alone."""
+        """The masks of the objects of the given clips."""
         columns = columns_of_clips(self.clips, clips)
         if len(columns) == len(self.clips):
             return self
-        if len(columns) == 0:  # the gradient of a slice would be as large as the whole
+        if len(columns) == 0:  # a slice would make a gradient as large as all masks
             logits = self.logits.detach()[:, :0] + self.anchor.view(-1, 1, 1, 1, 1)
         else:
             logits = self.logits.index_select(1, send(columns, self.logits.device))
@@ -50,13 +50,13 @@ class MatchedMasks:
 def of_queries(
     layers: Sequence[Mapping[str, Tensor]], name: str, queries: Tensor, clips: Tensor
 ) -> Tensor:
-    """An output of the query of each object, (K, N, ...).
+    """Select, for each object, the entry of its query from a decoder output, (K, N, ...).
 
     Args:
         layers: K decoder outputs.
-        name: Key of an output (B, Q, ...).
-        queries: (K, N); -1, "no query", gives that of query 0.
-        clips: Clip of each object, (N,).
+        name: Key of a tensor (B, Q, ...) in each output.
+        queries: Query of each object, (K, N); for -1, "no query", query 0 is taken.
+        clips: Index of each object's clip, (N,).
 
     Example:
         >>> layers = [{"pred_masks": torch.arange(4).view(1, 4, 1)}]  # one clip, four queries
@@ -71,13 +71,13 @@ def of_queries(
 
 
 def zero_anchor(layers: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """A zero of each output with a gradient path to its classes, (K,)."""
+    """A zero for each decoder output, with a gradient path to its class logits, (K,)."""
     anchor = torch.stack([layer["pred_logits"][..., :0].sum() for layer in layers])
     return at_least_float32(anchor)
 
 
 def columns_of_clips(clip_of: Tensor, clips: list[int]) -> Tensor:
-    """Indices of the objects of some clips; ``clip_of`` (N,) is the clip of each.
+    """Indices of the objects of the given clips; ``clip_of`` (N,) is the clip of each object.
 
     Example:
         >>> columns_of_clips(torch.tensor([0, 0, 2, 3]), [0, 3])
@@ -87,7 +87,7 @@ def columns_of_clips(clip_of: Tensor, clips: list[int]) -> Tensor:
 
 
 def clip_of_object(targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """Clip of each object, the objects of one clip after the other, (N,), int64, on the CPU.
+    """Index of each object's clip, for all objects of a batch, (N,), int64, on the CPU.
 
     Example:
         >>> clip_of_object([{"labels": torch.zeros(2)}, {"labels": torch.zeros(1)}])
@@ -104,11 +104,11 @@ def matched_masks(
 
     Args:
         layers: K decoder outputs.
-        clips: Clip of each object, (N,), int64, ascending, on the CPU.
+        clips: Index of each object's clip, (N,), int64, ascending, on the CPU.
         queries: (K, N), -1 where an object has no query.
         anchor: Zeros with a gradient path, (K,).
     """
-    # Before the product gets its gradient: half precision would round that, or overflow.
+    # Convert to float32 here, so that mask gradients do not pass through half precision.
     logits = at_least_float32(of_queries(layers, "pred_masks", queries, clips))
     if "mask_embed" in layers[0]:
         features = layers[0]["mask_features"]
@@ -122,10 +122,10 @@ def matched_masks(
 
 
 class ProductGradient(torch.autograd.Function):
-    """Gives known mask logits the gradient of the product that they are.
+    """Attach the gradient of (embeddings x features) to mask logits that exist already.
 
-    The decoder has multiplied embeddings and features of all queries already, without a graph;
-    here the few that were matched get one, and no product is made twice.
+    The decoder multiplies the embeddings of all queries with the features without a graph. This
+    function gives the few matched queries their gradient, and does not repeat the product.
     """
 
     @staticmethod
@@ -136,14 +136,14 @@ class ProductGradient(torch.autograd.Function):
         logits: Tensor,
         sizes: list[int],
     ) -> Tensor:
-        """The logits as they are.
+        """Return the logits unchanged.
 
         Args:
-            ctx: Keeps the two factors.
+            ctx: Stores embeddings and features for the backward pass.
             embeddings: Mask embeddings, (K, N, D), the objects of one clip after the other.
             mask_features: (B, D, T, h, w).
             logits: Their product, (K, N, T, h, w).
-            sizes: Objects of each of the B clips.
+            sizes: Number of objects of each of the B clips.
         """
         ctx.save_for_backward(embeddings, mask_features)
         ctx.sizes = sizes
@@ -151,9 +151,9 @@ class ProductGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of embeddings and features."""
+        """Gradients with respect to embeddings and features."""
         embeddings, mask_features = ctx.saved_tensors
-        # autocast gives the two in different precisions
+        # under autocast embeddings and features may have different precisions
         factors = at_least_float32(embeddings), at_least_float32(mask_features)
         of_embeddings = torch.zeros_like(factors[0])
         of_features = torch.empty_like(factors[1], memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""SAM 2 training losses: several mask hypotheses per object, of which the best one is trained.
+"""Training losses of SAM 2: several mask hypotheses per object, of which only the best is trained.
 
 Ravi et al., "SAM 2", 2024 (arXiv:2408.00714), appendix D; numbers checked against
 facebookresearch/sam2 at 2b90b9f5. Shape letters: T frames, O objects of a batch, M hypotheses,
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.reduce import mean_over_ranks
 
-#: Names of the lists in ``outs_batch``.
+#: Keys of the lists in ``outs_batch``.
 MASKS_KEY = "multistep_pred_multimasks_high_res"
 IOUS_KEY = "multistep_pred_ious"
 SCORES_KEY = "multistep_object_score_logits"
 
-#: Unweighted terms, and the name of their weighted sum.
+#: Names of the unweighted terms, and of their weighted sum.
 LOSS_NAMES = ("loss_mask", "loss_dice", "loss_iou", "loss_class")
 CORE_LOSS_NAME = "core_loss"
 
@@ -30,14 +30,14 @@ CORE_LOSS_NAME = "core_loss"
 def sigmoid_focal_per_mask(
     logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2
 ) -> Tensor:
-    """Focal loss of each mask, mean over its pixels.
+    """Focal loss of each mask, averaged over its pixels.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:1708.02002), eq. 5.
 
     Args:
         logits: (O, M, H, W).
         targets: (O, 1, H, W), any dtype, values in [0, 1]; (O, M, H, W) works too.
-        alpha: Weight of the foreground, 1 - alpha is that of the background; < 0: no weights.
+        alpha: Weight of the foreground; the background has the weight 1 - alpha. < 0: no weights.
         gamma: Exponent of the modulating factor, >= 0.
 
     Returns:
@@ -74,7 +74,7 @@ def dice_per_mask(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """Intersection over union of each mask, cut at logit 0, with its target; without gradient.
+    """IoU of each mask, thresholded at logit 0, with its target; without a gradient.
 
     Args:
         logits: (O, M, H, W).
@@ -116,7 +116,7 @@ def sigmoid_focal(
 
 
 def best_hypothesis(cost: Tensor) -> Tensor:
-    """Index of the cheapest hypothesis of each object.
+    """Index of the hypothesis with the lowest cost, for each object.
 
     Args:
         cost: (O, M), M >= 1.
@@ -135,8 +135,8 @@ class MultiStepMultiMasksAndIous(nn.Module):
     """SAM 2's loss over frames, prediction steps and mask hypotheses.
 
     Of the M masks of a prediction only the one with the lowest ``weight["loss_mask"] * focal +
-    weight["loss_dice"] * dice`` is trained; an object that is absent from a frame trains its
-    score alone. Terms are summed over objects, steps and frames and divided by the number of
+    weight["loss_dice"] * dice`` is trained; in a frame without the object only its score is
+    trained. Terms are summed over objects, steps and frames and divided by the mean number of
     objects per rank. The module has no parameters and no state.
     """
 
@@ -151,18 +151,18 @@ class MultiStepMultiMasksAndIous(nn.Module):
         focal_gamma_obj_score: float = 0.0,
         focal_alpha_obj_score: float = -1,
     ) -> None:
-        """Keep the settings; the defaults are SAM 2's, whose release sets the three flags.
+        """Keep the settings. Defaults are those of SAM 2's class; its training sets the flags True.
 
         Args:
             weight_dict: Weights of ``core_loss`` by name: loss_mask, loss_dice, loss_iou, and
                 optionally loss_class (0 if missing). Not modified.
-            focal_alpha: Foreground weight of the mask loss; < 0: none.
+            focal_alpha: Weight of the foreground in the mask loss; < 0: no weights.
             focal_gamma: Exponent of the mask loss.
-            supervise_all_iou: Train the IoU predictions of all M masks, not of the best one.
-            iou_use_l1_loss: Absolute instead of squared error of the IoU prediction.
-            pred_obj_scores: There are object scores; without them every object counts as present.
-            focal_gamma_obj_score: Exponent of the object score's loss.
-            focal_alpha_obj_score: Weight of present objects in it; < 0: none.
+            supervise_all_iou: Train the predicted IoUs of all M masks. False: of the best one only.
+            iou_use_l1_loss: Absolute error of the predicted IoU. False: squared error.
+            pred_obj_scores: Outputs have object scores. False: every object counts as present.
+            focal_gamma_obj_score: Exponent of the loss of the object score.
+            focal_alpha_obj_score: Weight of present objects in that loss; < 0: no weights.
 
         Raises:
             ValueError: A required weight is missing.
@@ -187,7 +187,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         *,
         num_objects: Tensor | float | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
             outs_batch: T dicts, one per frame, with lists over the S steps of that frame:
@@ -221,7 +221,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
             self._step_losses(targets_batch[frame], *outputs)
             for frame, outputs in _iterate_steps(outs_batch, targets_batch, names)
         ]
-        # every rank comes here, also without an object: the mean is a collective call
+        # every rank must reach this line, even without objects: the mean is a collective operation
         count = _normalizer(num_objects, targets_batch.shape[1], steps[0][0].device)
         losses = {
             name: torch.stack(terms).sum() / count
@@ -236,7 +236,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
     def _step_losses(
         self, targets: Tensor, masks: Tensor, ious: Tensor, scores: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mask, dice, IoU and class term of one prediction, sums over its objects.
+        """Mask, Dice, IoU and class term of one prediction, summed over the objects.
 
         Args:
             targets: (O, H, W).
@@ -272,8 +272,8 @@ class MultiStepMultiMasksAndIous(nn.Module):
     def _find_best(self, masks: Tensor, targets: Tensor) -> Tensor:
         """Index of the mask to train, (O,).
 
-        The M masks are compared without a graph and only the best one is computed again with it:
-        activations are kept for one mask per object instead of M.
+        The losses of all M masks are computed without a graph, and that of the best mask once more
+        with a graph: so activations are kept for one mask per object instead of M.
         """
         focal = sigmoid_focal_per_mask(masks, targets, self.focal_alpha, self.focal_gamma)
         dice = dice_per_mask(masks, targets)
@@ -281,13 +281,13 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return best_hypothesis(weight["loss_mask"] * focal + weight["loss_dice"] * dice)
 
     def _iou_error(self, masks: Tensor, ious: Tensor, targets: Tensor) -> Tensor:
-        """Error of the predicted IoUs, (O, M); its gradient goes to the predictions only."""
+        """Error of the predicted IoUs, (O, M); its gradient does not reach the masks."""
         error = at_least_float32(ious) - mask_iou(masks, targets)
         return error.abs() if self.iou_use_l1_loss else error.square()
 
 
 def _focal(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of every element, shape of ``logits``; ``targets`` is broadcast to it."""
+    """Focal loss of every element of ``logits``; ``targets`` is broadcast to their shape."""
     logits = at_least_float32(logits)
     targets = targets.to(logits.dtype)
     # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y
@@ -303,7 +303,7 @@ def _focal(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tenso
 
 
 def _normalizer(num_objects: Tensor | float | None, num_local: int, device: torch.device) -> Tensor:
-    """What the sums are divided by, >= 1."""
+    """Divisor of the summed losses: the number of objects per rank, >= 1."""
     if num_objects is not None:
         return torch.as_tensor(num_objects, device=device).clamp(min=1)
     return mean_over_ranks(torch.full((), float(num_local), device=device)).clamp(min=1)
@@ -314,7 +314,7 @@ def _iterate_steps(
     targets: Tensor,
     names: Sequence[str],
 ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-    """Frame and outputs of every prediction, in the order of ``names``, shapes checked."""
+    """Yield the frame index and the tensors ``names`` of every prediction; checks their shapes."""
     if targets.dim() != 4:
         raise ValueError(f"targets_batch: expected (T, O, H, W), got {tuple(targets.shape)}.")
     frames: list[Mapping[str, Any]]
@@ -338,7 +338,7 @@ def _iterate_steps(
 def _lists_of(
     outputs: Mapping[str, Any], names: Sequence[str], where: str
 ) -> dict[str, Sequence[Tensor]]:
-    """The named lists, which must all be there, of one length, and not empty."""
+    """The named lists; raises ValueError unless all exist, have the same length and an entry."""
     missing = [name for name in names if name not in outputs]
     if missing:
         raise ValueError(f"{where} has {sorted(outputs)}; add {', '.join(missing)}.")
@@ -349,7 +349,7 @@ def _lists_of(
 
 
 def _check_shapes(tensors: dict[str, Tensor], targets: Tensor, frame: int, step: int) -> None:
-    """Raise ValueError unless masks, IoUs and scores belong to the objects of ``targets``."""
+    """Raise ValueError unless the shapes of masks, IoUs and scores fit ``targets``."""
     num_objects, height, width = targets.shape[1:]
     shape = tuple(tensors[MASKS_KEY].shape)
     if len(shape) != 4 or shape[1] == 0 or (shape[0], *shape[2:]) != (num_objects, height, width):

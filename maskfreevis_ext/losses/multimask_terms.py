@@ -1,8 +1,8 @@
-"""The terms of several mask hypotheses per object: the best is trained, all are rated.
+"""Loss terms of the multimask head: the best hypothesis is trained, and the ratings of all.
 
-Ravi et al., "SAM 2", 2024 (arXiv:2408.00714), appendix D. With a multimask head they replace the
-point-sampled mask terms. Shape letters: K decoder outputs, M extra hypotheses, N objects, T frames,
-(h, w) map.
+Ravi et al., "SAM 2", 2024 (arXiv:2408.00714), appendix D. With a multimask head these terms replace
+the point-sampled mask terms. Shape letters: K decoder outputs, M extra hypotheses, N objects, T
+frames, (h, w) map.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT
 
 @dataclass(frozen=True)
 class MultimaskSettings:
-    """The keys of ``MODEL.MULTIMASK`` that its terms read; docs/config.md explains them."""
+    """The keys of ``MODEL.MULTIMASK`` that the loss terms use; see docs/config.md."""
 
     mask_weight: float
     dice_weight: float
@@ -68,15 +68,15 @@ class MultimaskSettings:
         }
 
     def scale(self, num_steps: int, num_frames: int) -> float:
-        """Factor that makes a mean over decoder outputs and frames of a sum, if it is wanted."""
+        """Factor on sums: 1 / (outputs x frames) with ``normalize``, else 1."""
         return 1.0 / (num_steps * num_frames) if self.normalize else 1.0
 
 
 class HypothesisTerm(LossTerm):
-    """A term of all mask hypotheses of each object, a sum over objects and frames (SAM 2).
+    """Base class of the terms of mask hypotheses: a sum over objects and frames, as in SAM 2.
 
-    Objects with masks are compared with these as in SAM 2, all terms at once; objects with boxes
-    train the ratings only, as their masks are trained by the box terms.
+    For objects supervised by masks all four terms are computed together, by SAM 2's loss. Objects
+    supervised by boxes train only the ratings here; their masks are trained by the box terms.
     """
 
     def __init__(self, weight: float, settings: MultimaskSettings) -> None:
@@ -91,12 +91,12 @@ class HypothesisTerm(LossTerm):
         return {**super().from_config(cfg), "settings": settings}
 
     def counts(self, scene: Scene) -> Tensor:
-        """All objects, (K, 1)."""
+        """Number of objects of both kinds of supervision, (K, 1)."""
         num_outputs, num_objects = scene.queries.shape
         return scene.anchor.new_full((num_outputs, 1), float(num_objects))
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Sum over the objects of both kinds of supervision, normalized, (K,)."""
+        """Sum over the objects of both kinds of supervision divided by their number, (K,)."""
         hypotheses: Hypotheses = scene.given(HYPOTHESES)
         of_masks = scene.once("terms of masks", lambda: self._of_masks(hypotheses, scene))
         value = of_masks[self.name]
@@ -106,11 +106,11 @@ class HypothesisTerm(LossTerm):
         return value * scale / normalizers[:, 0] + scene.anchor
 
     def of_boxes(self, hypotheses: Hypotheses, scene: Scene) -> Tensor:
-        """Sum over the objects with boxes, (K,); zeros unless a term says otherwise."""
+        """Sum over the objects supervised by boxes, (K,); 0 in the base class."""
         return scene.anchor
 
     def _of_masks(self, hypotheses: Hypotheses, scene: Scene) -> dict[str, Tensor]:
-        """Sums of all four terms over the objects with masks, (K,) each."""
+        """Sums of all four terms over the objects supervised by masks, (K,) each."""
         found = hypotheses.of_clips(scene.with_masks)
         masks = [scene.targets[clip]["masks"] for clip in scene.with_masks]
         stride = masks[0].shape[-1] // found.logits.shape[-1] if masks else 1
@@ -120,27 +120,31 @@ class HypothesisTerm(LossTerm):
 
 
 class HypothesisMaskTerm(HypothesisTerm):
-    """Focal loss of the best hypothesis of each object with masks."""
+    """Focal loss of the best hypothesis of each object supervised by masks."""
 
     name = "loss_mask"
     row = "MODEL.MULTIMASK.LOSS.MASK"
 
 
 class HypothesisDiceTerm(HypothesisTerm):
-    """Dice of the best hypothesis of each object with masks."""
+    """Dice loss of the best hypothesis of each object supervised by masks."""
 
     name = "loss_dice"
     row = "MODEL.MULTIMASK.LOSS.DICE"
 
 
 class IoUTerm(HypothesisTerm):
-    """The predicted IoU is that of the mask with the true one, or of its tight box with the box."""
+    """Error of the predicted IoU.
+
+    The true IoU compares the mask with the true mask or, for an object supervised by boxes, the
+    tight box of the mask with the given box.
+    """
 
     name = "loss_iou"
     row = "MODEL.MULTIMASK.LOSS.IOU"
 
     def of_boxes(self, hypotheses: Hypotheses, scene: Scene) -> Tensor:
-        """Error of the predicted IoUs in frames that have the object, (K,)."""
+        """Error of the predicted IoUs in the frames that show the object, summed, (K,)."""
         objects = scene.boxes
         if objects is None or not self.settings.iou_from_boxes:
             return scene.anchor
@@ -157,13 +161,13 @@ class IoUTerm(HypothesisTerm):
 
 
 class PresenceTerm(HypothesisTerm):
-    """The object score says in which frames the object is."""
+    """Focal loss of the object score, which tells in which frames the object is present."""
 
     name = "loss_class"
     row = "MODEL.MULTIMASK.LOSS.CLASS"
 
     def of_boxes(self, hypotheses: Hypotheses, scene: Scene) -> Tensor:
-        """Focal loss of the scores, (K,); plain BCE by default."""
+        """Focal loss of the object scores, summed, (K,); plain BCE by default."""
         scores, objects = hypotheses.scores, scene.boxes
         if scores is None or objects is None:
             return scene.anchor
@@ -188,16 +192,16 @@ MULTIMASK_TERMS: tuple[type[HypothesisTerm], ...] = (
 def sam2_sums(
     hypotheses: Hypotheses, targets: Tensor, settings: MultimaskSettings
 ) -> dict[str, Tensor]:
-    """SAM 2's terms of objects with masks, summed over objects and frames.
+    """SAM 2's four losses of objects supervised by masks, summed over objects and frames.
 
     Args:
-        hypotheses: Those of the N objects.
-        targets: Their masks at the resolution of the logits, (N, T, h, w), bool.
+        hypotheses: Hypotheses of the N objects.
+        targets: True masks at the resolution of the logits, (N, T, h, w), bool.
         settings: Settings of the terms.
 
     Returns:
-        ``loss_mask``, ``loss_dice``, ``loss_iou``, ``loss_class``, (K,) each, neither weighted nor
-        divided by a number of objects.
+        ``loss_mask``, ``loss_dice``, ``loss_iou``, ``loss_class``, (K,) each: sums without weights
+        and without division by the number of objects.
     """
     names = [term.name for term in MULTIMASK_TERMS]
     if len(targets) == 0:
@@ -231,13 +235,13 @@ def sam2_sums(
 def _as_steps(
     masks: Tensor, ious: Tensor, scores: Tensor | None, overwrite_absent: bool
 ) -> list[dict[str, list[Tensor]]]:
-    """Outputs of one layer in SAM 2's form: T dicts with lists of one step.
+    """Outputs of one layer in the form that SAM 2's loss takes: T dicts, lists with one step.
 
     Args:
         masks: (N, M + 1, T, h, w).
         ious: (N, M + 1, T).
         scores: (N, T) or None.
-        overwrite_absent: Whether masks whose score says "absent" are overwritten.
+        overwrite_absent: Make a mask empty where its object score says "absent".
     """
     if overwrite_absent and scores is not None:
         is_absent = scores.detach()[:, None, :, None, None] <= 0

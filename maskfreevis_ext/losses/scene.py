@@ -30,45 +30,46 @@ Made = TypeVar("Made")
 
 
 class _Shared:
-    """Something that keeps what several terms share, by name."""
+    """Stores values that several loss terms share, by key."""
 
     @cached_property
     def _kept(self) -> dict[str, Any]:
         return {}
 
     def once(self, key: str, make: Callable[[], Made]) -> Made:
-        """What ``make`` gives, made by the first that asks for ``key``."""
+        """The value of ``key``; the first call computes it with ``make``."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
     def give(self, key: str, value: object) -> None:
-        """Leave something for the terms."""
+        """Store a value for the loss terms."""
         self._kept[key] = value
 
     def given(self, key: str) -> Any:
-        """What was left under ``key``.
+        """The value that a head stored under ``key``.
 
         Raises:
-            RuntimeError: Nothing was; the head that should have left it is missing.
+            RuntimeError: There is none, because the head that stores it is missing.
         """
         if key not in self._kept:
-            raise RuntimeError(f"a loss term needs {key!r}, which no head has left on the scene")
+            raise RuntimeError(f"a loss term needs {key!r}, which no head has stored in the scene")
         return self._kept[key]
 
 
 @dataclass(frozen=True)
 class BoxObjects(_Shared):
-    """The objects of the clips that are supervised by boxes.
+    """The objects of the clips supervised by boxes.
 
     Attributes:
-        boxes: (N, T, 4), xyxy pixels, zeros where the object is absent; precision of the losses.
+        boxes: (N, T, 4), xyxy pixels, zeros where the object is absent. The losses are computed
+            in the dtype of the boxes.
         clips: Index of each object's clip in ``affinities``, (N,), int64.
         affinities: Colour edges and temporal matches of those clips.
         map_size: (h, w) of the mask logits.
         stride: Pixels per cell of the masks.
-        all_matched: Whether each object has a query at every output, known without asking the
-            device.
+        all_matched: Whether each object has a query at every output; known on the CPU, so that
+            nobody waits for the GPU.
     """
 
     boxes: Tensor
@@ -85,7 +86,7 @@ class BoxObjects(_Shared):
 
     @cached_property
     def profiles(self) -> tuple[Tensor, Tensor]:
-        """Which rows (N, T, h) and columns (N, T, w) the box covers, values in [0, 1]."""
+        """Coverage of the rows (N, T, h) and columns (N, T, w) by the box, values in [0, 1]."""
         return box_profiles(self.boxes, self.map_size, self.stride)
 
     @cached_property
@@ -97,15 +98,15 @@ class BoxObjects(_Shared):
 
 @dataclass(eq=False)
 class Scene(_Shared):
-    """What the loss terms of one training step look at.
+    """The input of the loss terms in one training step.
 
     Attributes:
         layers: K decoder outputs with ``pred_logits`` (B, Q, C+1) and ``pred_masks`` (B, Q, T, h,
-            w); without a graph of the masks also ``mask_embed``, and ``mask_features`` in the
-            first.
+            w). Where the masks have no graph, each output also has ``mask_embed``, and the first
+            one ``mask_features``.
         targets: B dicts (``modeling.targets.build_targets``).
         queries: Query of each object at each output, (K, N), int64, -1 where it has none.
-        all_matched: Whether there is no -1 in ``queries``, known without asking the device.
+        all_matched: Whether ``queries`` has no -1; known on the CPU, without waiting for the GPU.
         class_weights: Weight of each class in the cross-entropy, (C+1,).
         iteration: Training steps done, this one included, (1,).
         image_size: (H, W) of the padded input.
@@ -125,7 +126,7 @@ class Scene(_Shared):
 
     @cached_property
     def clips(self) -> Tensor:
-        """Clip of each object, (N,), int64, ascending, on the CPU."""
+        """Index of each object's clip, (N,), int64, ascending, on the CPU."""
         return clip_of_object(self.targets)
 
     @cached_property
@@ -140,11 +141,11 @@ class Scene(_Shared):
 
     @cached_property
     def anchor(self) -> Tensor:
-        """A zero of each output with a gradient path, (K,)."""
+        """A zero for each decoder output, with a gradient path, (K,)."""
         return zero_anchor(self.layers)
 
     def is_matched(self, clips: list[int]) -> Tensor:
-        """Whether each object of the given clips has a query, (K, N of these), float."""
+        """Whether each object of the given clips has a query, float, (K, objects)."""
         columns = send(columns_of_clips(self.clips, clips), self.queries.device)
         return (self.queries.index_select(1, columns) >= 0).to(self.anchor.dtype)
 
@@ -154,19 +155,19 @@ class Scene(_Shared):
 
     @cached_property
     def box_masks(self) -> MatchedMasks:
-        """Masks of the objects of ``with_boxes``; a head may set others in their place."""
+        """Masks of the objects supervised by boxes; a head may replace them."""
         return self._matched.of_clips(self.with_boxes)
 
     @cached_property
     def mask_masks(self) -> MatchedMasks:
-        """Masks of the objects of ``with_masks``."""
+        """Masks of the objects supervised by masks."""
         return self._matched.of_clips(self.with_masks)
 
     @cached_property
     def classes(self) -> Tensor:
-        """Class that each query is to predict, (K, B, Q), int64; C: no object."""
+        """Target class of each query, (K, B, Q), int64; C means "no object"."""
         num_clips, num_queries, num_classes = self.layers[0]["pred_logits"].shape
-        # one slot more takes the objects that found no query
+        # one extra slot receives the objects without a query
         classes = torch.full(
             (len(self.layers), num_clips, num_queries + 1),
             num_classes - 1,

@@ -1,4 +1,4 @@
-"""Supervision of the spatial mask: masks where they exist, boxes or nothing elsewhere.
+"""Losses of the spatial mask: from masks where they exist, else from boxes or not at all.
 
 Shape letters: B clips, T frames, V views (absent in most models), (h, w) cells of the head, (H, W)
 pixels of the targets, F = B * T (* V) frames in that order.
@@ -25,22 +25,23 @@ from maskfreevis_ext.losses.spatial_sums import (
 )
 from maskfreevis_ext.losses.term import LossTerm, shared_normalizers, weighted_losses
 
-_TV_SHARE = 0.1  # of TV_WEIGHT
-_TEMPORAL_SHARE = 0.05  # of TV_WEIGHT
-_AUTO_POS_WEIGHT = (1.0, 100.0)  # range of POS_WEIGHT "auto"
+_TV_SHARE = 0.1  # weight of loss_spatial_tv / TV_WEIGHT
+_TEMPORAL_SHARE = 0.05  # weight of loss_spatial_temporal / TV_WEIGHT
+_AUTO_POS_WEIGHT = (1.0, 100.0)  # least and largest POS_WEIGHT "auto"
 
 
 @dataclass(frozen=True)
 class SpatialMaskLossSettings:
-    """The keys of ``MODEL.SPATIAL_MASK.LOSS``, which the config checks.
+    """The keys of ``MODEL.SPATIAL_MASK.LOSS``; the config checks their values.
 
     Attributes:
-        weight: Of ``loss_spatial_mask`` and ``loss_spatial_box``.
-        dice: Weight of Dice inside ``loss_spatial_mask``; 0: no Dice.
-        use_tv: Whether there is ``loss_spatial_tv``, which smooths the probabilities.
-        tv_weight: Scale of the spatial (x 0.1) and of the temporal (x 0.05) smoothness.
-        use_temporal: Whether there is ``loss_spatial_temporal``, for a camera that stands still.
-        box_mode: What frames with boxes only learn from: nothing ("skip") or the boxes ("weak").
+        weight: Weight of ``loss_spatial_mask`` and ``loss_spatial_box``.
+        dice: Weight of the Dice loss inside ``loss_spatial_mask``; 0: no Dice loss.
+        use_tv: Add ``loss_spatial_tv``, which smooths the probabilities.
+        tv_weight: 0.1 of it is the weight of ``loss_spatial_tv``, 0.05 of it the weight of
+            ``loss_spatial_temporal``.
+        use_temporal: Add ``loss_spatial_temporal``, for a camera that stands still.
+        box_mode: Supervision of frames with boxes only: none ("skip") or the boxes ("weak").
         box_negatives: Whether pixels outside all boxes are background in the mode "weak".
         pos_weight: Weight of foreground pixels in the BCE, or "auto": background / foreground.
     """
@@ -72,14 +73,14 @@ class SpatialMaskLossSettings:
 
 @dataclass(frozen=True)
 class WeakBoxTargets:
-    """The frames that have boxes and no masks.
+    """Box targets of the frames without masks.
 
     Attributes:
         boxes: One tensor (n, 4) per frame, F of them; xyxy in pixels of the targets' (H, W) grid.
             n may be 0; a box that is empty or outside the frame is left out.
-        box_frames: Frames that learn from their boxes, (B, T) or (B, T, V), bool. False where a
-            frame has masks: those say more.
-        valid: Pixels that are not padding, (..., H, W) as the targets, bool.
+        box_frames: Frames supervised by their boxes, (B, T) or (B, T, V), bool. False for frames
+            with masks, which say more.
+        valid: Pixels that are not padding, bool, shape of the targets (..., H, W).
     """
 
     boxes: Sequence[Tensor]
@@ -90,7 +91,7 @@ class WeakBoxTargets:
 def _check_shapes(
     mask_logits: Tensor, target: Tensor, valid: Tensor, weak: WeakBoxTargets | None
 ) -> None:
-    """Raise ValueError, with the shapes that were expected and given, unless all agree."""
+    """Raise ValueError with the expected and the given shape, unless all shapes agree."""
     if mask_logits.dim() not in (4, 5) or target.shape[:-2] != mask_logits.shape[:-2]:
         raise ValueError(
             "mask_logits is (B, T, h, w) or (B, T, V, h, w) and target has the same leading axes, "
@@ -104,7 +105,7 @@ def _check_shapes(
 
 
 def _resized_logits(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits (B, T, V, H, W) in float32, or float64 if they were; V = 1 if there was none."""
+    """Logits resized to (B, T, V, H, W), float32 at least; V = 1 if they have no view axis."""
     logits = mask_logits if mask_logits.dtype == torch.float64 else mask_logits.float()
     if logits.dim() == 4:
         logits = logits.unsqueeze(2)
@@ -115,20 +116,20 @@ def _resized_logits(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
     return frames.view(*logits.shape[:3], *size)
 
 
-#: Name under which the spatial mask head leaves its ``SpatialInputs`` on the scene.
+#: Key under which the spatial mask head stores its ``SpatialInputs`` in the scene.
 SPATIAL_INPUTS = "spatial mask"
 
 
 @dataclass(frozen=True)
 class SpatialInputs:
-    """Mask logits of a batch beside their targets, with V = 1 where there are no views.
+    """Mask logits and targets of a batch in one shape, with V = 1 where there are no views.
 
     Attributes:
         resized: Logits at the size of the targets, (B, T, V, H, W), float32 at least.
-        logits: The same, 0 where there is no ground truth, so that nothing comes from there.
+        logits: ``resized``, set to 0 (without a gradient) where there is no ground truth.
         labels: Targets, 0 where there is no ground truth.
         valid: Pixels with ground truth, bool.
-        weak: Frames with boxes only.
+        weak: Box targets of the frames without masks.
     """
 
     resized: Tensor
@@ -139,14 +140,14 @@ class SpatialInputs:
 
     @cached_property
     def probs(self) -> Tensor:
-        """Probabilities of ``logits``."""
+        """Sigmoid of ``logits``."""
         return self.logits.sigmoid()
 
 
 def spatial_inputs(
     mask_logits: Tensor, target: Tensor, valid: Tensor, weak: WeakBoxTargets | None = None
 ) -> SpatialInputs:
-    """Bring logits and targets of the spatial mask to one form.
+    """Bring logits and targets of the spatial mask to the same shape.
 
     The arguments are those of ``compute_mask_supervision_loss``.
 
@@ -165,10 +166,10 @@ def spatial_inputs(
 
 
 class SpatialTerm(LossTerm):
-    """A term of the spatial mask: one value for all decoder outputs, a mean over what is valid."""
+    """Base class of the spatial mask's terms: one value (K = 1), a mean over valid pixels."""
 
     def __init__(self, settings: SpatialMaskLossSettings) -> None:
-        """Keep the settings, one of which is the weight."""
+        """Keep the settings, which include the weight."""
         super().__init__(self.weight_of(settings))
         self.settings = settings
 
@@ -183,35 +184,35 @@ class SpatialTerm(LossTerm):
         return settings.weight
 
     def counts(self, scene: Scene) -> Tensor:
-        """What is valid, (1, n)."""
+        """Numbers of valid pixels or pairs of each part, (1, n)."""
         inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
         counts = [count.float() for _, count in self.parts(inputs)]
         return torch.stack(counts)[None]
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Sum of the means of the parts, (1,)."""
+        """Sum of the means of all parts, (1,)."""
         parts = self.parts(scene.given(SPATIAL_INPUTS))
         totals = torch.stack([total for total, _ in parts])
         return (totals / normalizers[0]).sum(0, keepdim=True)
 
     def floor(self, means: Tensor) -> Tensor:
-        """1 instead of 0; a mean over the processes may lie between."""
+        """Replace 0 by 1; a mean over processes between 0 and 1 stays as it is."""
         return torch.where(means > 0, means, 1.0)
 
     def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
-        """Each part of the term: its sum, and over how many it is."""
+        """The parts of the term: the sum of each, and the number of its summands."""
         raise NotImplementedError
 
 
 class SpatialMaskTerm(SpatialTerm):
-    """BCE of the mask with its target, and optionally Dice of each frame."""
+    """BCE between mask and target, and optionally the Dice loss of each frame."""
 
     name = "loss_spatial_mask"
     row = "MODEL.SPATIAL_MASK.LOSS.WEIGHT"
-    num_counts = 4  # valid pixels, frames with one, foreground, background
+    num_counts = 4  # valid pixels, frames with valid pixels, foreground, background
 
     def counts(self, scene: Scene) -> Tensor:
-        """Valid pixels, frames with one, foreground and background pixels, (1, 4)."""
+        """Valid pixels, frames with valid pixels, foreground and background pixels, (1, 4)."""
         inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
         valid, labels = inputs.valid, inputs.labels
         has_valid = valid.any(-1).any(-1)
@@ -219,7 +220,7 @@ class SpatialMaskTerm(SpatialTerm):
         return torch.stack([count.float() for count in counts])[None]
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Mean BCE plus weighted mean Dice, (1,)."""
+        """Mean BCE plus the weighted mean Dice loss, (1,)."""
         inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
         num_pixels, num_frames, positive, negative = normalizers[0]
         pos_weight = self.settings.pos_weight
@@ -247,13 +248,13 @@ class SpatialVariationTerm(SpatialTerm):
         return settings.tv_weight * _TV_SHARE
 
     def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
-        """Differences along x and along y."""
+        """Sums of the differences along x and along y."""
         sums = variation_sums(inputs.probs, inputs.valid)
         return [sums["dx"], sums["dy"]]
 
 
 class SpatialTemporalTerm(SpatialTerm):
-    """Background stays background from frame to frame; for a camera that stands still."""
+    """Background pixels keep their probability over time; for a camera that stands still."""
 
     name = "loss_spatial_temporal"
     row = "MODEL.SPATIAL_MASK.LOSS.TV_WEIGHT"
@@ -264,25 +265,25 @@ class SpatialTemporalTerm(SpatialTerm):
         return settings.tv_weight * _TEMPORAL_SHARE
 
     def parts(self, inputs: SpatialInputs) -> list[tuple[Tensor, Tensor]]:
-        """Changes from each frame to the next."""
+        """Sum of the changes from each frame to the next."""
         return [temporal_sums(inputs.probs, inputs.labels, inputs.valid)]
 
 
 class SpatialBoxTerm(SpatialTerm):
-    """``box_supervision_loss`` of the frames that have boxes and no masks."""
+    """``box_supervision_loss`` of the frames with boxes and without masks."""
 
     name = "loss_spatial_box"
     row = "MODEL.SPATIAL_MASK.LOSS.WEIGHT"
 
     def counts(self, scene: Scene) -> Tensor:
-        """Frames with boxes only, (1, 1)."""
+        """Number of frames supervised by boxes, (1, 1)."""
         inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
         if inputs.weak is None:
             return inputs.logits.new_zeros(1, 1)
         return inputs.weak.box_frames.sum().float().view(1, 1)
 
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Mean over the frames, (1,)."""
+        """Mean over the frames supervised by boxes, (1,)."""
         inputs: SpatialInputs = scene.given(SPATIAL_INPUTS)
         weak = inputs.weak
         if weak is None:
@@ -299,7 +300,7 @@ class SpatialBoxTerm(SpatialTerm):
 
 
 def spatial_terms(settings: SpatialMaskLossSettings) -> list[LossTerm]:
-    """The terms that are switched on, whatever a batch holds."""
+    """The terms that the settings switch on; the list does not depend on the data."""
     terms: list[LossTerm] = [SpatialMaskTerm(settings)]
     if settings.use_tv:
         terms.append(SpatialVariationTerm(settings))
@@ -318,25 +319,25 @@ def compute_mask_supervision_loss(
     weak: WeakBoxTargets | None = None,
     num_valid: Tensor | float | None = None,
 ) -> dict[str, Tensor]:
-    """Losses of the spatial mask, weighted, over the pixels that have ground truth.
+    """Weighted losses of the spatial mask over the pixels that have ground truth.
 
     All are means over the valid pixels, pairs or frames of all ranks. Where nothing is valid they
-    are 0 with a gradient path, so that no parameter is unused. The arithmetic is in float32, also
-    under autocast. Every rank must call this in the same steps: it reduces once over the ranks.
+    are 0 with a gradient path, so that no parameter is unused. They are computed in float32, under
+    autocast too. Every rank must call this in the same steps, as it contains a collective call.
 
     Args:
         mask_logits: (B, T, h, w) or (B, T, V, h, w); resized to (H, W), bilinear.
-        target: Masks in {0, 1}, (..., H, W) with the same leading axes, bool or float. Any value
-            where not valid.
+        target: Masks in {0, 1}, (..., H, W) with the same leading axes, bool or float. Values at
+            invalid pixels are ignored.
         valid: Pixels with ground truth, shape of ``target``, or frames with ground truth, (B, T) or
             (B, T, V); bool. False in padding and in frames that nobody annotated.
         config: Terms and weights.
-        weak: Frames with boxes only; read when ``box_mode`` is "weak".
-        num_valid: Pixels to divide the BCE by; None: the mean of their number over the ranks.
+        weak: Box targets of the frames without masks; used when ``box_mode`` is "weak".
+        num_valid: Divisor of the BCE; None: the mean number of valid pixels over the ranks.
 
     Returns:
-        ``loss_spatial_mask``; ``loss_spatial_tv``, ``loss_spatial_temporal`` and
-        ``loss_spatial_box`` where the settings ask for them, whatever the batch holds.
+        ``loss_spatial_mask``, and ``loss_spatial_tv``, ``loss_spatial_temporal`` and
+        ``loss_spatial_box`` if the settings switch them on. The keys do not depend on the data.
 
     Raises:
         ValueError: Shapes disagree (the message gives both).

@@ -1,4 +1,4 @@
-"""Supervision of a spatial mask by boxes: each row and column of a box has foreground.
+"""Supervision of a spatial mask by boxes: each row and column of a box contains foreground.
 
 Shape letters: F frames, (H, W) pixels, K boxes of all frames.
 """
@@ -15,7 +15,16 @@ from maskfreevis_ext.ops.reduce import send
 
 
 def require_shape(name: str, value: Tensor, *expected: Sequence[int]) -> None:
-    """Raise ValueError unless the shape is one of ``expected``."""
+    """Check the shape of a tensor.
+
+    Args:
+        name: Name of the tensor in the message.
+        value: The tensor.
+        expected: Shapes that are allowed.
+
+    Raises:
+        ValueError: The shape is none of these; the message gives them and the shape it has.
+    """
     if tuple(value.shape) not in [tuple(shape) for shape in expected]:
         shapes = " or ".join(str(tuple(shape)) for shape in expected)
         raise ValueError(f"{name} must have the shape {shapes}, got {tuple(value.shape)}")
@@ -24,7 +33,7 @@ def require_shape(name: str, value: Tensor, *expected: Sequence[int]) -> None:
 def _axis_range(start: Tensor, end: Tensor, length: int) -> Tensor:
     """Pixels of one axis whose centre lies in [start, end), (K, length), bool.
 
-    An interval that meets the frame but holds no centre has the pixel around its middle.
+    An interval that overlaps the frame but contains no pixel centre gets the pixel at its middle.
     """
     start, end = start.clamp(0, length), end.clamp(0, length)
     centre = torch.arange(length, device=start.device, dtype=start.dtype) + 0.5
@@ -36,7 +45,7 @@ def _axis_range(start: Tensor, end: Tensor, length: int) -> Tensor:
 
 
 def _stack_boxes(boxes: Sequence[Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Areas of the boxes of all frames, (K, H, W), bool, and the frame of each, (K,)."""
+    """Filled boxes of all frames, (K, H, W), bool, and the index of each box's frame, (K,)."""
     height, width = logits.shape[-2:]
     if len(boxes) != len(logits):
         raise ValueError(f"boxes has {len(boxes)} entries, but there are {len(logits)} frames")
@@ -56,9 +65,10 @@ def _stack_boxes(boxes: Sequence[Tensor], logits: Tensor) -> tuple[Tensor, Tenso
 
 
 def _mean_cost_of_best(logits: Tensor, inside: Tensor, dim: int) -> Tensor:
-    """BCE to 1 of the largest logit inside along ``dim``, mean over the lines that have one, (K,).
+    """BCE with target 1 of the largest logit along ``dim`` inside a box, mean over its lines, (K,).
 
-    Equal logits share the gradient: a head that starts with one value everywhere gets it evenly.
+    Equal logits share the gradient, so that a head whose logits are all equal at the start gets
+    the same gradient everywhere.
     """
     exists = inside.any(dim)
     best = logits.masked_fill(~inside, -torch.inf).amax(dim)
@@ -74,12 +84,12 @@ def box_supervision_loss(
     box_negatives: bool = True,
     num_frames: Tensor | float | None = None,
 ) -> Tensor:
-    """Hold a mask to its boxes: each row and column of a box has foreground, the rest has none.
+    """Box supervision: each row and column of a box contains foreground, the rest contains none.
 
-    Per frame: BCE to 1 of the largest logit in each row and in each column of a box, mean over
-    rows + mean over columns, mean over the boxes; plus BCE to 0 outside all boxes, mean over those
-    pixels. The projections are those of BoxInst (Tian et al., CVPR 2021, arXiv:2012.02310); as they
-    are maxima, boxes may overlap.
+    For each frame: BCE with target 1 of the largest logit in each row and in each column of a box,
+    averaged over rows and over columns, the means added, averaged over the boxes; plus the mean
+    BCE with target 0 outside all boxes. The maxima are the projections of BoxInst (Tian et al.,
+    CVPR 2021, arXiv:2012.02310); boxes may overlap.
 
     Args:
         logits: (F, H, W).
@@ -87,8 +97,8 @@ def box_supervision_loss(
             centre is. A box that meets the frame has at least one pixel.
         box_frames: Frames that count, (F,), bool.
         inside_valid: Pixels that are not padding, (F, H, W), bool.
-        box_negatives: Whether the pixels outside count. Not where unlabelled objects may be.
-        num_frames: Frames to divide by; None: those of ``box_frames``.
+        box_negatives: Whether pixels outside all boxes are background; not if boxes are missing.
+        num_frames: Divisor of the sum over frames; None: the number of ``box_frames``.
 
     Returns:
         Scalar; 0 with a gradient path if no frame counts.

@@ -1,4 +1,4 @@
-"""Sums over the pixels of a spatial mask that have ground truth.
+"""Sums over the valid pixels of a spatial mask, which are the pixels with ground truth.
 
 Shape letters: B clips, T frames, (H, W) pixels.
 """
@@ -20,7 +20,7 @@ def variation_sums(probs: Tensor, valid: Tensor) -> dict[str, tuple[Tensor, Tens
         valid: Same shape, bool; a pair counts where both pixels are valid.
 
     Returns:
-        "dx" and "dy", each a sum of absolute differences and the number of pairs.
+        "dx" and "dy": each the sum of absolute differences and the number of pairs.
 
     Example:
         >>> probs = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
@@ -39,10 +39,10 @@ def variation_sums(probs: Tensor, valid: Tensor) -> dict[str, tuple[Tensor, Tens
 
 
 def temporal_sums(probs: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the changes from each frame to the next where the first is background; and its pairs.
+    """Sum of |p_t - p_{t+1}| (1 - y_t) over consecutive frames, and the number of pixel pairs.
 
-    Foreground pixels add 0 to the sum and count as pairs, so sum / pairs is the mean of
-    |p_t - p_{t+1}| (1 - y_t). Nothing is warped: only a still camera fits.
+    Foreground pixels add 0 to the sum but count as pairs. The frames are not aligned by motion, so
+    this fits a camera that stands still.
 
     Args:
         probs: (B, T, ..., H, W), in [0, 1].
@@ -50,7 +50,7 @@ def temporal_sums(probs: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor,
         valid: Same shape, bool; a pair counts where both pixels are valid.
 
     Returns:
-        Two scalars; 0 with a gradient path, and 0, when T < 2.
+        Sum and number, two scalars. For T < 2 both are 0; the sum has a gradient path.
 
     Example:
         >>> probs = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)  # a pixel that becomes foreground
@@ -85,7 +85,7 @@ def bce_sum(logits: Tensor, labels: Tensor, valid: Tensor, pos_weight: Tensor) -
 
 
 def dice_sum(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Dice of each frame over its valid pixels, summed; a frame without any gives 0.
+    """Dice loss of each frame over its valid pixels, summed; 0 for a frame without valid pixels.
 
     Args:
         logits: (..., H, W).

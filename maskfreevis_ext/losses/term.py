@@ -1,7 +1,7 @@
 """A term of the training loss, and how a list of terms becomes one dict of weighted losses.
 
-A term is one class in one file of this folder, registered by its decorator, and one config row with
-its weight; ``docs/extending.md`` shows one. Shape letters: K decoder outputs, n counts of a term.
+A term is a class in a file of this folder, registered by its decorator, and a config row with its
+weight; ``docs/extending.md`` has an example. Shape letters: K decoder outputs, n counts of a term.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from maskfreevis_ext.losses.scene import Scene
 from maskfreevis_ext.ops.reduce import mean_over_ranks
 
 LOSS_TERM_REGISTRY = Registry("LOSS_TERM")
-LOSS_TERM_REGISTRY.__doc__ = "Terms of every model, in the order in which their losses are logged."
+LOSS_TERM_REGISTRY.__doc__ = "Loss terms of all models, in the order of logging."
 
 
 class LossTerm(ABC):
-    """One term: a sum over everything that it looks at, divided by what it counts.
+    """One term of the loss: a sum over objects, pixels or pairs, divided by their number.
 
-    The counts of all terms are averaged over the processes in one call, so that a process on
-    its own part of a batch contributes what it would in one process on the whole batch.
+    The numbers (``counts``) of all terms are averaged over the processes in one collective call.
+    With gradients averaged by DDP this equals one process that holds the whole batch.
 
     Attributes:
         name: Key of the term in the loss dict; auxiliary outputs add ``_{i}``.
         row: Config key of the weight.
-        num_counts: n. It must not depend on the batch: all processes reduce the same number.
-        weight: What the term is multiplied by in the training loss.
+        num_counts: n. It must not depend on the batch, as all processes must reduce tensors of the
+            same size.
+        weight: Factor of the term in the training loss.
     """
 
     name: ClassVar[str]
@@ -45,42 +46,44 @@ class LossTerm(ABC):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Arguments of ``__init__``; by default the weight, from the key ``row``."""
+        """Arguments of ``__init__``; in the base class the weight, from the config key ``row``."""
         return {"weight": attrgetter(cls.row)(cfg)}
 
     @abstractmethod
     def counts(self, scene: Scene) -> Tensor:
-        """What the sums are divided by, as counted on this process, (K, n); zeros without objects.
+        """Numbers of this process that the sums are divided by, (K, n); zeros without objects.
 
-        K is 1 for a term that has one value for all decoder outputs.
+        K is 1 for a term with a single value for all decoder outputs.
         """
 
     @abstractmethod
     def sums(self, scene: Scene, normalizers: Tensor) -> Tensor:
-        """Value of the term at each output, not weighted, (K,); a zero with a graph if it is empty.
+        """Value of the term at each decoder output, without its weight, (K,).
+
+        Without objects it must be a zero with a gradient path, so that no parameter is unused.
 
         Args:
             scene: The batch.
-            normalizers: What ``floor`` makes of the mean of ``counts`` over the processes, (K, n).
-                Each of the n parts of the sum is divided by its own.
+            normalizers: ``floor`` of the mean of ``counts`` over the processes, (K, n). The sum has
+                n parts, and each part is divided by its own normalizer.
         """
 
     def floor(self, means: Tensor) -> Tensor:
-        """Least normalizers, so that nothing is divided by zero: 1 unless a term says otherwise."""
+        """Limit the normalizers from below, to avoid a division by zero: here to at least 1."""
         return means.clamp(min=1)
 
 
 def build_terms(cfg: Any) -> list[LossTerm]:
-    """Every registered term, with the settings of a config."""
+    """All registered terms, built with the settings of a config."""
     return [term(**term.from_config(cfg)) for _, term in LOSS_TERM_REGISTRY]
 
 
 def replace_terms(terms: Sequence[LossTerm], others: Sequence[LossTerm]) -> list[LossTerm]:
-    """A list of terms in which further ones take the place of those of the same name.
+    """Replace terms of a list by others of the same name, and append the rest.
 
     Args:
         terms: The list.
-        others: Terms that replace one of the list, or are added at its end.
+        others: Terms that replace the one of their name, or are appended.
     """
     by_name = {term.name: term for term in terms}
     by_name.update((term.name, term) for term in others)
@@ -88,10 +91,10 @@ def replace_terms(terms: Sequence[LossTerm], others: Sequence[LossTerm]) -> list
 
 
 def shared_normalizers(terms: Sequence[LossTerm], scene: Scene) -> dict[str, Tensor]:
-    """Normalizers of all terms, (K, n) each by name; one reduction over the processes.
+    """Normalizers of all terms by name, (K, n) each, with one reduction over the processes.
 
     Raises:
-        ValueError: A term counts another number of things than it declares.
+        ValueError: ``counts`` of a term has another width than its ``num_counts``.
     """
     counts = [term.counts(scene).detach() for term in terms]
     for term, count in zip(terms, counts, strict=True):
@@ -116,7 +119,7 @@ def weighted_losses(
     Args:
         terms: The terms.
         scene: The batch.
-        normalizers: Those of ``shared_normalizers``.
+        normalizers: From ``shared_normalizers``.
 
     Returns:
         Weighted scalars; their sum is the training loss.

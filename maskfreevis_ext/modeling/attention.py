@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class MultiheadAttention(nn.Module):
-    """``nn.MultiheadAttention``: the same parameters, names and values.
+    """Multi-head attention with the parameters, names and values of ``nn.MultiheadAttention``.
 
-    It always runs the fused attention, and takes a mask that is not repeated over the heads.
+    It always runs PyTorch's fused attention, and takes one mask for all heads.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -48,8 +48,8 @@ class MultiheadAttention(nn.Module):
             query: (B, Q, D).
             key: (B, S, D).
             value: (B, S, D).
-            allowed: Where a query may look, bool (B, Q, S); everywhere when absent.
-            key_bias: Added to the attention logits of each key, (B, S), with a gradient.
+            allowed: Keys that a query may attend to, bool (B, Q, S); None: all.
+            key_bias: Added to the attention logits of each key, (B, S); it gets a gradient.
 
         Returns:
             (B, Q, D).
@@ -76,11 +76,11 @@ class MultiheadAttention(nn.Module):
 def _with_key_bias(
     q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of wider heads, whose attention logits have a bias for each key.
+    """Extend queries, keys and values so that the attention logits contain a bias for each key.
 
-    A further channel, constant in the queries, carries the bias in the keys, so that the fused
-    attention gives it a gradient; an additive mask of the fused attention has none. Heads are
-    widened to a multiple of 8.
+    The bias is one more channel of the keys, whose counterpart in the queries is constant. So the
+    fused attention gives it a gradient, which an additive mask would not get. Heads are widened to
+    a multiple of 8 channels.
 
     Args:
         q: (B, heads, Q, d).
@@ -89,11 +89,12 @@ def _with_key_bias(
         key_bias: (B, S).
 
     Returns:
-        The three with 8 * ceil((d + 1) / 8) channels; of the result the first d count.
+        q, k and v with 8 * ceil((d + 1) / 8) channels; only the first d of the attention's result
+        are used.
     """
     dim = q.shape[-1]
     wide = 8 * (dim // 8 + 1)
-    # attention divides by the root of the new width
+    # the fused attention divides by the square root of the new width
     q = F.pad(q * math.sqrt(wide / dim), (0, 1), value=math.sqrt(wide))
     bias = key_bias.to(k.dtype)[:, None, :, None].expand(-1, k.shape[1], -1, -1)
     k = torch.cat((k, bias), dim=-1)
@@ -102,7 +103,7 @@ def _with_key_bias(
 
 
 class _ResidualBlock(nn.Module):
-    """What the blocks of a layer share: a residual, with LayerNorm before or after the block."""
+    """Base class of the blocks: a residual connection, with LayerNorm before or after the block."""
 
     norm: nn.LayerNorm
     pre_norm: bool
@@ -132,7 +133,7 @@ class SelfAttentionLayer(_ResidualBlock):
 
 
 class CrossAttentionLayer(_ResidualBlock):
-    """Queries attend to the places of the clip that their own mask covers."""
+    """Queries attend to the cells of the clip inside their own mask."""
 
     def __init__(self, dim: int, num_heads: int, pre_norm: bool) -> None:
         """Make the block; the arguments are those of the decoder."""
@@ -152,7 +153,7 @@ class CrossAttentionLayer(_ResidualBlock):
     ) -> Tensor:
         """Update the queries (B, Q, D) from keys and values (B, S, D).
 
-        ``allowed`` (B, Q, S) says where they may look, ``key_bias`` (B, S) where less.
+        ``allowed`` (B, Q, S) and ``key_bias`` (B, S) are as in ``MultiheadAttention``.
         """
         placed = self._enter(queries) + query_position
         return self._leave(queries, self.multihead_attn(placed, key, value, allowed, key_bias))

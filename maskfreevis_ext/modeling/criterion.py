@@ -1,4 +1,4 @@
-"""The losses of a batch: a list of terms, divided by what all processes count, weighted and named.
+"""The criterion: a list of loss terms, normalized over all processes, weighted and named.
 
 Shape letters: K decoder outputs (the last one first), B clips, Q queries, C classes, N objects of
 several clips in one list, T frames.
@@ -30,11 +30,11 @@ from maskfreevis_ext.ops.reduce import send
 
 
 class VideoSetCriterion(nn.Module):
-    """Matches queries with objects and sums up the loss terms at every decoder output.
+    """Matches queries with objects and computes the loss terms at every decoder output.
 
-    Clips with boxes and clips with masks may stand in one batch; each term knows which it looks at.
-    The buffer ``_iter`` counts training steps for the warm-ups; its name and that of
-    ``empty_weight`` are those of MaskFreeVIS checkpoints.
+    A batch may hold clips supervised by boxes and clips supervised by masks; each term selects the
+    clips that it applies to. The buffer ``_iter`` counts training steps for the warm-ups; its name
+    and that of ``empty_weight`` are those of MaskFreeVIS checkpoints.
     """
 
     empty_weight: Tensor
@@ -50,14 +50,14 @@ class VideoSetCriterion(nn.Module):
         no_object_weight: float,
         affinity_settings: AffinitySettings,
     ) -> None:
-        """Take the parts.
+        """Keep the parts.
 
         Args:
             num_classes: C, without "no object".
             matcher: Assigns queries to objects.
             terms: The loss terms.
             no_object_weight: Weight of the class "no object" in the cross-entropy.
-            affinity_settings: What looks alike in clips with boxes.
+            affinity_settings: Settings of the colour similarity in clips supervised by boxes.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -71,7 +71,7 @@ class VideoSetCriterion(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Arguments of ``__init__``: the registered terms and those of the heads."""
+        """Arguments of ``__init__``, with the registered terms and the terms of the heads."""
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "matcher": VideoHungarianMatcher(**VideoHungarianMatcher.from_config(cfg)),
@@ -82,11 +82,11 @@ class VideoSetCriterion(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each term by its name."""
+        """Weights of all terms by name."""
         return {term.name: term.weight for term in self.terms}
 
     def reset_schedule(self, step: int) -> None:
-        """Set the step counter of the warm-ups, which comes with the weights."""
+        """Set the step counter of the warm-ups."""
         self._iter.fill_(step)
 
     def forward(
@@ -99,26 +99,26 @@ class VideoSetCriterion(nn.Module):
         heads: Iterable[AuxHead] = (),
         batch: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Tensor]:
-        """Weighted losses of all decoder outputs.
+        """Compute the weighted losses of all decoder outputs.
 
         Args:
             outputs: ``pred_logits`` (B, Q, C+1), ``pred_masks`` (B, Q, T, h, w) and, with deep
-                supervision, ``aux_outputs``, a list of dicts of the same. With ``mask_embed``
-                (B, Q, D) in each and ``mask_features`` (B, D, T, h, w) in the first,
-                ``pred_masks`` needs no graph: the masks of the matched queries are made again
-                from these.
+                supervision, ``aux_outputs``, a list of dicts with the same keys. If each dict has
+                ``mask_embed`` (B, Q, D) and the first one ``mask_features`` (B, D, T, h, w),
+                ``pred_masks`` needs no graph: the masks of the matched queries get their
+                gradient through these two.
             targets: B dicts (``targets.build_targets``); they are not changed.
             frames: Pixel values in [0, 255] in the order of INPUT.FORMAT, zeros as padding,
                 (B, T, 3, H, W), float32.
             frame_sizes: (height, width) of the frames of each clip without padding.
             matches: Assignment to use instead of the matcher's, for tests and analysis.
-            heads: The auxiliary heads of the model, whose terms the criterion has.
+            heads: The auxiliary heads of the model; their terms are part of the criterion.
             batch: The B dicts of the mapper, for heads that read more than the targets.
 
         Returns:
-            The name of each term for the last output and ``{name}_{i}`` for auxiliary output i;
-            every key at every step, a zero with a gradient path where nothing applies. The sum is
-            the training loss.
+            Losses by name: ``name`` for the last output, ``{name}_{i}`` for auxiliary output i. All
+            keys are present in every step; a term without objects is a zero with a gradient path.
+            Their sum is the training loss.
 
         Raises:
             NumericError: A matching cost is not finite.
@@ -152,7 +152,7 @@ class VideoSetCriterion(nn.Module):
     def _box_objects(
         self, scene: Scene, frames: Tensor, frame_sizes: Sequence[tuple[int, int]]
     ) -> BoxObjects | None:
-        """The objects of the clips with boxes; None where there are none."""
+        """The objects of the clips supervised by boxes; None if there are none."""
         targets = scene.targets
         clips = [clip for clip in scene.with_boxes if len(targets[clip]["labels"])]
         if not clips:
@@ -160,7 +160,7 @@ class VideoSetCriterion(nn.Module):
         masks = scene.layers[0]["pred_masks"]
         map_size = (masks.shape[-2], masks.shape[-1])
         stride = frames.shape[-2] // map_size[0]
-        if len(clips) < len(frames):  # else no copy of a whole batch
+        if len(clips) < len(frames):  # do not copy the batch if all clips have boxes
             frames = frames[send(torch.tensor(clips), frames.device)]
         sizes = [frame_sizes[clip] for clip in clips]
         affinities = compute_affinities(frames, sizes, stride, self.affinity_settings)

@@ -1,4 +1,4 @@
-"""The head: pixel decoder and video decoder, chosen by name."""
+"""The head of the network: pixel decoder and video decoder, chosen by their registered names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskfreevis_ext.modeling.transformer_decoder import TRANSFORMER_DECODER_REG
 
 
 def _registered(registry: Registry, name: str, key: str) -> type[nn.Module]:
-    """The class of a registry, or a ConfigError that names the key and what it may be."""
+    """The class with this name; raises a ConfigError that lists the names that ``key`` may have."""
     if name not in registry:
         allowed = ", ".join(sorted(known for known, _ in registry))
         raise ConfigError(f"{key} must be one of {allowed}, got {name!r}.")
@@ -85,8 +85,8 @@ class MaskFormerHead(nn.Module):
             features: Name → backbone map, (B * T, channels, h, w); the frames of a clip stand
                 together.
             num_frames: T.
-            return_aux: Also give ``aux_outputs``.
-            num_views: Cameras of a clip, see the decoder.
+            return_aux: Also return ``aux_outputs``.
+            num_views: Number of cameras of a clip; see the decoder.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1), ``pred_masks`` (B, Q, T, H/4, W/4) and, if asked for,

@@ -1,4 +1,4 @@
-"""Which query predicts which object, for all decoder outputs and all clips of a batch at once."""
+"""Assignment of queries to objects, for all decoder outputs and clips of a batch at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskfreevis_ext.ops.points import sample_points
 Match = tuple[Tensor, Tensor]
 
 _REPLACEMENT = (
-    1e6  # cost of a pair whose own cost is not finite: taken only if nothing else is left
+    1e6  # replaces a cost that is not finite: such a pair is matched only if no other is left
 )
 
 
@@ -29,13 +29,13 @@ def mask_costs(
     mask_weight: float,
     dice_weight: float,
 ) -> Tensor:
-    """BCE and Dice cost of masks at points that all share (Mask2Former sec. 3.3).
+    """BCE and Dice cost of masks at the same points for all masks (Mask2Former sec. 3.3).
 
-    Outputs are sampled one by one: together they would have to be copied, which takes three times
-    as long on a CPU.
+    Decoder outputs are sampled one by one: sampling all together would need a copy, which takes
+    three times as long on a CPU.
 
     Args:
-        mask_logits: (Q, T, h, w) of each of K outputs.
+        mask_logits: For each of K outputs, (Q, T, h, w).
         target_masks: (N, T, H, W), in [0, 1].
         points: (P, 2), (x, y) in [0, 1].
         mask_weight: Weight of BCE.
@@ -58,7 +58,7 @@ def mask_costs(
 def query_of_object(
     matches: Sequence[Sequence[Match]], targets: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
-    """Query of each object at each output, (K, sum of N), int64, -1 where there is none."""
+    """Query of each object at each output, (K, objects of all clips), int64; -1: no query."""
     sizes = [len(target["labels"]) for target in targets]
     table = torch.full((len(matches), sum(sizes)), -1)
     for row, of_layer in zip(table, matches, strict=True):
@@ -72,8 +72,8 @@ def query_of_object(
 class VideoHungarianMatcher(nn.Module):
     """Minimum-cost assignment of queries to object tracks.
 
-    In a clip with masks an object costs class + BCE + Dice (Mask2Former), in one with boxes class
-    + the Dice of the box tubes (MaskFreeVIS), in closed form.
+    In a clip supervised by masks the cost is class + BCE + Dice (Mask2Former); in a clip supervised
+    by boxes it is class + Dice of the box tubes (MaskFreeVIS), computed in closed form.
     """
 
     def __init__(
@@ -85,16 +85,15 @@ class VideoHungarianMatcher(nn.Module):
         num_points: int,
         nonfinite_cost: str = "error",
     ) -> None:
-        """Take the weights of the costs.
+        """Keep the weights of the costs.
 
         Args:
             class_weight: Weight of the negative class probability.
             mask_weight: Weight of BCE (objects with masks).
             dice_weight: Weight of Dice.
-            num_points: Points for masks; for boxes it sets the smoothing only.
-            nonfinite_cost: "error": NumericError; "replace": such pairs are matched last and
-            counted
-                in ``num_replaced``.
+            num_points: Number of points for masks; for boxes it only sets the smoothing constant.
+            nonfinite_cost: For NaN and Inf: "error" raises a NumericError; "replace" matches such
+                pairs last and counts them in ``num_replaced``.
         """
         super().__init__()
         self.class_weight = class_weight
@@ -105,7 +104,7 @@ class VideoHungarianMatcher(nn.Module):
         self.num_replaced = 0
 
     def extra_repr(self) -> str:
-        """Weights, for ``print(model)``."""
+        """Text with the weights, for ``print(model)``."""
         return (
             f"class={self.class_weight}, mask={self.mask_weight}, dice={self.dice_weight}, "
             f"points={self.num_points}"
@@ -145,7 +144,7 @@ class VideoHungarianMatcher(nn.Module):
         Raises:
             NumericError: A cost is NaN or Inf; names the output, the clip and the tensor.
         """
-        # here, as it takes longer to import than all the rest of the package
+        # imported here: SciPy takes longer to import than all the rest of the package
         from scipy.optimize import linear_sum_assignment
 
         sizes = [len(target["labels"]) for target in targets]
@@ -159,7 +158,7 @@ class VideoHungarianMatcher(nn.Module):
             for clip, target in enumerate(targets)
             if sizes[clip]
         ]
-        # (K, Q, sum of N): the one device-to-host copy
+        # (K, Q, objects of all clips): the only copy from the device to the CPU
         table = torch.cat(costs, dim=-1).cpu().numpy()
         self._check(table, layers, sizes)
         starts = np.cumsum([0, *sizes])
@@ -180,7 +179,7 @@ class VideoHungarianMatcher(nn.Module):
         boxes: Tensor | None,
         image_size: tuple[int, int],
     ) -> Tensor:
-        """Costs of one clip for all outputs, (K, Q, N); ``boxes`` (K, Q, T, 4), without masks."""
+        """Costs of one clip, (K, Q, N); ``boxes`` (K, Q, T, 4) only with box supervision."""
         logits = torch.stack([layer["pred_logits"][clip] for layer in layers]).float()
         cost = -self.class_weight * logits.softmax(-1)[..., target["labels"]]
         if boxes is not None:
@@ -194,7 +193,7 @@ class VideoHungarianMatcher(nn.Module):
         return cost + mask_costs(masks, target["masks"], points, *weights)
 
     def _check(self, table: np.ndarray, layers: list[dict[str, Any]], sizes: list[int]) -> None:
-        """Refuse or replace costs that are not finite; ``table`` is changed in place."""
+        """Raise an error for costs that are not finite, or replace them in ``table``, in place."""
         is_bad = ~np.isfinite(table)
         if not is_bad.any():
             return

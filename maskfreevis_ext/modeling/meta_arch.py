@@ -1,4 +1,4 @@
-"""The whole network: clips in, losses (training) or tracks with masks (evaluation) out.
+"""The whole network: from clips to losses (training) or to tracks with masks (evaluation).
 
 B clips, T frames, (Hp, Wp) the padded size.
 """
@@ -50,7 +50,7 @@ class VideoMaskFormer(nn.Module):
             pixel_std: Standard deviation of each channel.
             size_divisibility: Frames are padded to a multiple of this.
             num_tracks: Tracks kept per video.
-            frames_per_chunk: Frames that pass backbone and pixel decoder together in evaluation.
+            frames_per_chunk: Frames that backbone and pixel decoder process together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
         """
         super().__init__()
@@ -70,7 +70,7 @@ class VideoMaskFormer(nn.Module):
 
         Raises:
             ConfigError: A value of the config cannot work (``config.validate``), or the padded size
-                is no multiple of the stride of the masks.
+                is not a multiple of the stride of the masks.
         """
         validate(cfg)
         backbone = build_backbone(cfg)
@@ -97,7 +97,7 @@ class VideoMaskFormer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model's parameters."""
         return self.pixel_mean.device
 
     @property
@@ -106,11 +106,12 @@ class VideoMaskFormer(nn.Module):
         return self.sem_seg_head.heads
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, object]]:
-        """Losses of a batch of clips, or the tracks of each video.
+        """Losses of a batch of clips in training, the tracks of each video in evaluation.
 
         Args:
             batched_inputs: B dicts of the data mappers. In training all clips have the same T;
-                their sizes may differ. In evaluation each dict is a whole video, and stands alone.
+                their sizes may differ. In evaluation each dict is a whole video; the videos are
+                processed one by one.
 
         Returns:
             In training: name → weighted scalar. In evaluation: one dict per video, see
@@ -147,7 +148,7 @@ class VideoMaskFormer(nn.Module):
             features, lengths[0], return_aux=self.deep_supervision, num_views=num_views
         )
         targets = build_targets(batched_inputs, image_size=(height, width), device=self.device)
-        # Colours and sums over pixels need float32, whatever the network ran in.
+        # Colours and sums over pixels need float32, also if the network ran in half precision.
         with torch.autocast(self.device.type, enabled=False):
             return self.criterion(
                 outputs,
@@ -175,7 +176,7 @@ class VideoMaskFormer(nn.Module):
         return result
 
     def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits of the kept queries (N, T, h, w) and the factor of their scores (N,)."""
+        """Mask logits of the kept queries (N, T, h, w) and the factors on their scores (N,)."""
         masks = outputs["pred_masks"][kept]
         factor = masks.new_ones(len(kept), dtype=torch.float32)
         for head in self.heads.values():
@@ -186,7 +187,7 @@ class VideoMaskFormer(nn.Module):
 
     @torch.no_grad()
     def predict(self, video: dict) -> tuple[dict[str, Tensor], FrameSizes]:
-        """Outputs of the decoder for one video, before tracks are chosen.
+        """Outputs of the decoder for one video, before tracks are selected.
 
         Args:
             video: A dict of the test mapper.
@@ -197,7 +198,7 @@ class VideoMaskFormer(nn.Module):
         frames = _stack_frames(video)
         num_frames, frame_size = frames.shape[0], (frames.shape[2], frames.shape[3])
         padded_size = self._padded_size([frame_size])
-        # Backbone and pixel decoder know single frames only, so that they may see a few at a time.
+        # Backbone and pixel decoder treat frames separately, so they can process a few at a time.
         decoded = [
             self._decode_pixels(chunk.to(self.device), padded_size)
             for chunk in frames.split(self.frames_per_chunk)
@@ -232,7 +233,7 @@ class VideoMaskFormer(nn.Module):
 
 
 def _common_views(batched_inputs: list[dict]) -> int | None:
-    """Cameras of the clips of a batch (``num_views``), which must agree; None: there is no axis."""
+    """``num_views`` of the clips of a batch, which must be equal; None: there is no view axis."""
     views = {clip.get("num_views") for clip in batched_inputs}
     if len(views) > 1:
         raise DataError(

@@ -25,7 +25,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
     def init_last(self, std: float = 0.0, bias: float = 0.0) -> None:
-        """Start the last layer with normal weights, zeros without ``std``, and a constant bias."""
+        """Initialise the last layer: normal weights (zeros for ``std`` 0), constant bias."""
         weight, constant = self.layers[-1].parameters()
         if std > 0:
             nn.init.normal_(weight, std=std)

@@ -1,6 +1,6 @@
 """Pixel decoder: a deformable encoder over the coarse maps and one map at stride 4 for the masks.
 
-The frames are independent of each other here.
+Each frame is processed independently of the others.
 N: frames (B * T), S: tokens of all levels of a frame, D: channels.
 """
 
@@ -58,7 +58,7 @@ class MSDeformAttn(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start with equal weights on points 1..P cells away, each head in its own direction."""
+        """Initialise with equal weights on points 1..P cells away, in a direction per head."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angle = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=1)
@@ -79,13 +79,13 @@ class MSDeformAttn(nn.Module):
         tokens: Tensor,
         spatial_shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """Attend from each query to points around its own place, on every level.
+        """Attend from each query to points around its own position, on every level.
 
         Args:
             query: (N, L, D).
             reference_points: (x, y) in [0, 1] of each query, (L, 2).
-            tokens: What is sampled, (N, S, D).
-            spatial_shapes: (height, width) of each level; they make up S.
+            tokens: Tokens of all levels, which are sampled, (N, S, D).
+            spatial_shapes: (height, width) of each level; the cells of all levels are the S tokens.
 
         Returns:
             (N, L, D).
@@ -95,7 +95,7 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
         offsets = self.sampling_offsets(query).view(*shape, 2)
         weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
-        # Offsets are in cells of the level; places keep the precision of the reference points.
+        # Offsets are in cells of the level; positions have the dtype of the reference points.
         cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
         # (K, 2) -> (heads, K, P, 2): PyTorch is five times slower with broadcast inner axes.
         cells = cells[:, None].repeat(self.num_heads, 1, self.num_points, 1)
@@ -130,7 +130,7 @@ class DeformableEncoderLayer(nn.Module):
         """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
         attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
         tokens = self.norm1(tokens + self.dropout(attended))
-        # as a matrix: in place on a view of one would copy it in the backward pass
+        # as a matrix: ReLU in place on a view would make a copy in the backward pass
         hidden = F.relu(self.linear1(tokens.flatten(0, 1)), inplace=True)
         hidden = self.linear2(self.dropout(hidden)).view_as(tokens)
         return self.norm2(tokens + self.dropout(hidden))
@@ -240,7 +240,7 @@ def _conv(
     norm: str,
     activation: Callable[[Tensor], Tensor] | None = None,
 ) -> Conv2d:
-    """Convolution of the same size with a norm, or a bias where there is none."""
+    """Convolution that keeps the size of the map, with a norm, or with a bias if ``norm`` is ""."""
     conv = Conv2d(
         in_channels,
         out_channels,
@@ -280,7 +280,7 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _known(value: int | None, name: str) -> int:
-    """Channels or stride of a backbone map, which Detectron2 allows to be unknown."""
+    """Channels or stride of a backbone map; raises a ValueError if the backbone leaves it None."""
     if value is None:
         raise ValueError(f"the backbone does not say the channels and the stride of its map {name}")
     return value
@@ -290,8 +290,8 @@ def _known(value: int | None, name: str) -> int:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Backbone maps → mask features and the encoded coarse maps (Mask2Former, arXiv 2112.01527).
 
-    Runs in the precision of its own parameters, under autocast too: sampling positions in half
-    precision are off by whole cells.
+    It runs in the dtype of its parameters, under autocast too: in half precision the sampling
+    positions would be wrong by whole cells.
     """
 
     @configurable
@@ -313,7 +313,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         Args:
             input_shape: Name → channels and stride of the backbone maps that are used.
-            transformer_in_features: Names of those that the deformable encoder takes.
+            transformer_in_features: Names of the maps that the deformable encoder takes.
             num_heads: Heads of the encoder.
             num_layers: Layers of the encoder.
             dropout: Dropout of the encoder.
@@ -324,15 +324,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
             dim_feedforward: Width of the encoder's feed-forward blocks.
 
         Raises:
-            ConfigError: A name of ``transformer_in_features`` is no input, or D does not suit the
-                heads.
+            ConfigError: A name of ``transformer_in_features`` is not in ``input_shape``, or D is
+                odd or not a multiple of ``num_heads``.
         """
         super().__init__()
         _check_inputs(input_shape, transformer_in_features, conv_dim, num_heads)
         channels = {name: _known(shape.channels, name) for name, shape in input_shape.items()}
         strides = {name: _known(shape.stride, name) for name, shape in input_shape.items()}
         by_stride = sorted(input_shape, key=strides.__getitem__)
-        # Coarse maps first, as the video decoder wants them.
+        # Coarse maps first, as the video decoder expects them.
         self.in_features = [n for n in reversed(by_stride) if n in transformer_in_features]
         self.input_proj = nn.ModuleList(
             _projection(channels[name], conv_dim) for name in self.in_features

@@ -23,7 +23,7 @@ def _sine_axis(length: int, dim: int, device: torch.device) -> Tensor:
 
 
 def sine_position_2d(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """Position encoding of a map: the first half of the channels tells y, the second half x.
+    """Position encoding of a map: y in the first half of the channels, x in the second half.
 
     Args:
         height: Rows of the map.
@@ -42,7 +42,7 @@ def sine_position_2d(height: int, width: int, dim: int, device: torch.device) ->
 def sine_position_3d(
     num_frames: int, height: int, width: int, dim: int, device: torch.device
 ) -> Tensor:
-    """Position encoding of a clip: that of the map plus one of the time over all channels.
+    """Position encoding of a clip: ``sine_position_2d`` plus an encoding of time over all channels.
 
     Args:
         num_frames: T, frames of the clip; time spans (0, 2 pi] whatever T is.

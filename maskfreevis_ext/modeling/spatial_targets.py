@@ -26,9 +26,9 @@ class SpatialTargets:
 
     Attributes:
         masks: (B, T, h, w), or (B, T / V, V, h, w) with views; bool.
-        valid: Same shape, bool: True for cells with ground truth. Frames without any are ignored,
-            and so is padding.
-        weak: Boxes of the clips that have neither motion masks nor masks of their objects.
+        valid: Same shape, bool: True for cells with ground truth. False in padding and in frames
+            without ground truth, which the losses ignore.
+        weak: Box targets of the clips that have neither motion masks nor masks of their objects.
     """
 
     masks: Tensor
@@ -46,9 +46,9 @@ def build_spatial_targets(
 ) -> SpatialTargets:
     """Build the targets of a batch of clips.
 
-    A clip with ``motion_masks`` is supervised by these. A clip without them but with masks of its
-    objects (``masks`` in its target) is supervised by their union, so that a frame without an
-    object is background everywhere. For any other clip there are only its boxes.
+    A clip with ``motion_masks`` is supervised by them. A clip without them but with masks of its
+    objects (``masks`` in its target) is supervised by the union of these masks; a frame without
+    objects is then background everywhere. Any other clip has only its boxes.
 
     Args:
         batched_inputs: B samples of the mapper. ``motion_masks``: T masks (H', W') bool on the CPU,
@@ -58,7 +58,7 @@ def build_spatial_targets(
         image_size: (H, W) of the padded input.
         stride: Pixels per cell of the targets.
         num_views: V; None: there are none.
-        device: Where the targets are.
+        device: Device of the targets.
 
     Raises:
         DataError: A motion mask has another size than its frame.

@@ -1,7 +1,7 @@
 """Targets of a training batch, from the samples of the data mappers.
 
-Everything that depends on the data (which objects appear, padding) is done on the CPU; one copy
-then takes the targets of the whole batch to the device, so that a GPU never has to be waited for.
+All steps that depend on the data (which objects appear, padding) run on the CPU. One copy then
+moves the targets of the whole batch to the device, so that nobody has to wait for a GPU.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def build_targets(
             ``gt_boxes`` and ``gt_masks``; objects that appear in no frame are left out. Neither is
             changed.
         image_size: (H, W) of the padded input, pixels.
-        device: Where the targets are.
+        device: Device of the targets.
 
     Returns:
         B dicts with ``labels`` (N,) int64, ``ids`` (N, T) int64 with -1 where the object is

@@ -1,4 +1,4 @@
-"""Video decoder: object queries that attend to all frames of a clip and give classes and masks.
+"""Video decoder: object queries attend to all frames of a clip and predict classes and masks.
 
 B clips, T frames, Q queries, C classes, D channels, S = T * h * w tokens of a level.
 """
@@ -35,7 +35,7 @@ Prediction = tuple[Tensor, Tensor, Tensor]
 def _check_arguments(hidden_dim: int, num_heads: int, is_contradictory: bool) -> None:
     if is_contradictory:
         raise ConfigError(
-            "A head makes the masks of matched queries from their embeddings, which excludes "
+            "A head computes masks from the embeddings of matched queries, which excludes "
             "MODEL.MASKFREE.DENSE_MASK_GRADIENTS; set it to False."
         )
     if hidden_dim % num_heads or hidden_dim % 2:
@@ -46,7 +46,7 @@ def _check_arguments(hidden_dim: int, num_heads: int, is_contradictory: bool) ->
 
 
 def _repeat(count: int, make: Callable[..., nn.Module], *arguments: object) -> nn.ModuleList:
-    """Modules that are made alike."""
+    """``count`` modules made by the same call."""
     return nn.ModuleList(make(*arguments) for _ in range(count))
 
 
@@ -58,7 +58,7 @@ def _projection(in_channels: int, hidden_dim: int) -> nn.Conv2d:
 
 
 def _sum_of_biases(biases: Sequence[LayerBias], layer: int, level: int) -> Tensor | None:
-    """Attention bias of a layer from all heads, (B, S), or None where none has one."""
+    """Attention bias of a layer, summed over all heads, (B, S); None if no head gives one."""
     total = None
     for bias in biases:
         of_layer = bias.of_layer(layer, level)
@@ -71,8 +71,8 @@ def _sum_of_biases(biases: Sequence[LayerBias], layer: int, level: int) -> Tenso
 class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     """Masked-attention decoder over clips (Cheng et al., Mask2Former for video, arXiv 2112.10764).
 
-    Owns the queries. Each layer attends to one level, coarse to fine and around again, only where
-    the mask that the queries predict so far is on.
+    It holds the learned queries. Each layer attends to one level (from coarse to fine, repeated),
+    and a query only to the cells inside the mask that it predicted after the previous layer.
     """
 
     @configurable
@@ -105,10 +105,11 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             dim_feedforward: Width of the feed-forward blocks.
             num_layers: Decoder layers.
             pre_norm: LayerNorm before each block instead of after it.
-            enforce_input_proj: Project the maps even where ``in_channels`` equals D.
-            num_levels: Levels that the pixel decoder gives.
+            enforce_input_proj: Project the maps even if ``in_channels`` equals D.
+            num_levels: Number of maps of the pixel decoder.
             dense_mask_gradients: Keep the graph of the masks of all queries in training. False:
-                give what the few masks that count are made of; needed by some heads.
+                output mask embeddings and mask features, from which the criterion computes the
+                masks of the matched queries again; some heads need this.
             heads: Auxiliary heads by name. The decoder keeps them as attributes of these names.
 
         Raises:
@@ -143,7 +144,11 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, object]:
-        """Read the arguments of ``__init__`` from the config."""
+        """Read the arguments of ``__init__`` from the config.
+
+        Raises:
+            ConfigError: MODEL.MASK_FORMER.DEC_LAYERS is below 1.
+        """
         mask_former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD
         if mask_former.DEC_LAYERS < 1:
             raise ConfigError(
@@ -192,18 +197,18 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             maps: Encoded maps, coarse first, (B * T, channels, h_k, w_k).
             mask_features: (B * T, mask_dim, h, w).
             num_frames: T, frames of each clip.
-            return_aux: Also give the predictions of the learned queries and of every layer but
+            return_aux: Also return the predictions of the learned queries and of every layer but
                 the last.
-            num_views: V, where the frames are those of V cameras, time first; for the heads.
+            num_views: V, number of cameras whose frames a clip holds, time first; for the heads.
 
         Returns:
             ``pred_logits`` (B, Q, C + 1) and ``pred_masks`` (B, Q, T, h, w), logits; with
-            ``return_aux`` also ``aux_outputs``, a list of dicts of the same. In training, unless
-            ``dense_mask_gradients``, the masks have no graph; each dict then also has
+            ``return_aux`` also ``aux_outputs``, a list of dicts with the same keys. In training,
+            without ``dense_mask_gradients``, the masks have no graph; each dict then also has
             ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
-            h, w), whose product is ``pred_masks``. With a head that needs embeddings each dict has
+            h, w), whose product is ``pred_masks``. If a head needs embeddings, each dict has
             ``mask_embed`` and the normalised ``queries`` (B, Q, D), and the first one
-            ``mask_features``, in evaluation too. The first one also has what the heads add.
+            ``mask_features``, in evaluation too. The first dict also has the outputs of the heads.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -261,7 +266,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     def _outputs(
         self, predictions: Sequence[Prediction], mask_features: Tensor
     ) -> list[dict[str, Tensor]]:
-        """Output dicts of predictions; the last one also has the mask features, if any has."""
+        """Output dicts of all predictions; that of the last layer may also have mask features."""
         is_lean = self.training and not self.dense_mask_gradients
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_lean):
             outputs = self._masks(predictions, mask_features)
@@ -288,7 +293,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         return values, keys
 
     def _predict(self, queries: Tensor) -> Prediction:
-        """What queries (B, Q, D) predict."""
+        """Predictions of the queries (B, Q, D)."""
         normed = self.decoder_norm(queries)
         return self.class_embed(normed), self.mask_embed(normed), normed
 
@@ -297,8 +302,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     def _resized_mask_features(mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """Mask features at the size of each level, (B, mask_dim, T * h_k * w_k).
 
-        Masks are linear in the features, and so is the resizing: to resize the features once per
-        level gives the same as to resize the masks once per layer.
+        Masks are linear in the features, and so is resizing: resizing the features once per level
+        gives the same result as resizing the masks in every layer.
         """
         flat = mask_features.flatten(1, 2)
         return [
@@ -311,7 +316,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     @staticmethod
     @torch.no_grad()
     def _allowed(mask_embedding: Tensor, resized_features: Tensor) -> Tensor:
-        """Where a query may look: on its mask (probability >= 0.5), or anywhere if that is empty.
+        """Cells that a query attends to: its mask (probability >= 0.5), or all if that is empty.
 
         Returns:
             Bool (B, Q, T * h_k * w_k).
@@ -321,7 +326,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
 
     @staticmethod
     def _masks(predictions: Sequence[Prediction], mask_features: Tensor) -> list[dict[str, Tensor]]:
-        """Class and mask logits of L predictions; one product for the masks of all of them."""
+        """Class and mask logits of L predictions; one matrix product gives all masks."""
         embeddings = torch.cat([embedding for _, embedding, _ in predictions], dim=1)
         masks = torch.bmm(embeddings, mask_features.flatten(2))
         masks = masks.unflatten(2, mask_features.shape[2:]).chunk(len(predictions), dim=1)

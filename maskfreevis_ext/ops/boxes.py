@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK_CELLS = 2**21  # cells of float32 maps that the last-level cache holds
+_BLOCK_CELLS = 2**21  # cells of float32 maps that fit into the last-level cache
 
 
 def mask_projections(
@@ -22,11 +22,11 @@ def mask_projections(
 
     Args:
         mask_logits: (..., h, w).
-        out: Contiguous tensors that take the rows and the columns; not with a gradient.
+        out: Contiguous tensors for the rows and the columns; only without a gradient.
 
     Returns:
-        Rows (..., h) and columns (..., w). The gradient goes to one position where several are
-        equal.
+        Rows (..., h) and columns (..., w). Where several logits are the largest, only one of them
+        gets the gradient.
 
     Example:
         >>> rows, cols = mask_projections(torch.tensor([[1.0, 2.0, 3.0], [6.0, 5.0, 4.0]]))
@@ -35,8 +35,8 @@ def mask_projections(
     """
     if torch.is_grad_enabled() and mask_logits.requires_grad:
         return mask_logits.max(dim=-1).values, mask_logits.max(dim=-2).values
-    # Both axes of a few maps at a time, so that the second pass reads from the cache; amax takes a
-    # fifth of the time of max, which looks for the index too.
+    # Both axes of a few maps at a time, so that the second pass reads from the cache. amax takes a
+    # fifth of the time of max, which also finds the index.
     lead, (height, width) = mask_logits.shape[:-2], mask_logits.shape[-2:]
     if out is None:
         out = mask_logits.new_empty(*lead, height), mask_logits.new_empty(*lead, width)
@@ -102,7 +102,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _coverage(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
-    """Profile of a box on one axis of the map, values 0, 1/2 or 1, (..., length)."""
+    """Coverage of the cells of one axis by a box, values 0, 1/2 or 1, (..., length)."""
     low, high = torch.floor(start + 0.5), torch.floor(end + 0.5)
     high = torch.where((end > start) & (high <= low), low + 1, high)
     center = torch.arange(length, device=start.device) * stride + stride // 2
@@ -115,10 +115,10 @@ def _coverage(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
 def box_profiles(boxes: Tensor, map_size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
     """Filled boxes at the resolution of the masks, as a row profile and a column profile.
 
-    A filled box is the outer product of two profiles. Shrinking the filled box bilinearly
-    (half-pixel centres, no antialiasing) by an even factor averages the central 2 x 2 pixels of
-    each cell, which again is the product of the shrunk profiles; no map has to be made at full
-    size. Edges are rounded to whole pixels, and a box thinner than a pixel keeps one.
+    A filled box is the outer product of two profiles. Bilinear resizing (half-pixel centres, no
+    antialiasing) by an even factor averages the central 2 x 2 pixels of each cell, and the result
+    is the product of the resized profiles; so no full-size map is needed. Edges are rounded to
+    whole pixels, and a box thinner than a pixel covers one pixel.
 
     Args:
         boxes: (..., 4), float.
@@ -157,11 +157,12 @@ def _antiderivatives(x: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Ten
 def _edge_overlaps(
     start: Tensor, end: Tensor, stride: int, length: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Integrals over the axis of a map's rising edge, alone and times interpolated boxes.
+    """Integrals of rising edges, of rising edge times given box, and of the given box, on one axis.
 
-    The edge before cell e is a ramp from 0 to 1, ``stride`` pixels wide, around pixel e * stride.
-    A box of cells [e, f) is the edge at e minus that at f, so that these few integrals give those
-    of every box of cells. Integration by parts: the ramp meets the antiderivatives of the box.
+    The rising edge before cell e is a ramp from 0 to 1, ``stride`` pixels wide, around pixel e *
+    stride. A box of cells [e, f) is the edge at e minus the edge at f, so these integrals give the
+    integral of every box of cells. They are computed by integration by parts, from the
+    antiderivatives of the given box.
 
     Args:
         start: First pixels of the boxes, (N, T), float64.
@@ -195,20 +196,20 @@ def box_dice_cost(
     stride: int,
     num_points: int,
 ) -> Tensor:
-    """Dice cost of predicted and given box tubes, the limit of the point-sampled estimate.
+    """Dice cost between predicted and given box tubes, in closed form.
 
-    The reference draws ``num_points`` uniform points a frame, samples the filled predicted box (a
-    map at ``stride``) and the filled given box (a map of pixels) bilinearly with zeros outside,
-    and takes 1 - (2 <a, g> + 1) / (sum a + sum g + 1) over the points of all frames. The
-    expectations of the three sums are integrals of products of trapezoids, one axis at a time, and
-    have a closed form.
+    The reference estimates this cost: it draws ``num_points`` uniform points per frame, samples
+    the filled predicted box (a map at ``stride``) and the filled given box (a map of pixels)
+    bilinearly with zeros outside, and computes 1 - (2 <a, g> + 1) / (sum a + sum g + 1) over the
+    points of all frames. The expectations of the three sums are products of integrals of
+    trapezoids along the two axes and have a closed form.
 
     Args:
         pred_boxes: (..., Q, T, 4), in cells, whole, as ``boxes_from_projections`` gives them.
         target_boxes: (N, T, 4) in pixels.
         image_size: (H, W) of the padded input in pixels.
         stride: Pixels per cell.
-        num_points: P; it only sets the size of the smoothing constant 1.
+        num_points: P; it only sets the size of the smoothing constant 1 relative to the sums.
 
     Returns:
         (..., Q, N), float32, values in [0, 1).
@@ -220,7 +221,7 @@ def box_dice_cost(
         tensor([[0.0952],
                 [0.9969]])
     """
-    # float64: third powers of pixel coordinates are subtracted from each other
+    # float64, because third powers of pixel coordinates are subtracted from each other
     target = torch.floor(target_boxes.double() + 0.5)
     objects = torch.arange(target.shape[0], device=target.device)[:, None]
     frames = torch.arange(target.shape[1], device=target.device)

@@ -1,4 +1,4 @@
-"""From the network's outputs for a clip to tracks: selection, and masks at the video's size.
+"""Conversion of the network's outputs to tracks: selection, and masks at the video's size.
 
 Shape letters: T frames, Q queries, C classes, K kept tracks, (h, w) size of the mask logits.
 """
@@ -17,9 +17,9 @@ class FrameSizes(NamedTuple):
     """Sizes of the frames of a video, (height, width) each.
 
     Attributes:
-        padded_size: The network's input.
-        frame_size: The frame in it (top left); the rest is padding.
-        output_size: The video as the user gave it.
+        padded_size: Size of the network's input.
+        frame_size: Size of the frame inside it (top left); the rest is padding.
+        output_size: Original size of the video.
     """
 
     padded_size: tuple[int, int]
@@ -28,15 +28,15 @@ class FrameSizes(NamedTuple):
 
 
 def select_tracks(class_logits: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The (query, class) pairs of a clip with the highest scores; a query may be in several pairs.
+    """Select the (query, class) pairs with the highest scores; a query may be in several pairs.
 
     Args:
         class_logits: (Q, C + 1), the last column "no object".
         num_tracks: Pairs to keep, at most Q * C.
 
     Returns:
-        Scores in [0, 1], falling, (K,) float32; classes (K,) int64; indices of the queries (K,)
-        int64.
+        Scores in [0, 1], in descending order, (K,) float32; classes (K,) int64; indices of the
+        queries (K,) int64.
 
     Example:
         >>> scores, classes, queries = select_tracks(torch.tensor([[0.0, 9, 0], [9, 0, 0]]), 2)
@@ -54,14 +54,14 @@ def resize_masks(
     frame_size: tuple[int, int],
     output_size: tuple[int, int],
 ) -> Tensor:
-    """Masks at the size of the video.
+    """Resize mask logits to the size of the video and threshold them.
 
-    One frame at a time is resized, so that the float logits of the others stay small.
+    Frames are resized one at a time, so that only one frame has float logits at full size.
 
     Args:
-        mask_logits: (K, T, h, w), of the padded frames.
+        mask_logits: Mask logits of the padded frames, (K, T, h, w).
         padded_size: Height and width of the network's input.
-        frame_size: Height and width of the frame in it (top left); the rest is padding.
+        frame_size: Height and width of the frame inside it (top left); the rest is padding.
         output_size: Height and width of the result.
 
     Returns:
@@ -89,9 +89,9 @@ def frame_probabilities(
     """Probabilities of a spatial mask at the size of the video, resized one frame at a time.
 
     Args:
-        mask_logits: (T, h, w) or (T, V, h, w), of the padded frames.
-        padded_size: As in ``resize_masks``, like the other two.
-        frame_size: Height and width of the frame in the padded one.
+        mask_logits: Mask logits of the padded frames, (T, h, w) or (T, V, h, w).
+        padded_size: Height and width of the network's input.
+        frame_size: Height and width of the frame inside it (top left); the rest is padding.
         output_size: Height and width of the result.
 
     Returns:
@@ -139,14 +139,14 @@ def clip_result(
         padded_size: Height and width of the network's input.
         frame_size: Height and width of the frames in it.
         output_size: Height and width of the video.
-        rate: Called with the indices of the kept queries (N,); gives their mask logits (N, T, h, w)
-            in place of ``pred_masks``, and a factor (N,) for the scores of their tracks. None takes
-            ``pred_masks`` and leaves the scores.
+        rate: Function of the indices of the kept queries (N,). It returns the mask logits
+            (N, T, h, w) to use instead of ``pred_masks``, and the factors (N,) on the scores. None:
+            ``pred_masks`` and unchanged scores.
 
     Returns:
-        ``image_size`` (height, width), ``pred_scores`` list of K floats, falling, ``pred_labels``
-        list of K contiguous classes, ``pred_masks`` list of K bool tensors (T, height, width) on
-        the CPU. Tracks of the same query share the memory of their masks.
+        ``image_size`` (height, width); ``pred_scores``, a list of K floats in descending order;
+        ``pred_labels``, a list of K contiguous classes; ``pred_masks``, a list of K bool tensors
+        (T, height, width) on the CPU. Tracks of the same query share the memory of their masks.
 
     Example:
         >>> outputs = {"pred_logits": torch.eye(2)[:1], "pred_masks": torch.ones(1, 2, 1, 1)}

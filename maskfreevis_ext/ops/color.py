@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .reduce import send
 
-# sRGB primaries and the D65 white of the 2 degree observer (IEC 61966-2-1); the digits are those of
-# scikit-image.
+# sRGB primaries and the D65 white point of the 2 degree observer (IEC 61966-2-1), with the digits
+# that scikit-image uses.
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
@@ -45,7 +45,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     matrix = torch.tensor(_XYZ_FROM_RGB, dtype=rgb.dtype)
     matrix = send(matrix / torch.tensor(_WHITE, dtype=rgb.dtype)[:, None], rgb.device)
     xyz = torch.einsum("ij,...jhw->...ihw", matrix, linear)
-    # clamp keeps pow defined where the other branch is taken
+    # clamp keeps pow differentiable where torch.where selects the other branch
     root = xyz.clamp(min=1e-8).pow(1 / 3)
     f = torch.where(xyz > 0.008856, root, 7.787 * xyz + 16 / 116)
     fx, fy, fz = f.unbind(-3)

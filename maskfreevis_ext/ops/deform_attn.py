@@ -1,7 +1,8 @@
 """Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159, equation 3).
 
-On the CPU it is a sparse matrix (four bilinear corners of each point) times the value tokens, with
-the gradients in closed form; elsewhere it is ``F.grid_sample`` level by level.
+On the CPU it is computed as sparse matrices (one for each of the four bilinear corners of a point)
+times the value tokens, with closed-form gradients; on other devices by ``F.grid_sample``, level by
+level.
 
 S: value tokens of all levels, L: query tokens, K: levels, P: points per level, D: head channels.
 """
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Tokens from which the sparse kernels win on the CPU (252 tokens: 0.6x of the speed, 1008: 2x).
+#: Least tokens for the sparse kernels on the CPU (252 tokens: 0.6x as fast, 1008 tokens: 2x).
 _SPARSE_TOKENS = 512
 
 
@@ -34,17 +35,17 @@ def multi_scale_deformable_attention(
 
     Args:
         value: Projected tokens, (B, S, heads, D); the levels one after the other, rows first. Half
-            precision is sampled in float32: a position in bfloat16 is off by a part of a cell.
+            precision is sampled in float32, as positions in bfloat16 are too inaccurate.
         spatial_shapes: (height, width) of each of the K levels; the products sum to S.
-        sampling_locations: (x, y) in [0, 1] of each level, (0, 0) the outer corner of the first
-            cell and (1, 1) that of the last, (B, L, heads, K, P, 2). Outside the map counts as 0.
-        attention_weights: (B, L, heads, K, P), usually with sum 1 over (K, P).
+        sampling_locations: (x, y) of each point, (B, L, heads, K, P, 2). (0, 0) is the outer corner
+            of the first cell of a level and (1, 1) of its last cell. Values outside are 0.
+        attention_weights: (B, L, heads, K, P), usually normalised to sum 1 over (K, P).
 
     Returns:
         (B, L, heads * D), dtype of ``value``. Differentiable once.
 
     Raises:
-        ValueError: The levels do not have S tokens in all, or one of them has none.
+        ValueError: The levels do not have S cells in total, or a level has no cell.
 
     Example:
         >>> value = torch.arange(4.0).view(1, 4, 1, 1)  # one 2 x 2 map with the values 0 ... 3
@@ -92,10 +93,11 @@ def _grid_sample_attention(
 
 
 class _Axis(NamedTuple):
-    """Sizes along x or y of the level to which each sampling point belongs; (heads * K * P,) each.
+    """Sizes along x or y of the level of each sampling point; tensors (heads * K * P,).
 
-    A point takes two neighbouring cells of the map. Beyond the border they stay the outermost two,
-    where the weight (``_hat``) of a cell that is not beside the point is 0: no mask, no padding.
+    A point is interpolated between two neighbouring cells. For a point beyond the border the two
+    outermost cells are used; their weight (``_hat``) is 0 if they are not next to the point, so
+    that neither a mask nor padding is needed.
     """
 
     size: Tensor  # cells of the level
@@ -107,7 +109,7 @@ class _Axis(NamedTuple):
 def _axes(
     shapes: Sequence[tuple[int, int]], heads: int, points: int, dtype: torch.dtype
 ) -> tuple[_Axis, _Axis, Tensor]:
-    """Axes x and y, and the row of each level's first cell in the (S * heads, D) value table."""
+    """The axes x and y, and the row of each level's first cell in the table (S * heads, D)."""
 
     def columns(values: Sequence[float], dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.tensor(values, dtype=dtype).repeat_interleave(points).repeat(heads)
@@ -128,32 +130,32 @@ def _axes(
 
 
 def _hat(way: Tensor) -> Tensor:
-    """Bilinear weight of a cell that is ``way`` cells from the point."""
+    """Bilinear weight of a cell at distance ``way`` (in cells) from the point."""
     return way.abs().neg_().add_(1).clamp_(min=0)
 
 
 def _slope(way: Tensor) -> Tensor:
-    """Derivative of ``_hat``; at the kinks that from the right, as in ``F.grid_sample``."""
+    """Derivative of ``_hat``; at its kinks the right-hand derivative, as in ``F.grid_sample``."""
     floor = way.floor()
     return _hat(floor + 1) - _hat(floor)
 
 
 class _Corners(NamedTuple):
-    """The four cells beside each point of a frame; tensors (L, heads * K * P)."""
+    """The four cells next to each point of a frame; tensors (L, heads * K * P)."""
 
-    rows: list[list[Tensor]]  # rows[i][j]: row of the value table at y i and x j, int32
-    x: list[Tensor]  # x[j]: way, point minus cell
-    y: list[Tensor]  # y[i]
-    across: list[Tensor]  # bilinear weights of x
-    down: list[Tensor]  # and of y
+    rows: list[list[Tensor]]  # rows[i][j]: row of the value table for cell i in y and j in x, int32
+    x: list[Tensor]  # x[j]: x of the point minus x of cell j
+    y: list[Tensor]  # y[i]: y of the point minus y of cell i
+    across: list[Tensor]  # across[j]: bilinear weight along x
+    down: list[Tensor]  # down[i]: bilinear weight along y
 
 
 def _corners(locations: Tensor, axes: tuple[_Axis, _Axis, Tensor]) -> _Corners:
-    """Find the cells beside the points (L, heads, K, P, 2) of a frame; ``axes`` is of ``_axes``."""
+    """Find the four cells of the points (L, heads, K, P, 2) of a frame; ``axes`` from ``_axes``."""
     row, ways = axes[2], []
     for d, axis in enumerate(axes[:2]):
         at = locations.flatten(1, 3)[..., d] * axis.size - 0.5
-        # Clamped as an integer: that keeps NaN inside the table too, and its weight stays NaN.
+        # Clamped as an integer, so that a NaN too gives a valid index; its weight stays NaN.
         cell = torch.minimum(at.floor().to(torch.int32).clamp_(min=0), axis.last)
         way = at.sub_(cell)
         ways.append([way, way - axis.gap])
@@ -164,7 +166,7 @@ def _corners(locations: Tensor, axes: tuple[_Axis, _Axis, Tensor]) -> _Corners:
 
 
 def _bag_sums(table: Tensor, rows: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
-    """Sum of weights * table[rows] in each bag; bag i is from bags[i] up to bags[i + 1]."""
+    """Sum of weights * table[rows] in each bag; bag i holds the entries bags[i]:bags[i + 1]."""
     rows, weights = rows.flatten(), weights.flatten()
     return torch.embedding_bag(table, rows, bags, False, 0, False, weights, True)[0]
 
@@ -184,10 +186,11 @@ def _value_gradient(
     shapes: tuple[tuple[int, int], ...],
     heads: int,
 ) -> Tensor:
-    """Gradient of the value table of a frame, (S * heads, D), from that of the output.
+    """Gradient of the value table of a frame, (S * heads, D), from the gradient of the output.
 
-    The transposed matrices: the points are sorted by their first corner, each corner is summed in
-    that order, and its sums move by as many rows as the corner lies behind the first.
+    It multiplies by the transposed matrices: the points are sorted by the row of their first
+    corner, each corner is summed in that order, and the sums are shifted by the distance in rows
+    between that corner and the first.
     """
     first = corners.rows[0][0].flatten()
     order = first.argsort(stable=True).to(torch.int32)
@@ -215,14 +218,14 @@ def _point_gradients(
     attention: Tensor,
     axes: tuple[_Axis, _Axis, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the locations of a frame, (L, heads * K * P, 2), and of ``attention``."""
+    """Gradients of a frame's locations, (L, heads * K * P, 2), and attention weights."""
     _accept_sparse_csr()
     rows, x, y, across, down = corners
     entries = attention.numel() // len(grad)
     bags = torch.arange(0, attention.numel() + 1, entries, dtype=torch.int32)
 
     def dot(rows: Tensor) -> Tensor:
-        """Gradient of an output row times the value row of each of its points."""
+        """Dot product of the gradient of each output row with the value rows of its points."""
         size = (len(grad), len(table))
         matrix = torch.sparse_csr_tensor(bags, rows.flatten(), attention.flatten(), size)
         product = torch.sparse.sampled_addmm(matrix, grad, table.t(), beta=0)
@@ -240,17 +243,17 @@ def _point_gradients(
 class _SparseAttention(torch.autograd.Function):
     """The attention as products with four sparse matrices, one for each bilinear corner.
 
-    Value and output of a frame are the tables (S * heads, D) and (L * heads, D) that lie in memory
-    anyway; a matrix has K * P entries in each row. ``embedding_bag`` and ``sampled_addmm`` are
-    PyTorch's vectorised kernels for them. The frames are computed one by one: all at once took up
-    to twice the time.
+    Value and output of a frame are used as tables (S * heads, D) and (L * heads, D), without a
+    copy; a matrix has K * P entries in each row. ``embedding_bag`` and ``sampled_addmm`` are the
+    vectorised PyTorch kernels for these products. Frames are computed one by one, as all frames
+    together took up to twice the time.
     """
 
     @staticmethod
     def forward(
         ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: tuple
     ) -> Tensor:
-        """Inputs of ``multi_scale_deformable_attention``, float32 or float64, on the CPU."""
+        """Compute the attention; arguments as above, float32 or float64, on the CPU."""
         ctx.save_for_backward(value, locations, weights)
         ctx.shapes = shapes
         batch, queries, heads, levels, points = weights.shape
@@ -272,7 +275,7 @@ class _SparseAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of value, locations and weights; None for those that are not needed."""
+        """Gradients of value, locations and weights, or None where none is needed."""
         value, locations, weights = ctx.saved_tensors
         batch, queries, heads, _, points = weights.shape
         axes = _axes(ctx.shapes, heads, points, value.dtype)

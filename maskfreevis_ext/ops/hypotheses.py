@@ -1,4 +1,4 @@
-"""Several masks of one object: their features, their stability, and which one to show.
+"""Mask hypotheses of an object: pooled features, stability, and the choice of one to show.
 
 Ravi et al., "SAM 2", 2024 (arXiv:2408.00714). Shape letters: N objects, M hypotheses beside the
 ordinary mask, C channels, T frames, (h, w) map.
@@ -15,10 +15,10 @@ ABSENT_LOGIT = -1024.0
 
 @torch.no_grad()
 def pool_features(mask_logits: Tensor, mask_features: Tensor) -> Tensor:
-    """Mean mask feature of each frame under each mask, weighted with its probability.
+    """Mean of the mask features in each frame, weighted by the probabilities of each mask.
 
-    One cell of zeros counts in each mean, so that an empty mask gives nearly nothing. No gradient
-    passes, so that the losses of the predicted IoUs do not train masks or features.
+    The weights are extended by one cell of zero features, so that an empty mask gives almost zero.
+    No gradient passes, so that the losses of the predicted IoUs do not train masks or features.
 
     Args:
         mask_logits: (..., T, h, w).
@@ -42,7 +42,7 @@ def pool_features(mask_logits: Tensor, mask_features: Tensor) -> Tensor:
 
 
 def stability(mask_logits: Tensor, delta: float) -> Tensor:
-    """How little a mask changes with its threshold: |logit > delta| / |logit > -delta|.
+    """Stability score of a mask, the IoU of two thresholds: |logit > delta| / |logit > -delta|.
 
     Args:
         mask_logits: (..., h, w).
@@ -65,10 +65,11 @@ def choose_hypothesis(ious: Tensor, stable: Tensor | None = None, margin: float 
 
     Args:
         ious: Predicted IoUs, (N, M + 1, T).
-        stable: Whether hypothesis 0 is stable, (N, T), bool: it is taken where it is, and the best
-            of the others where it is not (SAM 2's dynamic multimask). None: the best of all, and of
-            equals the first.
-        margin: How much higher than that of hypothesis 0 an IoU must be; without ``stable``.
+        stable: Whether hypothesis 0 is stable, (N, T), bool. Where it is, it is chosen, elsewhere
+            the best of the others (SAM 2's dynamic multimask). None: the best of all is chosen,
+            the first of equal ones.
+        margin: Without ``stable``: choose another hypothesis than 0 only if its predicted IoU is
+            higher by more than this.
 
     Returns:
         (N, T), int64, in [0, M].

@@ -36,9 +36,9 @@ def grid_offsets(radius: int, dilation: int, with_center: bool) -> list[Offset]:
 
 
 def half_offsets(radius: int, dilation: int) -> list[Offset]:
-    """The offsets of a neighbourhood without those that are the negative of one in the list.
+    """Half of the offsets of a neighbourhood: of o and -o only one.
 
-    A symmetric quantity of two cells needs these only. They are the second half of ``grid_offsets``
+    They suffice for a symmetric function of two cells. They are the second half of ``grid_offsets``
     without the centre.
 
     Args:

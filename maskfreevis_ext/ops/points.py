@@ -38,7 +38,7 @@ def _given_or_uniform(
     device: torch.device,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """The given coordinates if their shape is right, uniform ones if there are none."""
+    """The given coordinates, whose shape is checked, or uniform random ones if None."""
     if given is None:
         return torch.rand(shape, generator=generator, device=device)
     if given.shape != shape:
@@ -59,19 +59,19 @@ def uncertain_point_coords(
     extra: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Points near the decision boundary of each map, and some anywhere (PointRend, section 3.1).
+    """Sample points near the decision boundary of each map, and some uniformly (PointRend 3.1).
 
-    Of ``num_points * oversample_ratio`` uniform points those whose sampled logit is closest to 0
-    are kept, as many as ``importance_ratio`` says; the rest is uniform.
+    Of ``num_points * oversample_ratio`` uniform candidates the ``num_points * importance_ratio``
+    points with the sampled logit closest to 0 are kept; the remaining points are uniform.
 
     Args:
         logits: Mask logits, (N, 1, H, W).
         num_points: P, points per map.
         oversample_ratio: Candidates per point; at least 1.
         importance_ratio: Share of uncertain points, in [0, 1].
-        candidates: The uniform candidates, (N, int(P * oversample_ratio), 2); drawn when absent.
-        extra: The uniform rest, (N, P - int(P * importance_ratio), 2); drawn when absent.
-        generator: Source of what is drawn; the default generator when absent.
+        candidates: Uniform candidates, (N, int(P * oversample_ratio), 2); None: they are drawn.
+        extra: Remaining uniform points, (N, P - int(P * importance_ratio), 2); None: drawn.
+        generator: Random generator; None: PyTorch's default generator.
 
     Returns:
         (x, y) in [0, 1], (N, P, 2): the uncertain points first, without a gradient.
@@ -95,8 +95,8 @@ def uncertain_point_coords(
     num_uncertain = int(num_points * importance_ratio)
     shape = (num_maps, num_candidates, 2)
     candidates = _given_or_uniform(candidates, shape, "candidates", logits.device, generator)
-    # The logit is sampled first and judged then: the uncertainty of a point between a certain 0 and
-    # a certain 1 is high, while the mean of their uncertainties is low.
+    # The logit is sampled first and its uncertainty taken then: a point between a confident 0 and a
+    # confident 1 is uncertain, while the interpolated uncertainty of the two would be low.
     uncertainty = -sample_points(logits, candidates).squeeze(1).abs()
     chosen = uncertainty.topk(num_uncertain, dim=1).indices
     coords = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))

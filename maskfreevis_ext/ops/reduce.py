@@ -10,8 +10,8 @@ from torch import Tensor
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Mean of a tensor over the processes of the default group; the tensor itself with one process.
 
-    DDP averages gradients over ranks, so a sum that is divided by the mean of the normalisers
-    gives the gradient of one process on the union of the ranks' batches. The result carries no
+    DDP averages gradients over ranks. So a sum that is divided by the mean normaliser of the ranks
+    gives the same gradient as one process with the batches of all ranks. The result has no
     gradient.
 
     Args:
@@ -36,8 +36,8 @@ def send(value: Tensor, device: torch.device) -> Tensor:
     """Copy a small tensor from the CPU to another device, without waiting for that device.
 
     Args:
-        value: The tensor; one that is on a GPU already is moved by ``Tensor.to``.
-        device: Where it is needed.
+        value: The tensor; if it is on a GPU already, ``Tensor.to`` is used.
+        device: Device of the result.
 
     Example:
         >>> send(torch.tensor([0, 2]), torch.device("cpu"))

@@ -1,10 +1,9 @@
-"""Which cells look alike: edges in a frame and matches between frames, from Lab colours.
+"""Colour similarity from Lab colours: edges within a frame and matches between frames.
 
-Both are independent of predictions, so they are computed once a step for all frames of the batch.
-Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2; the
-colour edges are those of BoxInst (arXiv:2012.02310). A similarity s = exp(-d / 2) of a distance d
-is compared with a threshold, which is the comparison d^2 <= (2 ln s)^2; neither exp nor square
-root is taken.
+Both are independent of predictions, so they are computed once per step for all frames of a batch.
+Ke et al., "Mask-Free Video Instance Segmentation", CVPR 2023 (arXiv:2303.15904), sec. 3.2; colour
+edges as in BoxInst (arXiv:2012.02310). The similarity exp(-d / 2) of a distance d is at least s if
+and only if d^2 <= (2 ln s)^2, so neither exp nor a square root is computed.
 
 Shape letters: E frame pairs, R search positions, (h, w) map at the stride of the masks.
 """
@@ -30,7 +29,7 @@ def lab_map(frames: Tensor, stride: int = 4, bgr: bool = False, quantize: bool =
         frames: Pixel values in [0, 255], (..., 3, H, W), floating point.
         stride: Pixels per cell; H and W are multiples of it.
         bgr: The channels are blue, green, red.
-        quantize: Cut the averaged colour to whole numbers, as the reference does.
+        quantize: Round the averaged colour down to whole numbers, as the reference does.
 
     Returns:
         (..., 3, H / stride, W / stride), dtype of the input.
@@ -65,7 +64,7 @@ def valid_cells(
         frame_sizes: (height, width) in pixels of the frames of each of B videos.
         map_size: (h, w).
         stride: Pixels per cell.
-        device: Where the result is made.
+        device: Device of the result.
 
     Returns:
         (B, h, w), bool.
@@ -82,7 +81,7 @@ def valid_cells(
 
 
 def max_squared_distance(threshold: float) -> float:
-    """The d^2 at which exp(-d / 2) equals a similarity threshold.
+    """The d^2 for which exp(-d / 2) equals a similarity threshold.
 
     Args:
         threshold: In (0, 1].
@@ -136,10 +135,10 @@ def spatial_edges(
 
 
 def outside_edges(lab: Tensor, offsets: Sequence[Offset], threshold: float) -> Tensor:
-    """Number of neighbours outside the map that a zero-padded comparison calls similar.
+    """Number of neighbours outside the map that are similar if the map is padded with zeros.
 
     The reference pads Lab with zeros (black), so that a dark cell at the border has similar
-    "neighbours" outside. They add nothing to its loss, yet they count in the normaliser.
+    "neighbours" outside. They add nothing to the loss, but they count in its normaliser.
 
     Args:
         lab: (B, T, 3, h, w).
@@ -192,8 +191,8 @@ def patch_distances(
         pairs: E pairs (a, b) of frame indices.
         offsets: R offsets (dy, dx).
         patch_size: Side of the patch in cells, odd.
-        valid: Cells that may match, (B, h, w), bool. Other cells and candidates outside the map
-            get an infinite distance. None: all cells may match, and a candidate outside the map is
+        valid: Cells that may match, (B, h, w), bool. Other cells, and candidates outside the map,
+            have an infinite distance. None: all cells may match, and a candidate outside the map is
             a patch of zeros, as in the reference.
 
     Returns:
@@ -238,7 +237,7 @@ def patch_distances(
 
 
 def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
-    """The K nearest candidates of each cell that are near enough (paper sec. 3.2, "KNN matching").
+    """The K nearest candidates of each cell within a threshold (paper sec. 3.2, "KNN matching").
 
     Args:
         distances: Squared patch distances, (B, E, R, h, w).
@@ -263,11 +262,11 @@ def nearest_matches(distances: Tensor, top_k: int, threshold: float) -> Tensor:
     if top_k >= num_candidates:
         return keep
     dtype = torch.uint8 if num_candidates < 256 else torch.int16
-    # every candidate comes after those before it, unless it is nearer
+    # rank of each candidate: it starts after all earlier candidates and moves before farther ones
     rank = torch.arange(num_candidates, dtype=dtype, device=distances.device)
     rank = rank.view(-1, 1, 1).expand_as(distances).contiguous()
     for step in range(1, num_candidates):
-        # all candidates i against i + step
+        # compare all candidates i with i + step
         later_nearer = distances[:, :, step:] < distances[:, :, :-step]
         rank[:, :, :-step] += later_nearer
         rank[:, :, step:] -= later_nearer.view(torch.uint8)
@@ -278,12 +277,12 @@ def frame_pairs(kind: str, num_frames: int) -> list[tuple[int, int]]:
     """Ordered frame pairs (a, b) of a clip whose masks are compared.
 
     Args:
-        kind: "chain": neighbours. "cycle": neighbours, and the last with the first. "all": every
-            a < b. "stride-k" with a whole number k >= 1: frames k apart.
+        kind: "chain": consecutive frames. "cycle": these, and the last with the first. "all": every
+            a < b. "stride-k" with an integer k >= 1: frames that are k apart.
         num_frames: T.
 
     Returns:
-        List of pairs, empty for T = 1. With two frames "cycle" is "chain".
+        List of pairs, empty for T = 1. With two frames "cycle" equals "chain".
 
     Raises:
         ValueError: ``kind`` is none of these.

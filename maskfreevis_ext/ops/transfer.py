@@ -1,4 +1,4 @@
-"""Many small tensors from the CPU to a device in one copy."""
+"""Copies many small tensors from the CPU to a device in one transfer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def send_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
 
     Args:
         tensors: Tensors on the CPU, of any shapes and dtypes, without gradients.
-        device: Where the results are.
+        device: Device of the results.
 
     Returns:
         Tensors of the same values, shapes and dtypes in the same order.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskfreevis_ext.data import build_test_loader, build_train_loader
+from maskfreevis_ext.data import build_test_loader, build_train_loader, register_ytvis_instances
 from maskfreevis_ext.data.loaders import VisibleErrors, load_train_videos
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.videos import (
@@ -205,6 +205,13 @@ def test_data_set_of_images_is_refused(entry):
     cfg.DATASETS.TRAIN = (name,)
     with pytest.raises(ConfigError, match=f"{name}.*YouTube-VIS"):
         build_train_loader(cfg)
+
+
+def test_data_set_with_an_evaluator_of_its_own_is_loaded(entry):
+    name = unique_name("own_metric")
+    register_ytvis_instances(name, {"evaluator_type": "own_metric"}, *entry[1][1:])
+    assert MetadataCatalog.get(name).evaluator_type == "own_metric"
+    assert len(list(build_test_loader(_cfg([entry]), name))) > 0
 
 
 def test_missing_annotation_file_of_a_public_set_says_where_it_was_sought():

@@ -53,7 +53,7 @@ def test_unknown_names_are_told(caplog):
         logging.getLogger("maskfreevis_ext").propagate = True
         assert find_class_names(cfg) is None
 
-    assert "names of the 3 classes are not known" in caplog.text
+    assert "names of the 3 classes are unknown" in caplog.text
     assert category_ids(cfg) == {0: 1, 1: 2, 2: 3}
 
 

@@ -69,7 +69,6 @@ class CriterionCase:
                 "labels": torch.from_numpy(self.golden[f"labels_b{clip}"]),
                 "ids": torch.from_numpy(self.golden[f"ids_b{clip}"]),
                 "boxes": masks_to_boxes(masks),
-                "has_mask": torch.full((len(masks),), self.has_masks),
             }
             if self.has_masks:
                 target["masks"] = masks

@@ -68,7 +68,6 @@ def _random_batch(
         target = {
             "labels": torch.randint(0, 3, (size,)),
             "boxes": masks_to_boxes(filled),
-            "has_mask": torch.full((size,), masks),
         }
         if masks:
             target["masks"] = filled

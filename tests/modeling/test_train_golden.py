@@ -36,7 +36,6 @@ def test_training_step_equals_the_reference() -> None:
             {
                 "labels": torch.from_numpy(golden[f"labels_b{clip}"]),
                 "boxes": masks_to_boxes(masks),
-                "has_mask": torch.zeros(len(masks), dtype=torch.bool),
             }
         )
     matches = [

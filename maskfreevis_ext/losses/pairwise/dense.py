@@ -1,4 +1,4 @@
-"""Pairwise losses on whole maps, neighbour by neighbour, without waiting for the device.
+"""Pairwise losses on whole maps, neighbour by neighbour, without waiting for the GPU.
 
 Shape letters: K decoder outputs, N objects, T frames, E frame pairs, R search positions, (h, w)
 map.
@@ -20,14 +20,14 @@ PairwiseSums = Callable[..., tuple[Tensor, Tensor]]
 
 
 class MapPairs:
-    """``Pairs`` whose sums are taken over whole maps."""
+    """``Pairs`` that are summed over whole maps."""
 
     def __init__(self, sums_of: Callable[[Tensor], Tensor], weights: Tensor) -> None:
-        """Take the sums and the weights.
+        """Keep the function of the sums, and the weights.
 
         Args:
-            sums_of: Mask logits (K, N, T, h, w) to the weighted sums of each object, (K, N, n).
-            weights: What they add up to, (N, n).
+            sums_of: Maps mask logits (K, N, T, h, w) to the weighted sums by object, (K, N, n).
+            weights: Total weight of the pairs of each object and group, (N, n).
         """
         self._sums_of = sums_of
         self._weights = weights
@@ -50,11 +50,11 @@ class MapPairs:
 
 
 def spatial_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
-    """Neighbours of similar colour inside the boxes.
+    """Pairs of neighbours with similar colour inside the boxes.
 
     Args:
         objects: The objects.
-        sums: ``spatial_pairwise_sums`` of this module, or one that stands in for it.
+        sums: ``spatial_pairwise_sums`` of this module or of ``triton``.
     """
     affinities, clips, maps = objects.affinities, objects.clips, objects.maps
     edges = [edge[clips] for edge in affinities.edges]
@@ -69,11 +69,11 @@ def spatial_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
 
 
 def temporal_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
-    """Matches of two frames, from each cell inside the union of an object's boxes.
+    """Matches between two frames, for the cells inside the union of an object's boxes.
 
     Args:
         objects: The objects.
-        sums: ``temporal_pairwise_sums`` of this module, or one that stands in for it.
+        sums: ``temporal_pairwise_sums`` of this module or of ``triton``.
     """
     affinities, maps = objects.affinities, objects.maps
     matches = affinities.matches[objects.clips]
@@ -86,7 +86,7 @@ def temporal_pairs(objects: BoxObjects, sums: PairwiseSums) -> MapPairs:
 
 
 def _no_output(maps: Tensor) -> Tensor:
-    """Mask logits of no decoder output, (0, N, T, h, w), for weights alone."""
+    """Mask logits with K = 0, (0, N, T, h, w), to compute the weights without any sum."""
     return maps.new_zeros(0, *maps.shape)
 
 
@@ -94,14 +94,16 @@ def same_label_nll(first: Tensor, second: Tensor) -> Tensor:
     """-log of the probability that two cells have the same label, from their logits.
 
     -log(p q + (1 - p)(1 - q)) = softplus(a) + softplus(b) - softplus(a + b) for logits a and b.
-    The linear parts of the three are taken together, so that nothing large is subtracted.
+    The linear parts of the three softplus are combined first, so that no large numbers are
+    subtracted from each other.
 
     Args:
         first: Logits a, any shape.
         second: Logits b, broadcastable to ``first``.
 
     Returns:
-        Values >= 0 of the broadcast shape: 0 for two sure and equal labels, ln 2 where one is 0.
+        Values >= 0 of the broadcast shape: 0 for two confident and equal labels, ln 2 where one
+        logit is 0.
 
     Example:
         >>> same_label_nll(torch.tensor([0.0, 9.0]), torch.tensor([5.0, 9.0])).round(decimals=3)
@@ -121,8 +123,8 @@ def spatial_pairwise_sums(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum and weight of the spatial pairwise term of each object.
 
-    BoxInst eq. 6-7: the edge (p, q) counts with the value of the object's box map at p, and the
-    edge (q, p) with that at q. Their terms are equal, so each unordered pair is evaluated once.
+    BoxInst eq. 6-7: the weight of the edge (p, q) is the value of the object's box map at p, and
+    that of the edge (q, p) its value at q. Their losses are equal, so each pair is evaluated once.
 
     Args:
         mask_logits: (K, N, T, h, w).
@@ -161,8 +163,8 @@ def temporal_pairwise_sums(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sums and weights of the temporal (TK) term of each object and frame pair.
 
-    MaskFreeVIS eq. 5: for the pair (a, b), the cell p of frame b and each match p + o of frame a
-    that was kept are to have the same label.
+    MaskFreeVIS eq. 5: for the frame pair (a, b), cell p of frame b and each of its matches p + o in
+    frame a should have the same label.
 
     Args:
         mask_logits: (K, N, T, h, w).

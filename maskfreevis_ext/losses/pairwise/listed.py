@@ -1,12 +1,13 @@
-"""Both pairwise losses of all objects at all decoder outputs, over lists of pairs of cells.
+"""Pairwise losses over lists of the pairs of cells that have a weight.
 
-The weight of most pairs is zero: outside boxes, across colour edges, without a match. The others
-stand in a list that is the same for all decoder outputs, and -log P(same label) is summed over it
-with its gradient in closed form: for the logits a and b of the two cells and s = a + b,
+The weight of most pairs is zero: outside boxes, across colour edges, without a match. The other
+pairs are collected in one list for all objects and all decoder outputs, and -log P(same label) is
+summed over the list. The gradient has a closed form: for the logits a and b of the two cells and
+s = a + b,
 
     d/da [softplus(a) + softplus(b) - softplus(s)] = sigmoid(a) - sigmoid(s).
 
-The values are those of ``dense``.
+The values equal those of ``dense``.
 Shape letters: K decoder outputs, M cells of all objects and frames, P pairs.
 """
 
@@ -28,12 +29,12 @@ from maskfreevis_ext.ops.neighbors import Offset, pair_slices
 
 @dataclass(frozen=True)
 class CellPairs:
-    """Pairs of cells.
+    """A list of weighted pairs of cells.
 
     Attributes:
-        first: Flat indices of one cell, (P,), int64, in [0, M).
-        second: Flat indices of the other.
-        weight: (P,).
+        first: Flat index of the first cell of each pair, (P,), int64, in [0, M).
+        second: Flat index of the second cell.
+        weight: Weight of each pair, (P,).
     """
 
     first: Tensor
@@ -42,15 +43,15 @@ class CellPairs:
 
 
 class ListedPairs:
-    """``Pairs`` in one list for all objects, which all have a query at every output."""
+    """``Pairs`` in one list; every object must have a query at every decoder output."""
 
     def __init__(self, pairs: CellPairs, group: Tensor | None, counts: Tensor) -> None:
-        """Take the list.
+        """Keep the list.
 
         Args:
             pairs: Pairs of cells of (N, T, h, w).
             group: Group of each pair, (P,), int64, in [0, n); None: there is one group.
-            counts: Weight of each group, (n,); pairs beyond the map may count in it.
+            counts: Total weight of each group, (n,); may include pairs beyond the map.
         """
         self._pairs = pairs
         self._group = group
@@ -61,7 +62,7 @@ class ListedPairs:
         return self._counts.expand(len(is_matched), -1)
 
     def sums(self, mask_logits: Tensor, is_matched: Tensor, normalizers: Tensor) -> Tensor:
-        """See ``Pairs.sums``; every object counts, and all outputs have the same normalizers."""
+        """See ``Pairs.sums``; every object is matched, and all outputs share their normalizers."""
         return listed_pairwise_sums(mask_logits, [self._normalized(normalizers)])[0]
 
     def by_object(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class ListedPairs:
 
 
 def spatial_pairs(objects: BoxObjects) -> ListedPairs:
-    """Neighbours of similar colour, with the sum of the box maps at both ends as their weight."""
+    """Neighbours of similar colour; a pair's weight is the sum of the box map at its two cells."""
     affinities, maps = objects.affinities, objects.maps
     cells = torch.arange(maps.numel(), device=maps.device).view_as(maps)
     in_box = maps > 0
@@ -97,9 +98,9 @@ def spatial_pairs(objects: BoxObjects) -> ListedPairs:
 
 
 def temporal_pairs(objects: BoxObjects) -> ListedPairs:
-    """Matches of two frames, from each cell inside the union of an object's boxes, with weight 1.
+    """Matches between two frames with weight 1, for cells inside the union of an object's boxes.
 
-    A match beyond the map counts in the weight of its frame pair, and has no loss.
+    A match beyond the map adds to the total weight of its frame pair, but not to the loss.
     """
     affinities, maps = objects.affinities, objects.maps
     map_size = maps.shape[-2:]
@@ -134,11 +135,11 @@ def temporal_pairs(objects: BoxObjects) -> ListedPairs:
 def _plane_tables(
     pairs: Sequence[tuple[int, int]], offsets: Sequence[Offset], maps: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For each plane of (N, E, R, h, w): how to come from its cells to those of (N, T, h, w).
+    """Index arithmetic from the maps (N, E, R, h, w) of matches to the mask logits (N, T, h, w).
 
     Returns:
-        What to add to a flat index for that of the cell in the later frame of the pair and of its
-        match in the earlier one, and the frame pair; each (N * E * R,), int64.
+        For each of the N * E * R maps, int64: the number to add to a flat index to get the cell in
+        the later frame, the number for its match in the earlier frame, and the frame pair.
     """
     num_objects, num_frames, height, width = maps.shape
     frames = torch.tensor(pairs, dtype=torch.int64).view(-1, 1, 2)
@@ -156,7 +157,7 @@ def _plane_tables(
 
 
 def _inside(offsets: Sequence[Offset], map_size: Sequence[int], device: torch.device) -> Tensor:
-    """Cells whose neighbour at each offset is on the map, (R, h, w), bool."""
+    """For each offset, the cells whose neighbour is on the map, (R, h, w), bool."""
     inside = torch.zeros(len(offsets), *map_size, dtype=torch.bool, device=device)
     for of_offset, offset in zip(inside, offsets, strict=True):
         of_offset[pair_slices(offset, *map_size)[0]] = True
@@ -164,16 +165,16 @@ def _inside(offsets: Sequence[Offset], map_size: Sequence[int], device: torch.de
 
 
 class _PairSums(torch.autograd.Function):
-    """Sums of each list, (lists, K). The gradients are made in the forward pass.
+    """Weighted sum of each list, (lists, K); the gradients are computed in the forward pass.
 
-    One output at a time, so that what is made of the pairs stays in the cache.
+    Decoder outputs are computed one by one, so that the intermediate tensors stay in the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *lists: CellPairs) -> Tensor:
         curved = _curved_part(logits)
         with_gradient = ctx.needs_input_grad[0]
-        probs = logits.sigmoid() if with_gradient else curved  # not used without a gradient
+        probs = logits.sigmoid() if with_gradient else curved  # a placeholder without a gradient
         sums = logits.new_empty(len(lists), len(logits))
         gradients = []
         for of_list, pairs in zip(sums, lists, strict=True):
@@ -198,15 +199,15 @@ class _PairSums(torch.autograd.Function):
 
 
 def _curved_part(logits: Tensor) -> Tensor:
-    """softplus(x) without its linear part max(x, 0): log(1 + e^-|x|)."""
+    """softplus(x) - max(x, 0) = log(1 + e^-|x|)."""
     return F.softplus(-logits.abs())
 
 
 def _same_label_nll(logits: Tensor, curved: Tensor, pairs: CellPairs) -> tuple[Tensor, Tensor]:
-    """-log P(same label) and a + b of every pair, (P,); ``curved`` is that of all cells, (M,).
+    """-log P(same label) and a + b of every pair, (P,); ``curved`` (M,) is ``_curved_part``.
 
-    As in ``dense.same_label_nll`` the linear parts are taken together: they are exactly zero for
-    two labels that are sure and equal.
+    As in ``dense.same_label_nll`` the linear parts are combined first: their sum is exactly zero
+    for two confident and equal labels.
     """
     first = logits.index_select(0, pairs.first)
     second = logits.index_select(0, pairs.second)
@@ -220,14 +221,14 @@ def _same_label_nll(logits: Tensor, curved: Tensor, pairs: CellPairs) -> tuple[T
 
 
 def _add_of_joint(gradient: Tensor, joint: Tensor, pairs: CellPairs) -> None:
-    """Add the part -sigmoid(a + b) of both cells to a gradient (M,); ``joint`` (P,) is used up."""
+    """Add -weight * sigmoid(a + b) of each pair to the gradient (M,); overwrites ``joint`` (P,)."""
     joint.sigmoid_().mul_(pairs.weight).neg_()
     gradient.scatter_add_(0, pairs.first, joint)
     gradient.scatter_add_(0, pairs.second, joint)
 
 
 def _degree(like: Tensor, pairs: CellPairs) -> Tensor:
-    """Weight of the pairs of each cell, (M,)."""
+    """Total weight of the pairs that contain each cell, (M,)."""
     degree = torch.zeros_like(like)
     for side in (pairs.first, pairs.second):
         degree.scatter_add_(0, side, pairs.weight)
@@ -238,7 +239,7 @@ def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Ten
     """Weighted sums of -log P(same label) over lists of pairs of cells.
 
     Args:
-        mask_logits: (K, ...), whose other axes are the M cells in order.
+        mask_logits: (K, ...); flattened, the axes after the first are the M cells.
         lists: At least one list; P may be 0.
 
     Returns:
@@ -255,7 +256,7 @@ def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Ten
 
 @torch.no_grad()
 def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Tensor:
-    """``listed_pairwise_sums`` of each object by itself, without a gradient.
+    """``listed_pairwise_sums`` for each object separately, without a gradient.
 
     Args:
         mask_logits: (K, N, T, h, w); both cells of a pair belong to one object.
@@ -282,7 +283,7 @@ def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Te
 
 
 def _compact(mask_logits: Tensor, lists: Sequence[CellPairs]) -> tuple[Tensor, list[CellPairs]]:
-    """The logits of the few cells that stand in a list (K, M'), and the lists by their indices."""
+    """Logits of the cells that occur in a list, (K, M'), and the lists with indices into them."""
     logits = mask_logits.flatten(1)
     is_used = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
     for pairs in lists:

@@ -1,13 +1,13 @@
-"""The sums of ``dense.py`` by Triton kernels, which keep no map of the terms.
+"""The sums of ``dense.py`` as fused Triton kernels, which store no map of single pairs.
 
-``spatial_pairwise_sums`` and ``temporal_pairwise_sums`` have the signatures and the results of
-those in ``dense.py``. The gradient has a closed form, that of ``listed.py``, and is gathered:
-a program writes the cells that it owns, and what several programs make is added up by torch in a
-fixed order. There are no atomic operations, so results repeat bit by bit.
+``spatial_pairwise_sums`` and ``temporal_pairwise_sums`` have the same signatures and results as in
+``dense.py``. The gradient has the closed form of ``listed.py``. Each program writes only the cells
+of its own tile, and torch adds the results of several programs in a fixed order. There are no
+atomic operations, so results are the same bit by bit in every run.
 
-Both terms are one: for a frame pair (a, b) and an offset o, the cell p of frame b and the cell
-p + o of frame a count with a weight. The spatial pairs of a frame t are those of (t, t), with
-weight (box at p + box at p + o) * edge; the temporal weight is region at p * match.
+One kernel serves both losses: for a frame pair (a, b) and an offset o, the cell p of frame b and
+the cell p + o of frame a are a pair with a weight. Spatial pairs of a frame t use the frame pair
+(t, t) and the weight (box at p + box at p + o) * edge; the temporal weight is region at p * match.
 
 The module imports without Triton. With TRITON_INTERPRET=1 set before the import the kernels run
 on the CPU, slowly, for tests.
@@ -33,10 +33,10 @@ from maskfreevis_ext.ops.reduce import send
 try:
     import triton
     import triton.language as tl
-except (ImportError, OSError, RuntimeError):  # absent, or there and not loadable
+except (ImportError, OSError, RuntimeError):  # absent, or installed but not loadable
     triton = None
 
-# Cells of a program, powers of 2; a row of 32 logits is a whole line of the cache.
+# Cells of a program, powers of 2; a row of 32 logits fills one cache line.
 _TILE_ROWS, _TILE_COLS = 16, 32
 
 if triton is not None:
@@ -75,10 +75,10 @@ if triton is not None:
         r, y, x, inside, logits, flags, boxes, offsets, height, width,
         SIGN: tl.constexpr, SPATIAL: tl.constexpr,
     ):  # fmt: skip
-        """Offset ``r`` of each cell, which is p (SIGN 1) or p + offset (SIGN -1).
+        """Pairs of a tile's cells at offset ``r``; a cell is p (SIGN 1) or p + offset (SIGN -1).
 
-        Returns the weight of p (SIGN 1), the weight of the pair, 0 where a cell of it is off the
-        map, and the logit of the other cell. Only what has a weight is read.
+        Returns the weight of p (for SIGN 1), the weight of the pair (0 where one of its cells is
+        off the map), and the logit of the other cell, which is read only where there is a weight.
         """
         other_y = y + SIGN * tl.load(offsets + 2 * r)
         other_x = x + SIGN * tl.load(offsets + 2 * r + 1)
@@ -200,11 +200,11 @@ if triton is not None:
 
 
 def is_available(device: torch.device) -> bool:
-    """Whether the sums of this module can be had on a device.
+    """Whether the kernels of this module run on a device.
 
-    On a GPU Triton compiles for the machine, with a C compiler and the headers of Python, which not
-    every machine has: the first call for a device runs a tiny case, and a failure is logged once.
-    The CPU has the interpreter only.
+    Triton needs a C compiler and the headers of Python, which not every machine has. So the first
+    call for a GPU compiles and runs both kernels on a tiny case; a failure is logged once. On the
+    CPU the kernels run only in Triton's interpreter.
     """
     if triton is None:
         return False
@@ -221,7 +221,7 @@ def _runs_on(device: torch.device) -> bool:
         with torch.enable_grad():
             logits = maps[None].requires_grad_()
             sums, _ = _PairSums.apply(logits, maps[None].bool(), maps, ((0, 0),), ((0, 0),), True)
-            torch.autograd.grad(sums.sum(), logits)  # the kernel of the gradient is another one
+            torch.autograd.grad(sums.sum(), logits)  # compiles the kernel of the gradient too
     except Exception as error:  # many kinds: no compiler, no header, no driver, an old GPU
         logging.getLogger(__name__).warning(
             "The pairwise losses run without their Triton kernels on %s: %s: %s",
@@ -239,11 +239,11 @@ def spatial_pairwise_sums(
     offsets: Sequence[Offset],
     box_maps: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``dense.spatial_pairwise_sums``; its formula and arguments are there.
+    """Fused version of ``dense.spatial_pairwise_sums``, which gives the formula.
 
-    Half precision is computed and returned in float32; float64 goes to ``dense``. Logits without
-    a partner of weight > 0 are not looked at, so that a NaN there does not reach the sums. Only the
-    logits have a gradient, once.
+    Half precision is computed and returned in float32; float64 is computed by ``dense``. Logits of
+    cells without a pair of weight > 0 are not read, so that a NaN there does not reach the sums.
+    Only the logits have a gradient, which cannot be differentiated again.
 
     Args:
         mask_logits: (K, N, T, h, w).
@@ -283,9 +283,9 @@ def temporal_pairwise_sums(
     offsets: Sequence[Offset],
     regions: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``dense.temporal_pairwise_sums``; its formula and arguments are there.
+    """Fused version of ``dense.temporal_pairwise_sums``, which gives the formula.
 
-    Precisions, gradients and logits that have no weight are as in ``spatial_pairwise_sums``.
+    Precision, gradients and the handling of NaN are as in ``spatial_pairwise_sums``.
 
     Args:
         mask_logits: (K, N, T, h, w).
@@ -305,7 +305,7 @@ def temporal_pairwise_sums(
     if _is_left_to_dense(mask_logits, regions):
         return dense.temporal_pairwise_sums(mask_logits, matches, pairs, offsets, regions)
     num_objects, num_frames, height, width = mask_logits.shape[1:]
-    # a kernel would read beyond the tensors without a word
+    # a kernel would silently read beyond the tensors
     _check_shape("regions", regions, (num_objects, height, width))
     _check_shape("matches", matches, (num_objects, len(pairs), len(offsets), height, width))
     if not all(0 <= frame < num_frames for pair in pairs for frame in pair):
@@ -331,7 +331,7 @@ def _require(device: torch.device) -> None:
 
 
 def _is_left_to_dense(mask_logits: Tensor, maps: Tensor) -> bool:
-    """Whether the kernels do not do it: float64, or weights alone, without a decoder output."""
+    """Whether ``dense`` must compute it: float64 logits, or K = 0 (weights without sums)."""
     return torch.float64 in (mask_logits.dtype, maps.dtype) or len(mask_logits) == 0
 
 
@@ -342,7 +342,7 @@ def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
 
 
 class _PairSums(torch.autograd.Function):
-    """Sums (K, N, E) and weights (N, E) of frame pairs."""
+    """Weighted sums (K, N, E) and weights (N, E) of the frame pairs."""
 
     @staticmethod
     def forward(
@@ -354,7 +354,7 @@ class _PairSums(torch.autograd.Function):
         offsets: tuple[Offset, ...],
         is_spatial: bool,
     ) -> tuple[Tensor, Tensor]:
-        """``flags`` (N, E, R, h, w), bool; ``maps`` (N, F, h, w)."""
+        """Run the forward kernel; ``flags`` is (N, E, R, h, w), bool, and ``maps`` (N, F, h, w)."""
         logits, flags = logits.contiguous(), flags.bool().contiguous().view(torch.uint8)
         maps = maps.float().contiguous()
         ctx.settings = pairs, offsets, is_spatial
@@ -378,7 +378,7 @@ class _PairSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """``upstream`` (K, N, E)."""
+        """Gradient of the mask logits; ``upstream`` is (K, N, E)."""
         logits, *rest = ctx.saved_tensors
         if not rest:
             return torch.zeros_like(logits), *[None] * 5
@@ -389,9 +389,9 @@ class _PairSums(torch.autograd.Function):
 
 
 def _tiles_near(maps: Tensor, offsets: Sequence[Offset]) -> Tensor:
-    """Whether a map has a value > 0 in a tile or at most an offset away from it.
+    """Whether a map has a value > 0 in a tile or within one offset of it.
 
-    Elsewhere there is no weight, and a program has nothing to read.
+    The programs of all other tiles have only pairs of weight 0 and read nothing.
 
     Args:
         maps: (N, F, h, w), float32.
@@ -416,16 +416,16 @@ def _launch(
     offsets: tuple[Offset, ...],
     is_spatial: bool,
 ) -> None:
-    """Run a kernel with a program for each output, object, plane and tile.
+    """Run a kernel, one program for each decoder output, object, plane and tile.
 
     Args:
         kernel: ``_forward_kernel`` or ``_backward_kernel``.
         num_planes: Frame pairs or frames.
         inputs: Logits (K, N, T, h, w), flags (N, E, R, h, w), maps (N, F, h, w), near (N, F, S).
-        others: The tensors of the kernel that come after the tables.
+        others: The tensors that the kernel takes after the tables.
         pairs: E pairs.
         offsets: R offsets.
-        is_spatial: Which weights.
+        is_spatial: Weights of the spatial loss; False: of the temporal loss.
     """
     logits, near = inputs[0], inputs[3]
     num_outputs, num_objects, num_frames, height, width = logits.shape
@@ -441,5 +441,5 @@ def _launch(
 
 @functools.lru_cache(maxsize=64)
 def _table(rows: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Rows of two numbers on the device, int32; kept from call to call."""
+    """Rows of two numbers as an int32 tensor on the device; cached between calls."""
     return send(torch.tensor(rows, dtype=torch.int32), device)

@@ -1,1 +1,1 @@
-"""Backbones that Detectron2 does not have."""
+"""Backbones that are not part of Detectron2."""

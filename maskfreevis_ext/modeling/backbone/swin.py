@@ -108,7 +108,7 @@ class SwinTransformer(Backbone):
     def _describe_outputs(
         self, dims: Sequence[int], patch_size: int, out_features: Sequence[str]
     ) -> None:
-        """Names, channels and strides of the maps, for ``output_shape``."""
+        """Set the names, channels and strides of the outputs, for ``output_shape``."""
         names = [f"res{i + 2}" for i in range(len(dims))]
         self._out_features = [name for name in names if name in out_features]
         self._out_feature_channels = dict(zip(names, dims, strict=True))

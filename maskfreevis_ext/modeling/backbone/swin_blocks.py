@@ -35,10 +35,10 @@ def _relative_position_index(side: int) -> Tensor:
 
 
 def _shift_mask(height: int, width: int, side: int, shift: int, device: torch.device) -> Tensor:
-    """Which cells of a shifted window were neighbours before the shift.
+    """Attention mask of shifted windows: only cells of the same unshifted region see each other.
 
     Returns:
-        Bool (windows, M * M, M * M), true where a cell may look.
+        Bool (windows, M * M, M * M), True where a cell may attend to another.
     """
 
     def regions(length: int) -> Tensor:
@@ -59,7 +59,7 @@ class DropPath(nn.Module):
         self.prob = prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale what is kept, so that the mean stays."""
+        """Drop samples at random and scale the others, so that the expectation is unchanged."""
         if not self.training or self.prob == 0:
             return x
         keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.prob)
@@ -110,7 +110,7 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (N * windows, M * M, D).
-            mask: Which cells may look at which, bool (windows, M * M, M * M); all when absent.
+            mask: Cells that a cell may attend to, bool (windows, M * M, M * M); None: all.
 
         Returns:
             (N * windows, M * M, D).
@@ -121,7 +121,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.permute(2, 0, 1).to(q.dtype)  # (heads, M * M, M * M)
         if mask is not None:
-            # (windows, 1, M * M, M * M); -100 is what Swin's weights were trained with.
+            # (windows, 1, M * M, M * M); Swin's weights were trained with -100.
             bias = bias + (~mask).to(q.dtype)[:, None] * -100.0
             bias = bias.repeat(total // mask.shape[0], 1, 1, 1)
         out = F.scaled_dot_product_attention(
@@ -269,7 +269,7 @@ class SwinStage(nn.Module):
         self.downsample = PatchMerging(dim) if downsample else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the map of this stage and the input of the next, (N, H, W, D) both."""
+        """Return the output map of this stage and the input of the next one, channels last."""
         side = self.window_size
         height, width = (-(-length // side) * side for length in x.shape[1:3])
         mask = _shift_mask(height, width, side, side // 2, x.device)
@@ -290,7 +290,7 @@ def make_stages(
     use_checkpoint: bool,
     **block_args: Any,
 ) -> nn.ModuleList:
-    """All stages; each but the last ends with a ``PatchMerging``.
+    """Make all stages; each but the last ends with a ``PatchMerging``.
 
     Args:
         dims: D of each stage.

@@ -1,6 +1,7 @@
-"""Auxiliary heads: what a model may have beside classes and masks; one file a head.
+"""Auxiliary heads of the decoder, beside classes and masks; one file per head.
 
-Every module of this folder is imported here, so that a head is registered by being there.
+Importing this package imports every module of the folder, which registers the heads that the
+modules define.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ __all__ = ["AUX_HEAD_REGISTRY", "AuxHead", "build_heads", "terms_of_heads"]
 
 
 def _enabled(cfg: Any) -> list[type[AuxHead]]:
-    """The heads that a config switches on."""
+    """Classes of the heads that a config switches on."""
     return [head for _, head in AUX_HEAD_REGISTRY if head.is_enabled(cfg)]
 
 
 def build_heads(cfg: Any, in_channels: int) -> dict[str, AuxHead]:
-    """The heads that a config switches on, by the name under which the decoder keeps them.
+    """Build the heads that a config switches on; the decoder stores them under these names.
 
     Args:
         cfg: The config.

@@ -1,7 +1,7 @@
-"""What an auxiliary head can do: look at the maps, add losses, change results.
+"""The interface of an auxiliary head: read the encoded maps, add losses, change results.
 
-The decoder, the model, the criterion and the trainer go through a list of heads and know none by
-name. Every method has a default that does nothing, so that a head writes only what it needs.
+Decoder, model, criterion and trainer loop over the heads and know none by name. Every method but
+``is_enabled`` and ``from_config`` has a default that does nothing; a head overrides what it needs.
 Shape letters: B clips, T frames, Q queries, N kept queries, S tokens of a level, (h, w) map.
 """
 
@@ -19,23 +19,23 @@ from maskfreevis_ext.losses.term import LossTerm
 from maskfreevis_ext.ops.clip import FrameSizes
 
 AUX_HEAD_REGISTRY = Registry("AUX_HEAD")
-AUX_HEAD_REGISTRY.__doc__ = "Auxiliary heads; each is built where its config key switches it on."
+AUX_HEAD_REGISTRY.__doc__ = "Auxiliary heads; each is built if the config switches it on."
 
 
 class LayerBias(Protocol):
-    """Where the queries of a decoder layer are to look less."""
+    """An attention bias, which lowers the attention to a part of the cells."""
 
     def of_layer(self, layer: int, level: int) -> Tensor | None:
-        """Bias of the keys of a layer that looks at a level, (B, S), or None."""
+        """Bias of the keys for decoder layer ``layer`` and map ``level``, (B, S), or None."""
 
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """What a head finds in the maps of a batch.
+    """Outputs of a head for the encoded maps of a batch.
 
     Attributes:
-        outputs: Further entries of the decoder's output dict.
-        bias: Attention bias of the decoder layers.
+        outputs: Entries to add to the decoder's output dict.
+        bias: Attention bias of the decoder layers, or None.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class HeadOutputs:
 
 @dataclass(frozen=True)
 class Rating:
-    """What a head says of the kept queries of a clip.
+    """Masks and score factors of the kept queries of a clip, as rated by a head.
 
     Attributes:
         masks: Mask logits to show, (N, T, h, w).
-        factor: What the score of each query is multiplied by, (N,), in [0, 1].
+        factor: Factor on the score of each query, (N,), in [0, 1].
     """
 
     masks: Tensor
@@ -59,9 +59,9 @@ class AuxHead(nn.Module):
     """Base class of the auxiliary heads.
 
     Attributes:
-        name: Attribute of the decoder that holds the head; its parameters have that prefix.
-        needs_embeddings: Whether each output of the decoder must hold ``queries`` and
-            ``mask_embed``, and the last one ``mask_features``, in evaluation too.
+        name: Attribute of the decoder that holds the head, and so the prefix of its parameters.
+        needs_embeddings: Whether the decoder must add ``queries`` and ``mask_embed`` to each output
+            and ``mask_features`` to the last one, in evaluation too.
     """
 
     name: ClassVar[str]
@@ -74,36 +74,36 @@ class AuxHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any, in_channels: int) -> dict[str, Any]:
-        """Arguments of ``__init__``; ``in_channels`` are those of the maps of the pixel decoder."""
+        """Arguments of ``__init__``; ``in_channels`` is the width of the encoded maps."""
         raise NotImplementedError
 
     @classmethod
     def loss_terms(cls, cfg: Any) -> list[LossTerm]:
-        """Terms that the head adds; one with the name of a standard term takes its place."""
+        """Loss terms of the head; a term with the name of a standard term replaces it."""
         return []
 
     def forward(
         self, maps: Sequence[Tensor], num_frames: int, num_views: int | None = None
     ) -> HeadOutputs:
-        """Look at the maps of the pixel decoder, before the decoder's layers do.
+        """Process the encoded maps of the pixel decoder, before the decoder layers run.
 
         Args:
             maps: Encoded maps, coarse first, (B * T, channels, h_k, w_k).
-            num_frames: T; with views the frames of all views, time first.
-            num_views: Cameras of a clip; None: one, without an axis.
+            num_frames: T; with views, the frames of all views together, time first.
+            num_views: Number of cameras of a clip; None: one camera, and no axis for views.
         """
         return HeadOutputs()
 
     def prepare(self, scene: Scene) -> None:
-        """Leave on the scene what the head's loss terms need, before anything is counted."""
+        """Store in the scene what the head's loss terms need; called before the terms count."""
 
     def choose(
         self, scene: Scene, terms: Sequence[LossTerm], normalizers: dict[str, Tensor]
     ) -> None:
-        """Choose between masks, once the normalizers of all terms are known."""
+        """Choose between mask hypotheses; called when the normalizers of all terms are known."""
 
     def rate(self, outputs: dict[str, Tensor], kept: Tensor) -> Rating | None:
-        """Masks and scores of the queries that are kept of one clip; None: no opinion.
+        """Masks and score factors of the kept queries of one clip; None: the head has none.
 
         Args:
             outputs: Outputs of the decoder without their batch axis.
@@ -112,13 +112,13 @@ class AuxHead(nn.Module):
         return None
 
     def results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
-        """Further entries of the result of one video.
+        """Entries to add to the result of one video.
 
         Args:
             outputs: Outputs of the decoder without their batch axis.
-            sizes: Sizes of its frames.
+            sizes: Sizes of the video's frames.
         """
         return {}
 
     def reset_schedule(self, step: int) -> None:
-        """Set schedules that count training steps, which come with the weights, to a step."""
+        """Set schedules that count training steps to a step; checkpoints contain their counters."""

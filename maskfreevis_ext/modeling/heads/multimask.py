@@ -1,10 +1,11 @@
 """Several mask hypotheses per object, a predicted IoU for each, and a score for its presence.
 
-The multimask decoder of SAM 2 (Ravi et al., arXiv:2408.00714, sec. 4 and appendix D), fitted to
-the queries of a video decoder. It runs on a few queries only: those that were matched, or kept.
+The multimask decoder of SAM 2 (Ravi et al., arXiv:2408.00714, sec. 4 and appendix D), adapted to
+the queries of a video decoder. It runs on few queries only: the matched ones in training, the kept
+ones in inference.
 
-Shape letters: N queries, M extra hypotheses, D channels of a query, C of a mask embedding, T
-frames, (h, w) map.
+Shape letters: N queries, M extra hypotheses, D channels of a query, C channels of a mask embedding,
+T frames, (h, w) map.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.hypotheses import pool_features
 from maskfreevis_ext.ops.reduce import send
 
-_NOISE = 1e-3  # standard deviation of the last weights; equal hypotheses would stay equal
+_NOISE = 1e-3  # standard deviation of the initial last weights; equal ones would stay equal
 
 
 @AUX_HEAD_REGISTRY.register()
 class MultimaskHead(AuxHead):
     """Hypernetworks, IoU head and object-score head.
 
-    Hypothesis 0 is the ordinary mask embedding; the others add to it what their hypernetwork makes
-    of the query, which is nearly nothing at the start. The last layers of both scores start at
-    zero, so that all hypotheses are rated alike and hypothesis 0 is taken: weights trained without
-    the head give the masks that they gave before.
+    Hypothesis 0 is the ordinary mask embedding. Each of the others adds the output of its own
+    hypernetwork to it, which is close to zero at the start. The last layers of the IoU and the
+    score start at zero, so that all hypotheses have the same rating and hypothesis 0 is chosen:
+    weights trained without the head give the same masks with it.
     """
 
     name = "multimask_head"
@@ -58,9 +59,9 @@ class MultimaskHead(AuxHead):
             query_dim: D.
             mask_dim: C.
             num_masks: M.
-            iou_sigmoid: Predicted IoUs pass a sigmoid; otherwise they are not bounded.
-            pred_obj_scores: Score the presence of the object in each frame.
-            rating: How masks are chosen and scores made in inference; None: the defaults.
+            iou_sigmoid: Apply a sigmoid to the predicted IoUs; without it they are not bounded.
+            pred_obj_scores: Predict a score for the object's presence in each frame.
+            rating: Choice of masks and computation of scores in inference; None: the defaults.
         """
         super().__init__()
         self.num_masks = num_masks
@@ -74,7 +75,7 @@ class MultimaskHead(AuxHead):
         self.object_score_head = MLP(query_dim, query_dim, 1, 3) if pred_obj_scores else None
         for hypernetwork in hypernetworks:
             hypernetwork.init_last(std=_NOISE)
-        # without a sigmoid the middle is 0.5, as it is with one
+        # the initial IoU is 0.5, with and without a sigmoid
         self.iou_head.init_last(bias=0.0 if iou_sigmoid else 0.5)
         if self.object_score_head is not None:
             self.object_score_head.init_last()
@@ -99,11 +100,11 @@ class MultimaskHead(AuxHead):
 
     @classmethod
     def loss_terms(cls, cfg: Any) -> list[LossTerm]:
-        """SAM 2's terms, two of them instead of the point-sampled ones."""
+        """SAM 2's four terms; two of them replace the point-sampled mask terms."""
         return [term(**term.from_config(cfg)) for term in MULTIMASK_TERMS]
 
     def prepare(self, scene: Scene) -> None:
-        """Make and rate all hypotheses of the matched queries."""
+        """Compute and rate all hypotheses of the matched queries."""
         hypotheses = self.make_hypotheses(
             scene.layers, scene.queries, scene.clips, scene.all_matched
         )
@@ -113,20 +114,20 @@ class MultimaskHead(AuxHead):
     def choose(
         self, scene: Scene, terms: Sequence[LossTerm], normalizers: dict[str, Tensor]
     ) -> None:
-        """Give the box terms the hypothesis of each object that costs least."""
+        """Pass the hypothesis with the lowest box loss of each object to the box terms."""
         hypotheses = scene.given(HYPOTHESES).of_clips(scene.with_boxes)
         best = best_by_boxes(hypotheses, scene, terms, normalizers)
         scene.give(BEST, best)
         scene.box_masks = hypotheses.chosen(best)
 
     def rate(self, outputs: dict[str, Tensor], kept: Tensor) -> Rating:
-        """The hypothesis to show in each frame, and how sure the head is of the object."""
+        """The masks of the hypothesis to show in each frame, and the factors of the scores."""
         rated = self.rated_masks(outputs, kept)
         return Rating(rated.masks, rated.factor)
 
     @torch.no_grad()
     def rated_masks(self, outputs: dict[str, Tensor], kept: Tensor) -> RatedMasks:
-        """All hypotheses of the kept queries of a clip, their ratings, and what is shown.
+        """All hypotheses of the kept queries of a clip, their ratings, and the choice to show.
 
         Args:
             outputs: ``pred_masks`` (Q, T, h, w), ``queries`` (Q, D), ``mask_embed`` (Q, C) and
@@ -146,7 +147,7 @@ class MultimaskHead(AuxHead):
 
         Args:
             queries: Normalised queries, (..., D).
-            mask_embed: Their ordinary mask embeddings, (..., C).
+            mask_embed: Ordinary mask embeddings of the queries, (..., C).
 
         Returns:
             (..., M + 1, C); index 0 is ``mask_embed``.
@@ -159,15 +160,15 @@ class MultimaskHead(AuxHead):
         return torch.stack([mask_embed, *extra], dim=-2)
 
     def ratings(self, queries: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predicted IoU of each hypothesis and object score, frame by frame.
+        """Predicted IoU of each hypothesis, and object score, in every frame.
 
         Args:
             queries: Normalised queries, (..., D).
-            pooled: What ``pool_features`` finds under each hypothesis, (..., M + 1, T, C).
+            pooled: Features of ``pool_features`` for each hypothesis, (..., M + 1, T, C).
 
         Returns:
-            IoUs (..., M + 1, T), in (0, 1) with ``iou_sigmoid``, and logits of "the object is in
-            the frame", (..., T), None without ``pred_obj_scores``.
+            IoUs (..., M + 1, T), in (0, 1) with ``iou_sigmoid``; and logits of "the object is in
+            the frame", (..., T), or None without ``pred_obj_scores``.
         """
         seen = self.feature_proj(pooled) + queries[..., None, None, :]
         ious = self.iou_head(seen + self.mask_tokens.weight[:, None])[..., 0]
@@ -183,13 +184,13 @@ class MultimaskHead(AuxHead):
         clips: Tensor,
         all_matched: bool,
     ) -> Hypotheses:
-        """Run the head on the queries that were matched.
+        """Run the head on the matched queries.
 
         Args:
             layers: K decoder outputs with ``pred_logits``, ``pred_masks``, ``mask_embed`` and
                 ``queries``; the first one also with ``mask_features``.
             queries: (K, N), -1 where an object has no query.
-            clips: Clip of each object, (N,), int64, on the CPU, ascending.
+            clips: Index of each object's clip, (N,), int64, on the CPU, ascending.
             all_matched: Whether no entry of ``queries`` is -1.
         """
         names = "queries", "mask_embed", "pred_masks"
@@ -212,7 +213,7 @@ class MultimaskHead(AuxHead):
         anchor = zero_anchor(layers) + 0 * (embeddings.sum() + ious.sum())
         if scores is not None:
             anchor = anchor + 0 * scores.sum()
-        if len(clips) == 0:  # else the masks give the features their gradient
+        if len(clips) == 0:  # otherwise the features get their gradient through the masks
             anchor = anchor + mask_features[..., :0].sum()
         is_matched = (queries >= 0).to(logits.dtype)
         ious = ious.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Multimask head at inference: the mask shown in each frame, and the confidence of the track.
+"""Multimask head in inference: the mask to show in each frame, and the score of the track.
 
 Shape letters: N kept queries, M extra hypotheses, T frames, (h, w) map.
 """
@@ -16,7 +16,7 @@ from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, choose_hypothesis, stab
 
 @dataclass(frozen=True)
 class RatingSettings:
-    """How masks are chosen and scores made from the ratings of a multimask head.
+    """Settings for the choice of masks and the scores of tracks (``MODEL.MULTIMASK.TEST``).
 
     Attributes:
         use_iou: Multiply class scores by the predicted IoU.
@@ -25,9 +25,9 @@ class RatingSettings:
         by_stability: Show the ordinary mask in frames where it is stable, and the best hypothesis
             in the others (SAM 2's dynamic multimask).
         stability_delta: Offset of the logits for ``ops.hypotheses.stability``.
-        stability_threshold: Least stability at which a mask counts as stable, in [0, 1].
-        margin: Without ``by_stability``: by how much the predicted IoU of a hypothesis must exceed
-            that of the ordinary mask for it to be shown.
+        stability_threshold: Least stability of a stable mask, in [0, 1].
+        margin: Without ``by_stability``: a hypothesis is shown only if its predicted IoU exceeds
+            that of the ordinary mask by more than this.
     """
 
     use_iou: bool = True
@@ -55,14 +55,14 @@ class RatingSettings:
 
 @dataclass(frozen=True)
 class RatedMasks:
-    """Masks and ratings of the kept queries of a clip.
+    """Mask hypotheses and ratings of the kept queries of a clip.
 
     Attributes:
-        logits: All hypotheses, (N, M + 1, T, h, w).
-        ious: Their predicted IoUs, (N, M + 1, T).
+        logits: Mask logits of all hypotheses, (N, M + 1, T, h, w).
+        ious: Predicted IoUs, (N, M + 1, T).
         scores: Logits of "the object is in the frame", (N, T), or None.
-        choice: The hypothesis that is shown, (N, T), int64.
-        masks: Its logits, (N, T, h, w), ``ABSENT_LOGIT`` in frames without the object.
+        choice: Index of the hypothesis to show, (N, T), int64.
+        masks: Mask logits to show, (N, T, h, w); ``ABSENT_LOGIT`` in frames without the object.
         factor: Factor of the class score of each track, (N,), in [0, 1].
     """
 
@@ -78,16 +78,16 @@ class RatedMasks:
 def rate_masks(
     logits: Tensor, ious: Tensor, scores: Tensor | None, settings: RatingSettings
 ) -> RatedMasks:
-    """Choose the hypothesis to show of each object and frame, and the factor of its score.
+    """Choose the hypothesis to show for each object and frame, and the factor of its score.
 
-    A track's factor is its predicted IoU, the mean over frames weighted with the presence of the
-    object, times its presence in the frame where that is highest.
+    The factor is the predicted IoU, averaged over frames with the predicted presence of the object
+    as weight, times the highest presence in any frame.
 
     Args:
-        logits: All hypotheses, (N, M + 1, T, h, w).
-        ious: Their predicted IoUs, (N, M + 1, T).
+        logits: Mask logits of all hypotheses, (N, M + 1, T, h, w).
+        ious: Predicted IoUs, (N, M + 1, T).
         scores: Logits of "the object is in the frame", (N, T), or None.
-        settings: Which parts of the rating are used.
+        settings: Selects the parts of the rating that are used.
     """
     stable = None
     if settings.by_stability:

@@ -1,4 +1,4 @@
-"""The spatial mask head in the video decoder: one mask, an attention bias for every layer.
+"""The spatial mask head in the video decoder: it predicts one mask and biases every layer.
 
 Shape letters: B clips, T frames, S = T * h * w tokens of a level.
 """
@@ -33,25 +33,25 @@ from maskfreevis_ext.ops.clip import FrameSizes, frame_probabilities
 
 @dataclass(frozen=True)
 class LayerBiases:
-    """Bias of every decoder layer.
+    """Attention bias of every decoder layer.
 
     Attributes:
-        of_levels: Bias of the keys of each level, (B, S) each.
-        strengths: Factor of each decoder layer; None where a layer has no bias.
+        of_levels: For each level, the bias of its keys, (B, S).
+        strengths: For each decoder layer, the factor on the bias; None for a layer without bias.
     """
 
     of_levels: list[Tensor]
     strengths: list[Tensor | float | None]
 
     def of_layer(self, layer: int, level: int) -> Tensor | None:
-        """Bias of the keys of a layer that looks at a level, (B, S), or None."""
+        """Bias of the keys for decoder layer ``layer`` and map ``level``, (B, S), or None."""
         strength = self.strengths[layer]
         return None if strength is None else strength * self.of_levels[level]
 
 
 @AUX_HEAD_REGISTRY.register()
 class SpatialBias(AuxHead):
-    """The head, the level that it looks at, and the layers that its bias goes to."""
+    """The spatial mask head with its input level and the decoder layers that it biases."""
 
     name = "spatial_bias"
 
@@ -65,14 +65,14 @@ class SpatialBias(AuxHead):
         mask_stride: int = 4,
         is_supervised: bool = True,
     ) -> None:
-        """Take the parts.
+        """Keep the parts.
 
         Args:
             head: The head.
-            in_level: Index of its level in the maps of the pixel decoder, coarse first.
-            num_layers: Layers of the decoder.
-            layers: Those that are biased; none: all.
-            gated: Multiply the bias of each layer by the sigmoid of a learned number, 0.5 at first.
+            in_level: Index of its input among the maps of the pixel decoder, coarse first.
+            num_layers: Number of decoder layers.
+            layers: Indices of the decoder layers with a bias; empty: all.
+            gated: Multiply the bias of each layer by a learned factor in (0, 1), 0.5 at the start.
             mask_stride: Pixels per cell of the targets of the mask.
             is_supervised: Whether the mask has loss terms, which need targets.
         """
@@ -94,7 +94,7 @@ class SpatialBias(AuxHead):
     def from_config(cls, cfg: Any, in_channels: int) -> dict[str, Any]:
         """Arguments of ``__init__``, from ``MODEL.SPATIAL_MASK``."""
         node, decoder = cfg.MODEL.SPATIAL_MASK, cfg.MODEL.SEM_SEG_HEAD
-        # coarse first, like the maps of the pixel decoder, in whatever order they are named
+        # coarse first, as the pixel decoder outputs its maps; the config may name them in any order
         levels = sorted(decoder.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES, reverse=True)
         return {
             "head": SpatialMaskHead(**SpatialMaskHead.from_config(cfg, in_channels)),
@@ -108,30 +108,30 @@ class SpatialBias(AuxHead):
 
     @classmethod
     def loss_terms(cls, cfg: Any) -> list[LossTerm]:
-        """Terms of the mask, unless it is not supervised."""
+        """Loss terms of the mask; none with MODEL.SPATIAL_MASK.LOSS.ENABLED False."""
         if not cfg.MODEL.SPATIAL_MASK.LOSS.ENABLED:
             return []
         return spatial_terms(SpatialMaskLossSettings(**SpatialMaskLossSettings.from_config(cfg)))
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that the optimizer does not decay: a gate of 0 stands for a factor of 0.5."""
+        """Parameters without weight decay: a gate of 0 is not neutral, it means a factor of 0.5."""
         return {"gates"}
 
     def forward(
         self, maps: Sequence[Tensor], num_frames: int, num_views: int | None = None
     ) -> HeadOutputs:
-        """Look at one level and bias all.
+        """Predict the mask from one level, and resize its bias to all levels.
 
         Args:
             maps: Encoded maps, coarse first, (B * T, channels, h_k, w_k).
-            num_frames: Frames of a clip; with views those of all, time first.
-            num_views: V, cameras of a clip; None: one, without an axis.
+            num_frames: Frames of a clip; with views, the frames of all views together, time first.
+            num_views: V, number of cameras of a clip; None: one camera, and no axis for views.
 
         Raises:
             ValueError: The frames are not a multiple of the views.
         """
         if num_frames % (num_views or 1):
-            raise ValueError(f"{num_frames} frames are not those of {num_views} views")
+            raise ValueError(f"{num_frames} frames are not a multiple of {num_views} views")
         if self.training:
             self.head.count_step()
         seen = maps[self.in_level]
@@ -155,7 +155,7 @@ class SpatialBias(AuxHead):
         return HeadOutputs({"mask_logits": mask_logits}, LayerBiases(of_levels, strengths))
 
     def prepare(self, scene: Scene) -> None:
-        """Leave the mask and its targets for the terms."""
+        """Store the mask and its targets in the scene for the loss terms."""
         if not self.is_supervised:
             return
         mask_logits = scene.layers[0]["mask_logits"]

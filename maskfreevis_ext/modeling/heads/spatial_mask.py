@@ -1,10 +1,10 @@
-"""Where the objects are, frame by frame: a small head whose mask biases the decoder's attention.
+"""A small head that predicts the objects' mask of each frame and a bias for the attention.
 
-After the dynamics-aware aggregator of PAGE-4D (arXiv:2510.17568), which hides moving regions from
-pose tokens; here the background is hidden from object queries.
+After the dynamics-aware aggregator of PAGE-4D (arXiv:2510.17568), which suppresses moving regions
+for pose tokens; here the background is suppressed for object queries.
 
-Shape letters: B clips, S frames of a clip, P tokens of a frame (special ones first, then the h x w
-patches), C channels.
+Shape letters: B clips, S frames of a clip, P tokens of a frame (special tokens first, then the
+h x w patches), C channels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _MIN_TAU = 1e-3
 
 
 def _softplus_inverse(value: float) -> float:
-    """X with log(1 + e^x) = ``value`` > 0."""
+    """The x for which softplus(x) = log(1 + e^x) equals ``value`` > 0."""
     return value + math.log(-math.expm1(-value))
 
 
 class SpatialMaskHead(nn.Module):
-    """Two depthwise convolutions and a product per patch; temperature and strength are learned.
+    """Two depthwise convolutions, then a linear layer; temperature and strength are learned too.
 
-    The last layer starts at zero, so that all patches have the same bias, which attention ignores:
-    a model with the head starts as the model without it.
+    The last layer starts at zero, so that all patches have the same bias, which does not change the
+    attention: at the start a model with the head gives the same results as one without it.
     """
 
     steps: Tensor
@@ -52,10 +52,11 @@ class SpatialMaskHead(nn.Module):
             tau_init: Temperature that the logits are divided by, > 0.
             alpha_init: Strength of the suppression, > 0.
             bias_max: Largest amount taken off an attention logit, >= 0.
-            suppress: What the bias hides: "background", where the mask is off, or "dynamic", where
-                it is on.
-            detach_input: No gradient from the head to what it looks at.
-            hold: Steps at which the bias starts to fade and is gone (cosine); (0, 0): it stays.
+            suppress: The part that gets less attention: "background", where the mask is off, or
+                "dynamic", where it is on.
+            detach_input: Stop the gradient from the head to its input.
+            hold: Training steps at which the bias starts to fade and at which it is 0, with a
+                cosine in between; (0, 0): it does not fade.
 
         Raises:
             ValueError: A value is outside its range.
@@ -120,8 +121,8 @@ class SpatialMaskHead(nn.Module):
             patch_start: Special tokens of each frame, which come first; they are not suppressed.
 
         Returns:
-            Mask logits (B * S, 1, h, w); what is added to the attention logits of each token as a
-            key (B, S * P), in [-bias_max, 0]; and which tokens are special (B, S * P), bool.
+            Mask logits (B * S, 1, h, w); the bias for the attention logits of each token as a key,
+            (B, S * P), in [-bias_max, 0]; and which tokens are special, (B, S * P), bool.
 
         Raises:
             ValueError: P does not fit the grid.
@@ -145,20 +146,22 @@ class SpatialMaskHead(nn.Module):
         return m_logit, bias.flatten(1), row_mask
 
     def bias_of(self, m_logit: Tensor) -> Tensor:
-        """-bias_max * clamp(alpha * s, 0, 1), s = sigmoid(-m / tau) (background) or (+) (dynamic).
+        """Attention bias -bias_max * clamp(alpha * s, 0, 1), times the factor ``fade``.
+
+        s is sigmoid(-m / tau) for ``suppress`` "background" and sigmoid(m / tau) for "dynamic".
 
         Args:
             m_logit: Mask logits, any shape.
 
         Returns:
-            Same shape, float32 at least, in [-bias_max, 0], times the schedule's factor.
+            Same shape, float32 at least, in [-bias_max, 0].
         """
         logits = at_least_float32(m_logit)
         hidden = torch.sigmoid(self.sign * logits / self.tau)
         return -self.bias_max * self.fade() * (self.alpha * hidden).clamp(0, 1)
 
     def fade(self) -> Tensor:
-        """Factor of the bias at this step: 1 to ``hold[0]``, then a cosine to 0 at ``hold[1]``."""
+        """Factor of the bias: 1 up to step ``hold[0]``, then a cosine to 0 at ``hold[1]``."""
         start, end = self.hold
         if end <= 0:
             return torch.ones_like(self.steps)
@@ -166,7 +169,7 @@ class SpatialMaskHead(nn.Module):
         return torch.where(self.steps >= end, 0.0, (1 + torch.cos(math.pi * done)) / 2)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that the optimizer does not decay: a raw value of 0 is softplus(0) = 0.69."""
+        """Parameters without weight decay: 0 means softplus(0) = 0.69, which is not neutral."""
         return {"raw_tau", "raw_alpha"}
 
     def set_step(self, step: int) -> None:
@@ -181,7 +184,7 @@ class SpatialMaskHead(nn.Module):
 def fold_frames(
     m_logit: Tensor, num_clips: int, num_frames: int, num_views: int | None = None
 ) -> Tensor:
-    """Mask logits with an axis for each of clips, frames and views.
+    """Reshape mask logits to separate axes of clips, frames and views.
 
     Args:
         m_logit: (B * S, 1, h, w), (B, S, h, w), (B, S, 1, h, w), (B, T, V, h, w) or (B, T, V, 1, h,
@@ -194,7 +197,7 @@ def fold_frames(
         (B, T, h, w), or (B, T, V, h, w) with views.
 
     Raises:
-        ValueError: The shape is none of these; gives both.
+        ValueError: The shape is none of these; the message gives them and the given shape.
     """
     views = num_views or 1
     size = tuple(m_logit.shape[-2:])
