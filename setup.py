@@ -39,6 +39,8 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
+        # photographs for levels 2 and 3 of tools/make_synthetic.py
+        "synthetic": ["scikit-image>=0.22"],
         "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100"],
     },
     classifiers=[
