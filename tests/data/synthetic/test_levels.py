@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.synthetic import (
@@ -107,6 +108,9 @@ def test_our_own_reader_accepts_every_level_without_a_warning(
     assert all("segmentations" not in track for track in plain["annotations"])
     for without, track in zip(plain["annotations"], masked["annotations"], strict=True):
         assert without["bboxes"] == track["bboxes"]
+        for box, rle in zip(track["bboxes"], track["segmentations"], strict=True):
+            assert (box is None) == (rle is None)
+            assert box is None or mask_util.toBbox(rle).tolist() == box
 
 
 @pytest.mark.usefixtures("photos")
@@ -186,6 +190,16 @@ def test_objects_are_coloured_like_the_ground_at_level_3() -> None:
 
     assert close(3) > 0.6
     assert close(3) > close(2) + 0.2
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("level", HARD)
+@pytest.mark.parametrize(("height", "width"), [(48, 200), (300, 70)])
+def test_one_frame_and_other_sizes_work(level: int, height: int, width: int) -> None:
+    config = SyntheticConfig(level=level, num_frames=1, height=height, width=width)
+    frames, masks, _ = render_video(np.random.default_rng(0), config)
+    assert frames.shape == (1, height, width, 3)
+    assert masks.shape[1:] == (1, height, width)
 
 
 def _flat(color: tuple[int, int, int]) -> Waves:

@@ -26,8 +26,14 @@ def test_a_camera_at_rest_changes_no_bit():
 
 
 def test_path_moves_grows_and_turns():
-    path = Path(size=10, growth=np.log(2), start=np.array([1.0, 2.0]), angle=0.5, spin=0.1)
-    path = Path(**{**vars(path), "velocity": np.array([2.0, 0.0])})
+    path = Path(
+        size=10,
+        growth=np.log(2),
+        start=np.array([1.0, 2.0]),
+        velocity=np.array([2.0, 0.0]),
+        angle=0.5,
+        spin=0.1,
+    )
     centre, size, angle = path.pose(4, num_frames=5)
     np.testing.assert_allclose(centre, [9, 2])
     assert size == pytest.approx(20)
