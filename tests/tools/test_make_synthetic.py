@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import runpy
 from pathlib import Path
@@ -24,7 +25,9 @@ def test_tool_writes_what_the_options_say(tmp_path, capsys):
     assert len(list((tmp_path / "val" / "JPEGImages").rglob("*.png"))) == 3
 
 
-@pytest.mark.parametrize("option", [["--size", "48"], ["--objects", "3"], ["--format", "gif"]])
+@pytest.mark.parametrize(
+    "option", [["--size", "48"], ["--objects", "3"], ["--format", "gif"], ["--level", "4"]]
+)
 def test_tool_explains_a_malformed_option(tmp_path, option, capsys):
     with pytest.raises(SystemExit) as error:
         main(["--output", str(tmp_path), *option])
@@ -35,3 +38,15 @@ def test_tool_explains_a_malformed_option(tmp_path, option, capsys):
 def test_tool_refuses_impossible_numbers(tmp_path, capsys):
     assert main(["--output", str(tmp_path), "--frames", "0"]) == 2
     assert "num_frames" in capsys.readouterr().err
+
+
+def test_tool_writes_a_level(tmp_path, capsys):
+    options = "--num-train 1 --num-val 1 --frames 2 --size 48x64 --level 1"
+    assert main(["--output", str(tmp_path), *options.split()]) == 0
+    assert json.loads((tmp_path / "val.json").read_text())["info"]["level"] == 1
+
+
+def test_tool_names_the_extra_that_a_level_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["--output", str(tmp_path / "data"), "--level", "3"]) == 2
+    assert "maskfreevis_ext[synthetic]" in capsys.readouterr().err

@@ -14,7 +14,10 @@ import numpy as np
 from PIL import Image
 
 from maskfreevis_ext.data.boxes import tight_box
-from maskfreevis_ext.data.synthetic_video import CLASS_NAMES, SyntheticConfig, render_video
+from maskfreevis_ext.data.synthetic.config import CLASS_NAMES, SyntheticConfig
+from maskfreevis_ext.data.synthetic.levels import LEVELS, random_scene
+from maskfreevis_ext.data.synthetic.photographs import photographs
+from maskfreevis_ext.data.synthetic.scene import render_scene
 from maskfreevis_ext.files import write_json
 from maskfreevis_ext.rle import encode_masks
 
@@ -59,6 +62,26 @@ def _write_json(path: str, content: dict) -> str:
     return path
 
 
+def render_video(
+    rng: np.random.Generator, config: SyntheticConfig
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Draw one random video.
+
+    Args:
+        rng: Source of all randomness.
+        config: Level, sizes and counts; ``num_train`` and ``num_val`` are not used.
+
+    Returns:
+        Frames (T, H, W, 3) uint8 RGB, visible masks (N, T, H, W) bool and the class index of each
+        object, as ``render_scene`` gives them; N may be 0.
+
+    Raises:
+        DataError: The level needs the photographs of scikit-image, and they are not there.
+    """
+    scene = random_scene(rng, config)
+    return render_scene(rng, scene, config.num_frames, config.height, config.width)
+
+
 def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[str, str]:
     """Write the data set.
 
@@ -74,8 +97,14 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
     Returns:
         Paths: of the JSON files by "train", "val" and, where they were written, "train_masks" and
         "train_mixed"; of the image roots by "train_images" and "val_images".
+
+    Raises:
+        DataError: The level needs the photographs of scikit-image, and they are not there.
+        OSError: A file cannot be written.
     """
     config = config or SyntheticConfig()
+    if LEVELS[config.level].uses_photographs:
+        photographs()  # fails before anything is written
     os.makedirs(output, exist_ok=True)
     paths: dict[str, str] = {}
     for split_index, split in enumerate(_SPLITS):
@@ -150,5 +179,7 @@ def _make_split(
         {"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES)
     ]
     info = {"description": "synthetic shapes", "seed": config.seed}
+    if config.level > 0:
+        info["level"] = config.level
     shared = {"info": info, "licenses": [], "videos": videos, "categories": categories}
     return {**shared, "annotations": plain}, {**shared, "annotations": masked}
