@@ -39,7 +39,8 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100"],
+        "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100", "matplotlib>=3.8"],
+        "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

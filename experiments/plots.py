@@ -131,7 +131,7 @@ def _boundary(shown: Sequence[tuple[Row, str]]) -> Figure:
     figure = _figure(10, 1.5 + 0.45 * len(shown))
     for axes, column in zip(figure.subplots(1, 2, sharey=True), (BOUNDARY, IOU), strict=True):
         _bars(axes, shown, column, [color for _, color in shown])
-        axes.set(xlabel=f"{column} (%)", title=f"{column} of the best track of each object")
+        axes.set(xlabel=f"{column} (%)", title=f"{column}: best track of each object")
     figure.axes[0].invert_yaxis()  # the axis is shared and was turned twice
     return figure
 

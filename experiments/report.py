@@ -46,7 +46,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1re
 th, td { padding: .35rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
 td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-.text td { text-align: left; white-space: normal; }
+.text th, .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #555; }
 """
@@ -129,7 +129,10 @@ def write_report(experiment: Experiment, runs: Sequence[Run], folder: Path) -> s
     if has_matplotlib():
         plots = draw_plots(rows)
     else:
-        logger.warning('No plots: matplotlib is missing. Install it: pip install "matplotlib>=3.8"')
+        logger.warning(
+            "No plots: matplotlib is missing. Install it: "
+            'pip install -c constraints.txt -e ".[experiments]"'
+        )
     files = {f"{name}.png": data for name, data in plots.items()}
     files["summary.csv"] = summary_csv(rows).encode()
     files["runs.csv"] = runs_csv(rows).encode()

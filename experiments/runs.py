@@ -195,7 +195,7 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.run.write_record(False, self.seconds())
+        self.run.write_record(self.process.returncode == 0, self.seconds())
 
 
 def train_runs(runs: Sequence[Run], jobs: int, say: Callable[[str], None]) -> list[Run]:
