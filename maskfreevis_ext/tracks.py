@@ -307,6 +307,19 @@ def encode_track(track: Track, num_frames: int, height: int, width: int) -> dict
     return {"size": [height, num_frames * width], "counts": encode_counts(track.runs)}
 
 
+def track_masks(track: Track, num_frames: int, height: int, width: int) -> np.ndarray:
+    """The masks of a track, bool (T, H, W).
+
+    Args:
+        track: The track.
+        num_frames: T.
+        height: H in pixels.
+        width: W in pixels.
+    """
+    pixels = np.repeat(np.arange(len(track.runs)) % 2 == 1, track.runs)
+    return pixels.reshape(num_frames, width, height).transpose(0, 2, 1)
+
+
 def track_iou(detections: Sequence[Track], objects: Sequence[Track]) -> np.ndarray:
     """IoU of tracks from their run lengths, in 64 bits: for videos too long for pycocotools.
 

@@ -9,12 +9,16 @@ Train; go on from the newest checkpoint; evaluate (the data set is made by ``mak
 
     python tools/train_net.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
         --eval-only MODEL.WEIGHTS output/quickstart/model_final.pth
+
+Several processes: ``--num-gpus N`` starts them; processes that ``torchrun`` or ``srun`` has started
+find each other by themselves (docs/distributed.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
@@ -23,6 +27,7 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.engine import default_argument_parser, launch
 
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
+from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 
@@ -61,11 +66,14 @@ def run(args: argparse.Namespace) -> object:
     return trainer.train()
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Start one process for each GPU."""
-    args = parse_args(argv)
-    exit_on_user_error(
-        launch,
+def start(args: argparse.Namespace) -> None:
+    """Join the processes that torchrun or Slurm has started, or start one for each GPU."""
+    place = read_place(os.environ)
+    if place is not None:
+        check_options(place, args.num_gpus, args.num_machines)
+        join_group(place, args.num_gpus, run, (args,))
+        return
+    launch(
         exit_on_user_error_in_process,
         max(args.num_gpus, 1),
         num_machines=args.num_machines,
@@ -78,6 +86,11 @@ def main(argv: list[str] | None = None) -> None:
 def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
     """``run`` that reports user errors in one line, in the main or in a child process."""
     exit_on_user_error(run, args)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train or evaluate; user errors end with one line and exit code 2."""
+    exit_on_user_error(start, parse_args(argv))
 
 
 if __name__ == "__main__":

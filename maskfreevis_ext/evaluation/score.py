@@ -51,7 +51,9 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Video:
+class Video:
+    """Size of a video: height and width in pixels, and length in frames."""
+
     height: int
     width: int
     length: int
@@ -116,9 +118,9 @@ def score_results(
     Raises:
         DataError: An entry of either is malformed, or they do not fit; names entry and field.
     """
-    videos, categories = _read_header(ground_truth, ground_truth_name)
-    objects = _read_objects(ground_truth, videos, categories, ground_truth_name)
-    detections = _read_results(results, videos, categories, results_name)
+    videos, categories = read_header(ground_truth, ground_truth_name)
+    objects = read_objects(ground_truth, videos, categories, ground_truth_name)
+    detections = read_detections(results, videos, categories, results_name)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _TrackEval(
             _make_coco(videos, categories, objects),
@@ -133,7 +135,7 @@ def score_results(
 class _TrackEval(COCOeval):
     """COCOeval on annotations with a ``track`` (``tracks.Track``) instead of a mask."""
 
-    def __init__(self, objects: COCO, detections: COCO, videos: dict[int, _Video]) -> None:
+    def __init__(self, objects: COCO, detections: COCO, videos: dict[int, Video]) -> None:
         super().__init__(
             objects, detections, iouType="bbox"
         )  # with "bbox" pycocotools does not convert the annotations
@@ -150,10 +152,13 @@ class _TrackEval(COCOeval):
             return []
         order = np.argsort([-annotation["score"] for annotation in found], kind="mergesort")
         order = order[: self.params.maxDets[-1]]
-        return _iou([found[index]["track"] for index in order], objects, self._videos[imgId])
+        return iou_of_tracks(
+            [found[index]["track"] for index in order], objects, self._videos[imgId]
+        )
 
 
-def _iou(detections: list[Track], objects: list[Track], video: _Video) -> np.ndarray:
+def iou_of_tracks(detections: list[Track], objects: list[Track], video: Video) -> np.ndarray:
+    """Video IoU of D tracks with G objects of a video, float64 (D, G)."""
     if video.height * video.width * video.length >= _COCO_PIXELS:
         return track_iou(detections, objects)
     size = (video.length, video.height, video.width)
@@ -166,7 +171,7 @@ def _iou(detections: list[Track], objects: list[Track], video: _Video) -> np.nda
 
 
 def _make_coco(
-    videos: dict[int, _Video], categories: dict[int, str], annotations: list[dict]
+    videos: dict[int, Video], categories: dict[int, str], annotations: list[dict]
 ) -> COCO:
     coco = COCO()
     coco.dataset = {
@@ -205,7 +210,12 @@ def _mean(values: np.ndarray) -> float:
     return 100.0 * float(defined.mean()) if defined.size else math.nan
 
 
-def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], dict[int, str]]:
+def read_header(ground_truth: object, name: str) -> tuple[dict[int, Video], dict[int, str]]:
+    """Videos by id and category names by id of a ground truth.
+
+    Raises:
+        DataError: A field is missing or cannot be used.
+    """
     if not isinstance(ground_truth, Mapping):
         raise DataError(
             f"{name}: expected a YTVIS annotation file (an object), got {_kind(ground_truth)}."
@@ -221,13 +231,13 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
                 f"{name}: expected a list {field!r}, got {_kind(ground_truth.get(field))}.{hint}"
             )
 
-    videos: dict[int, _Video] = {}
+    videos: dict[int, Video] = {}
     for index, video in enumerate(ground_truth["videos"]):
         where = f"{name}: videos[{index}]"
         video_id = _read_new_id(video, where, videos)
         where += f" (id {video_id})"
         names = video.get("file_names")
-        videos[video_id] = _Video(
+        videos[video_id] = Video(
             _read_number(video.get("height"), MAX_SIDE, "height", where),
             _read_number(video.get("width"), MAX_SIDE, "width", where),
             _read_number(
@@ -246,12 +256,17 @@ def _read_header(ground_truth: object, name: str) -> tuple[dict[int, _Video], di
     return videos, dict(sorted(categories.items()))
 
 
-def _read_objects(
+def read_objects(
     ground_truth: Mapping[str, Any],
-    videos: dict[int, _Video],
+    videos: dict[int, Video],
     categories: dict[int, str],
     name: str,
 ) -> list[dict]:
+    """The objects of a ground truth: id, image_id (the video's), category_id, iscrowd, area, track.
+
+    Raises:
+        DataError: There are no masks, or an annotation cannot be used.
+    """
     if is_box_only(ground_truth):
         raise DataError(
             f"{name}: the annotations have no segmentations (boxes only), and mask AP needs masks"
@@ -284,9 +299,14 @@ def _read_objects(
     return objects
 
 
-def _read_results(
-    results: object, videos: dict[int, _Video], categories: dict[int, str], name: str
+def read_detections(
+    results: object, videos: dict[int, Video], categories: dict[int, str], name: str
 ) -> list[dict]:
+    """The tracks of a results file: id, image_id (the video's), category_id, score, area, track.
+
+    Raises:
+        DataError: An entry cannot be used.
+    """
     if not isinstance(results, list):
         raise DataError(f"{name}: expected a list of results, got {_kind(results)}.")
     detections = []
@@ -311,7 +331,7 @@ def _read_results(
     return detections
 
 
-def _read_track(entry: Mapping[str, Any], video_id: int, video: _Video, where: str) -> Track:
+def _read_track(entry: Mapping[str, Any], video_id: int, video: Video, where: str) -> Track:
     segmentations = entry.get("segmentations")
     where = f"{where}, video {video_id}"
     if not isinstance(segmentations, list):

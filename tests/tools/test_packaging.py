@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def _project(requirement: str) -> str:
 
 
 def _requirements() -> list[str]:
-    return [*_argument("install_requires"), *_argument("extras_require")["dev"]]
+    extras = _argument("extras_require").values()
+    return [*_argument("install_requires"), *itertools.chain.from_iterable(extras)]
 
 
 def _pins() -> dict[str, list[tuple[str, str]]]:

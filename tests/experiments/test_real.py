@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.command_line import main
+from experiments.real import METHODS, video_iou
 from maskfreevis_ext.modeling import EfficientNetLite0
-from tests.helpers.training import ROOT
 from tests.helpers.videos import plain_content, write_frames, write_json
-
-tool = runpy.run_path(str(ROOT / "tools" / "experiment.py"))
 
 
 @pytest.fixture
@@ -27,9 +25,7 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 def _run(clips: tuple[str, str], *words: object) -> None:
     json_file, images = clips
-    tool["main"](
-        ["real", "--json", json_file, "--images", images, "--steps", "3", *map(str, words)]
-    )
+    main(["real", "--json", json_file, "--images", images, "--steps", "3", *map(str, words)])
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -50,7 +46,7 @@ def test_objects_are_scored_and_written(clips, tmp_path, capsys) -> None:
         ("v2", "20"),
     ]
     assert all(float(row["box"]) == 1 for row in rows)  # the masks are filled boxes
-    assert all(0 <= float(row[method]) <= 1 for row in rows for method in tool["METHODS"])
+    assert all(0 <= float(row[method]) <= 1 for row in rows for method in METHODS)
     assert (tmp_path / "out" / "table.md").read_text() in printed
     assert "| mean of one-object videos | 1 |" in printed
     for name in ("best.jpg", "worst.jpg"):
@@ -80,4 +76,4 @@ def test_video_iou_sums_over_frames() -> None:
     truth[0, :2] = truth[1, :1] = True
     masks = np.zeros_like(truth)
     masks[0, :1] = masks[1, :2] = True
-    assert tool["video_iou"](lambda t: masks[t], truth) == pytest.approx(8 / 16)
+    assert video_iou(lambda t: masks[t], truth) == pytest.approx(8 / 16)

@@ -1,0 +1,253 @@
+"""``real``: measure what can be learned from boxes.
+
+Fits the pixel head to every video of a YouTube-VIS JSON from its boxes alone, and
+compares its masks with those of the JSON, which are used for nothing else. Beside it stand filling
+the box and OpenCV's GrabCut from the box (5 iterations a frame). The figure of an object is its
+video IoU: pixels of the intersection divided by those of the union, both summed over all frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from maskfreevis_ext.data.images import read_frame
+from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json, object_masks
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
+from maskfreevis_ext.inference.video_io import write_image
+from maskfreevis_ext.modeling import EfficientNetLite0
+from maskfreevis_ext.pseudo import ClipMasks, PixelHeadSettings, segment_clip
+from maskfreevis_ext.pseudo.grabcut import grabcut_from_box
+from maskfreevis_ext.pseudo.objects import VideoObjects, video_objects
+from maskfreevis_ext.pseudo.windows import pixel_box
+from maskfreevis_ext.tracks import Item
+
+METHODS = ("pixel head", "GrabCut", "box")
+_GRABCUT_ITERATIONS = 5
+_NUM_SHOWN = 5  # best and worst objects that are drawn
+_FRAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """Video IoUs of one object."""
+
+    video: str
+    track: int
+    objects_in_video: int
+    ious: dict[str, float]
+    seconds: float
+
+
+NAME = "real"
+HELP = "masks from boxes alone on clips that have masks, beside GrabCut and filling the box"
+EXAMPLE = r"""    python tools/experiment.py real --json instances.json --images JPEGImages \
+        --output output/real"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--json", required=True, metavar="FILE", help="annotations with masks")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the frames")
+    parser.add_argument(
+        "--boxes-json", metavar="FILE", help="boxes to fit to; default: those of --json"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="write table.csv, table.md and overlays here"
+    )
+    parser.add_argument("--steps", type=int, default=PixelHeadSettings.steps, help="steps of a fit")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def plain_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """GrabCut from the box alone, (H, W) bool."""
+    return grabcut_from_box(frame, box, _GRABCUT_ITERATIONS)
+
+
+def box_mask(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The filled box, (H, W) bool."""
+    x0, y0, x1, y1 = pixel_box(box, frame.shape[:2])
+    mask = np.zeros(frame.shape[:2], dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def video_iou(predict: Callable[[int], np.ndarray], truth: np.ndarray) -> float:
+    """IoU over a video.
+
+    Args:
+        predict: Frame -> (H, W) bool.
+        truth: (T, H, W) bool.
+
+    Returns:
+        In [0, 1]; 1 where both are empty.
+    """
+    shared = union = 0
+    for t, expected in enumerate(truth):
+        mask = predict(t)
+        shared += int((mask & expected).sum())
+        union += int((mask | expected).sum())
+    return shared / union if union else 1.0
+
+
+def score_video(
+    name: str, masks: ClipMasks, objects: VideoObjects, truth: np.ndarray, seconds: float
+) -> list[Row]:
+    """Compare the objects of a video with their true masks, (N, T, H, W) bool."""
+    rows = []
+    for index, track in enumerate(objects.tracks):
+
+        def in_box(
+            method: Callable[[np.ndarray, np.ndarray], np.ndarray], index: int = index
+        ) -> Callable[[int], np.ndarray]:
+            def predict(t: int) -> np.ndarray:
+                box, frame = objects.boxes[index, t], objects.frames[t]
+                if (box[2:] <= box[:2]).any():
+                    return np.zeros(frame.shape[:2], dtype=bool)
+                return method(frame, box)
+
+            return predict
+
+        predictions = {
+            "pixel head": partial(masks.mask, index),
+            "GrabCut": in_box(plain_grabcut),
+            "box": in_box(box_mask),
+        }
+        ious = {method: video_iou(predictions[method], truth[index]) for method in METHODS}
+        rows.append(Row(name, track, len(objects.tracks), ious, seconds / len(objects.tracks)))
+    return rows
+
+
+def summary(rows: Sequence[Row]) -> list[tuple[str, int, dict[str, float]]]:
+    """Means over all objects, over those alone in their video, and over the others."""
+    groups = {
+        "all objects": list(rows),
+        "one-object videos": [row for row in rows if row.objects_in_video == 1],
+        "videos of several objects": [row for row in rows if row.objects_in_video > 1],
+    }
+    return [
+        (name, len(group), {m: float(np.mean([row.ious[m] for row in group])) for m in METHODS})
+        for name, group in groups.items()
+        if group
+    ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Table of all objects and of the means."""
+    lines = [
+        "| video | object | " + " | ".join(METHODS) + " | seconds |",
+        "|---|---" + "|---" * (len(METHODS) + 1) + "|",
+    ]
+    for row in rows:
+        figures = " | ".join(f"{row.ious[method]:.3f}" for method in METHODS)
+        lines.append(f"| {row.video} | {row.track} | {figures} | {row.seconds:.1f} |")
+    for name, count, means in summary(rows):
+        figures = " | ".join(f"**{means[method]:.3f}**" for method in METHODS)
+        lines.append(f"| mean of {name} | {count} | {figures} | |")
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(rows: Sequence[Row], folder: Path) -> None:
+    """Write ``table.csv`` and ``table.md``.
+
+    Raises:
+        DataError: The folder cannot be written to.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "object", *METHODS, "seconds"])
+    for row in rows:
+        ious = [f"{row.ious[method]:.4f}" for method in METHODS]
+        writer.writerow([row.video, row.track, *ious, f"{row.seconds:.2f}"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
+        (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}.") from error
+
+
+def sheet_row(row: Row, masks: ClipMasks, objects: VideoObjects) -> SheetRow:
+    """Frames of an object with its mask and box."""
+    index = objects.tracks.index(row.track)
+    has_box = np.flatnonzero(masks.windows.is_present[index])
+    shown = has_box[np.linspace(0, len(has_box) - 1, _FRAMES_SHOWN).round().astype(int)]
+    cells = [
+        draw_items(
+            objects.frames[t],
+            [Item(1, mask=masks.mask(index, t), box=tuple(objects.boxes[index, t]))],
+        )
+        for t in shown
+    ]
+    return SheetRow(f"{row.video}, object {row.track}: IoU {row.ious[METHODS[0]]:.2f}", cells)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, score, print and write.
+
+    Raises:
+        DataError: The files cannot be used, or do not belong together.
+        ConfigError: The ImageNet weights are not installed.
+    """
+    videos = load_ytvis_json(args.json, args.images)
+    boxes = load_ytvis_json(args.boxes_json, args.images) if args.boxes_json else videos
+    given = {video["video_id"]: video for video in boxes}
+    backbone = EfficientNetLite0()
+    backbone.load_imagenet_weights()
+    backbone.eval()
+    settings = PixelHeadSettings(steps=args.steps, seed=args.seed)
+    rows: list[Row] = []
+    drawn: list[tuple[float, SheetRow]] = []
+    start = time.monotonic()
+    for video in tqdm(videos, desc="videos", unit="video"):
+        objects, truth = _pair(video, given, args)
+        if not objects.tracks:
+            continue
+        before = time.monotonic()
+        masks = segment_clip(objects.frames, objects.boxes, backbone, settings)
+        seconds = time.monotonic() - before
+        name = Path(video["file_names"][0]).parent.name
+        found = score_video(name, masks, objects, truth, seconds)
+        rows += found
+        if args.output:
+            drawn += [(row.ious[METHODS[0]], sheet_row(row, masks, objects)) for row in found]
+    if not rows:
+        raise DataError(f"{args.json}: expected objects with masks, got none.")
+    print(markdown(rows) + f"\n{time.monotonic() - start:.0f} s in all")
+    if args.output:
+        folder = Path(args.output)
+        write_tables(rows, folder)
+        drawn.sort(key=lambda item: item[0])
+        for name, part in (("worst", drawn[:_NUM_SHOWN]), ("best", drawn[::-1][:_NUM_SHOWN])):
+            write_image(folder / f"{name}.jpg", contact_sheet([row for _, row in part]))
+    return 0
+
+
+def _pair(
+    video: DatasetDict, given: dict[int, DatasetDict], args: argparse.Namespace
+) -> tuple[VideoObjects, np.ndarray]:
+    """The boxes to fit to and the true masks of the same objects."""
+    boxes = given.get(video["video_id"])
+    if boxes is None or boxes["length"] != video["length"]:
+        raise DataError(
+            f"{args.boxes_json}: expected video {video['video_id']} with {video['length']} frames,"
+            " as in --json."
+        )
+    objects = video_objects(boxes, read_frame)
+    tracks = sorted({o["id"] for frame in video["annotations"] for o in frame if not o["iscrowd"]})
+    if tracks != objects.tracks:
+        raise DataError(
+            f"video {video['video_id']}: expected the objects {tracks} of --json in --boxes-json, "
+            f"got {objects.tracks}."
+        )
+    return objects, object_masks(video).numpy()

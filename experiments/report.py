@@ -1,0 +1,194 @@
+"""``report``: tables and plots of an experiment as Markdown, CSV, PNG and one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.collect import Row, collect_rows
+from experiments.plots import draw_plots, has_matplotlib
+from experiments.runs import Run, plan_runs
+from experiments.spec import Experiment, Variant
+from experiments.tables import (
+    EXPLANATION,
+    markdown,
+    runs_csv,
+    settings_table,
+    summary_csv,
+    summary_table,
+)
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.files import atomic_write, write_json
+
+logger = logging.getLogger(__name__)
+
+NAME = "report"
+HELP = "write the tables and plots of an experiment anew, also while it runs"
+EXAMPLE = "    python tools/experiment.py report output/experiments/quickstart_supervision"
+
+#: Name of a plot → what it shows.
+CAPTIONS = {
+    "ap_by_iteration": "AP over iterations; the band reaches from the worst to the best seed.",
+    "ap_by_supervision": "AP at the end, by what the masks were supervised with.",
+    "losses": "Weighted losses of the last decoder output; the band is that of the seeds.",
+    "boundary": "How well outlines fit, and how much the masks overlap.",
+}
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; background: #fff; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.text th, .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #555; }
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("folder", type=Path, help="folder of the experiment")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report of a folder.
+
+    Raises:
+        DataError: The folder is not that of an experiment, or a file in it cannot be used.
+    """
+    experiment, iterations = load_experiment(args.folder)
+    runs = plan_runs(experiment, args.folder, iterations)
+    print(write_report(experiment, runs, args.folder))
+    return 0
+
+
+def save_experiment(experiment: Experiment, iterations: Sequence[int], folder: Path) -> None:
+    """Keep what an experiment is in ``experiment.json``, for a report without its YAML file.
+
+    Args:
+        experiment: The experiment.
+        iterations: SOLVER.MAX_ITER of each variant.
+        folder: Its folder.
+    """
+    content = {"experiment": experiment.as_dict(), "iterations": list(iterations)}
+    write_json(content, folder / "experiment.json", indent=2)
+
+
+def load_experiment(folder: Path) -> tuple[Experiment, list[int]]:
+    """Read ``experiment.json``.
+
+    Args:
+        folder: Folder of the experiment.
+
+    Returns:
+        The experiment, and SOLVER.MAX_ITER of each variant.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read.
+    """
+    path = folder / "experiment.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fields = content["experiment"]
+        variants = tuple(
+            Variant(**{**entry, "options": tuple(entry["options"])}) for entry in fields["variants"]
+        )
+        changed = {**fields, "variants": variants, "seeds": tuple(fields["seeds"])}
+        return Experiment(**changed), list(content["iterations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: expected the file that 'tools/experiment.py grid' writes: {error}"
+        ) from error
+
+
+def write_report(experiment: Experiment, runs: Sequence[Run], folder: Path) -> str:
+    """Write report.md, report.html, summary.csv, runs.csv and the plots.
+
+    Without matplotlib there are no plots; a line of the log says how to get them.
+
+    Args:
+        experiment: The experiment.
+        runs: Its runs; those that are not finished are left out of all figures.
+        folder: Where to.
+
+    Returns:
+        The main table as Markdown, and where the report is.
+
+    Raises:
+        DataError: A file of a finished run cannot be used.
+    """
+    rows = collect_rows(experiment, runs)
+    plots: dict[str, bytes] = {}
+    if has_matplotlib():
+        plots = draw_plots(rows)
+    else:
+        logger.warning(
+            "No plots: matplotlib is missing. Install it: "
+            'pip install -c constraints.txt -e ".[experiments]"'
+        )
+    files = {f"{name}.png": data for name, data in plots.items()}
+    files["summary.csv"] = summary_csv(rows).encode()
+    files["runs.csv"] = runs_csv(rows).encode()
+    files["report.md"] = _markdown_page(experiment, rows, list(plots)).encode()
+    files["report.html"] = _html_page(experiment, rows, plots).encode()
+    for name, data in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(data)
+    return f"{markdown(summary_table(experiment, rows))}\n\nreport: {folder / 'report.html'}"
+
+
+def _markdown_page(experiment: Experiment, rows: Sequence[Row], plots: Sequence[str]) -> str:
+    parts = [f"# {experiment.title}", markdown(summary_table(experiment, rows)), EXPLANATION]
+    parts += [f"![{CAPTIONS[name]}]({name}.png)" for name in plots]
+    parts += ["## Commands", "Each with SEED and OUTPUT_DIR.", markdown(settings_table(rows))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _html_page(experiment: Experiment, rows: Sequence[Row], plots: dict[str, bytes]) -> str:
+    """One file: style and pictures are inside, and nothing is loaded from elsewhere."""
+    title = html.escape(experiment.title)
+    figures = [
+        f'<figure><img alt="{html.escape(CAPTIONS[name])}" src="data:image/png;base64,'
+        f'{base64.b64encode(data).decode("ascii")}">'
+        f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>"
+        for name, data in plots.items()
+    ]
+    body = [
+        f"<h1>{title}</h1>",
+        _html_table(summary_table(experiment, rows)),
+        f"<p>{html.escape(EXPLANATION)}</p>",
+        *figures,
+        "<h2>Commands</h2><p>Each with SEED and OUTPUT_DIR.</p>",
+        _html_table(settings_table(rows), "text"),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
+def _html_table(table: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        shown = (_html_cell(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+
+    body = "\n".join(line(row, "td") for row in table[1:])
+    head = line(table[0], "th")
+    return f'<table class="{kind}"><thead>{head}</thead>\n<tbody>{body}</tbody></table>'
+
+
+def _html_cell(text: str) -> str:
+    """A cell; what stands between backquotes in Markdown is code."""
+    if len(text) > 1 and text.startswith("`") and text.endswith("`"):
+        return f"<code>{html.escape(text[1:-1])}</code>"
+    return html.escape(text)

@@ -1,0 +1,175 @@
+"""How well the outlines of predicted masks follow those of the objects.
+
+The measure F of the DAVIS benchmark: Perazzi et al., "A Benchmark Dataset and Evaluation
+Methodology for Video Object Segmentation", CVPR 2016, section 4. Shape letters: G objects of a
+ground truth, T frames, (H, W) size of a video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskfreevis_ext.evaluation.score import (
+    Video,
+    iou_of_tracks,
+    read_detections,
+    read_header,
+    read_objects,
+)
+from maskfreevis_ext.tracks import Track, track_masks
+
+#: How far apart two outlines may be and still agree, as a share of the image diagonal; DAVIS's.
+TOLERANCE = 0.008
+
+
+@dataclass(frozen=True)
+class BoundaryScores:
+    """Quality of the masks that were found for the objects of a ground truth, in percent.
+
+    Attributes:
+        boundary_f: Mean of the boundary F over all objects.
+        iou: Mean of the video IoU over all objects.
+        num_objects: G.
+    """
+
+    boundary_f: float
+    iou: float
+    num_objects: int
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """The outline of a mask: pixels that differ from the one to the right, below or both.
+
+    Args:
+        mask: (H, W), bool.
+
+    Returns:
+        (H, W), bool. Where the mask touches the border of the image it has no outline.
+
+    >>> outline(np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [0, 0, 0]])
+    """
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (mask ^ right) | (mask ^ below) | (mask ^ diagonal)
+
+
+def boundary_f(mask: np.ndarray, truth: np.ndarray, tolerance: float = TOLERANCE) -> float:
+    """F measure of the outline of a mask: harmonic mean of its precision and recall.
+
+    Precision is the share of the mask's outline that is not further than the tolerance from the
+    true outline; recall the share of the true outline near the mask's.
+
+    Args:
+        mask: The predicted mask, (H, W), bool.
+        truth: The true mask, (H, W), bool.
+        tolerance: Distance as a share of the image diagonal, rounded up to whole pixels.
+
+    Returns:
+        A number in [0, 1]; 1 where neither mask has an outline, 0 where only one has.
+
+    Raises:
+        ValueError: The masks differ in size.
+
+    >>> truth = np.zeros((100, 100), dtype=bool)
+    >>> truth[20:60, 20:60] = True
+    >>> boundary_f(np.roll(truth, 2, axis=1), truth)  # 2 pixels = ceil(0.008 * 141)
+    1.0
+    >>> round(boundary_f(np.roll(truth, 6, axis=1), truth), 2)  # above and below they still agree
+    0.49
+    """
+    if mask.shape != truth.shape:
+        raise ValueError(f"expected masks of one size, got {mask.shape} and {truth.shape}.")
+    found, wanted = outline(mask), outline(truth)
+    if not found.any() or not wanted.any():
+        return float(found.any() == wanted.any())
+    radius = math.ceil(tolerance * math.hypot(*mask.shape))
+    precision = float(_widen(wanted, radius)[found].mean())
+    recall = float(_widen(found, radius)[wanted].mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _widen(pixels: np.ndarray, radius: int) -> np.ndarray:
+    """All pixels that are at most ``radius`` away from one of the given, bool (H, W)."""
+    steps = np.arange(-radius, radius + 1)
+    disk = steps[:, None] ** 2 + steps[None, :] ** 2 <= radius**2
+    return cv2.dilate(pixels.astype(np.uint8), disk.astype(np.uint8)).astype(bool)
+
+
+def track_boundary_f(found: Track, truth: Track, video: Video, tolerance: float) -> float:
+    """Mean boundary F over the frames in which the object or the track is visible, in [0, 1].
+
+    Args:
+        found: The predicted track.
+        truth: The object.
+        video: Size of their video.
+        tolerance: As in ``boundary_f``.
+    """
+    frames = np.flatnonzero((found.areas > 0) | (truth.areas > 0))
+    size = (video.length, video.height, video.width)
+    masks, wanted = track_masks(found, *size), track_masks(truth, *size)
+    values = [boundary_f(masks[t], wanted[t], tolerance) for t in frames]
+    return float(np.mean(values)) if values else 1.0
+
+
+def score_boundaries(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    *,
+    tolerance: float = TOLERANCE,
+    ground_truth_name: str = "ground truth",
+    results_name: str = "results",
+) -> BoundaryScores:
+    """Boundary F and video IoU of the track that fits each object best.
+
+    An object's track is the one of its video with the highest video IoU, whatever its class and its
+    score: the measure says how good the masks are, AP says how well they are found and named. One
+    track may be the best of several objects. An object without an overlapping track counts as 0;
+    crowds are left out.
+
+    Args:
+        ground_truth: Content of a YTVIS annotation file with masks.
+        results: Content of a ``results.json``.
+        tolerance: As in ``boundary_f``.
+        ground_truth_name: File name for messages.
+        results_name: File name for messages.
+
+    Returns:
+        The means; NaN where the ground truth has no object.
+
+    Raises:
+        DataError: Something in either does not fit; names the entry and the field.
+    """
+    videos, categories = read_header(ground_truth, ground_truth_name)
+    objects, found = defaultdict(list), defaultdict(list)
+    for item in read_objects(ground_truth, videos, categories, ground_truth_name):
+        if not item["iscrowd"]:
+            objects[item["image_id"]].append(item["track"])
+    for item in read_detections(results, videos, categories, results_name):
+        found[item["image_id"]].append(item["track"])
+    ious: list[float] = []
+    boundaries: list[float] = []
+    for video_id, tracks in objects.items():
+        video, candidates = videos[video_id], found[video_id]
+        table = iou_of_tracks(candidates, tracks, video) if candidates else None
+        for column, track in enumerate(tracks):
+            best = int(table[:, column].argmax()) if table is not None else -1
+            iou = float(table[best, column]) if table is not None else 0.0
+            ious.append(iou)
+            boundaries.append(
+                track_boundary_f(candidates[best], track, video, tolerance) if iou > 0 else 0.0
+            )
+    return BoundaryScores(_percent(boundaries), _percent(ious), len(ious))
+
+
+def _percent(values: list[float]) -> float:
+    return 100.0 * float(np.mean(values)) if values else math.nan
