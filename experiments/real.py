@@ -118,7 +118,7 @@ def score_video(
 
             return predict
 
-        predictions = {
+        predictions: dict[str, Callable[[int], np.ndarray]] = {
             "pixel head": partial(masks.mask, index),
             "GrabCut": in_box(plain_grabcut),
             "box": in_box(box_mask),
