@@ -163,7 +163,6 @@ class _Child:
         run.folder.mkdir(parents=True, exist_ok=True)
         self._seconds_before = float(run.record().get("seconds", 0.0))
         self._start = time.monotonic()
-        run.write_record(False, self._seconds_before)
         environment = {k: v for k, v in os.environ.items() if k not in _OF_STARTERS} | ONE_THREAD
         # The child inherits the lock and holds it until it ends, also where this process is killed.
         with open(run.folder / "lock", "w") as lock, open(run.folder / "console.txt", "a") as log:
@@ -174,6 +173,7 @@ class _Child:
                     f"{run.folder}: a process of an earlier call still trains here. Wait until it "
                     "ends, or end it."
                 ) from None
+            run.write_record(False, self._seconds_before)
             self.process = subprocess.Popen(  # noqa: S603
                 run.command(),
                 env=environment,

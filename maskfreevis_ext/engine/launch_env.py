@@ -99,7 +99,7 @@ def read_place(environment: Mapping[str, str]) -> Place | None:
         world_size=world_size,
         local_rank=local_rank,
         host=environment.get("MASTER_ADDR") or host,
-        port=_read_number(environment, "MASTER_PORT", default=port),
+        port=_read_number(environment, "MASTER_PORT", default=port, largest=65535),
     )
 
 
@@ -119,15 +119,24 @@ def _read_ranks(environment: Mapping[str, str], *names: str) -> tuple[int, int, 
     return rank, world_size, local_rank
 
 
-def _read_number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+def _read_number(
+    environment: Mapping[str, str], name: str, default: int | None = None, largest: int = 10**9
+) -> int:
+    """The number in a variable; the default where the variable is not set.
+
+    Raises:
+        ConfigError: It is no whole number from 0 to ``largest``, or it is not set and there is no
+            default.
+    """
     text = environment.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not re.fullmatch(r"\d{1,9}", text):
+    if text is None or not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > largest:
         got = "it is not set" if text is None else f"got {text!r}"
         raise ConfigError(
-            f"Environment variable {name}: expected a whole number >= 0, {got}. torchrun and srun "
-            "set it in every process; unset the variables of the others to train without them."
+            f"Environment variable {name}: expected a whole number from 0 to {largest}, {got}. "
+            "torchrun and srun set such variables in every process; unset those of starters that "
+            "are not used."
         )
     return int(text)
 

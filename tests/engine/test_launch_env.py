@@ -55,13 +55,23 @@ def test_nobody_has_started_several_processes(environment):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"WORLD_SIZE": None}, "WORLD_SIZE: expected a whole number >= 0, it is not set"),
-        ({"LOCAL_RANK": None}, "LOCAL_RANK: expected a whole number >= 0, it is not set"),
-        ({"RANK": "one"}, "RANK: expected a whole number >= 0, got 'one'"),
-        ({"RANK": "-1"}, "RANK: expected a whole number >= 0, got '-1'"),
+        (
+            {"WORLD_SIZE": None},
+            "WORLD_SIZE: expected a whole number .*, it is not set",
+        ),
+        (
+            {"LOCAL_RANK": None},
+            "LOCAL_RANK: expected a whole number .*, it is not set",
+        ),
+        ({"RANK": "one"}, "RANK: expected a whole number .*, got 'one'"),
+        ({"RANK": "-1"}, "RANK: expected a whole number .*, got '-1'"),
         ({"RANK": "4"}, "got rank 4, 4 processes, local rank 1"),
         ({"LOCAL_RANK": "9"}, "got rank 3, 4 processes, local rank 9"),
-        ({"MASTER_PORT": "http"}, "MASTER_PORT: expected a whole number >= 0, got 'http'"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT: .* 65535, got '65536'"),
+        (
+            {"MASTER_PORT": "http"},
+            "MASTER_PORT: .* 65535, got 'http'",
+        ),
     ],
 )
 def test_variables_that_make_no_sense_are_named(change, message):
