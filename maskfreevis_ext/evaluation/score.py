@@ -136,9 +136,8 @@ class _TrackEval(COCOeval):
     """COCOeval on annotations with a ``track`` (``tracks.Track``) instead of a mask."""
 
     def __init__(self, objects: COCO, detections: COCO, videos: dict[int, Video]) -> None:
-        super().__init__(
-            objects, detections, iouType="bbox"
-        )  # with "bbox" pycocotools does not convert the annotations
+        # with "bbox" pycocotools does not convert the annotations
+        super().__init__(objects, detections, iouType="bbox")
         self._videos = videos
         self.params.maxDets = list(_MAX_DETECTIONS)
         self.params.areaRngLbl = list(_AREA_NAMES)
@@ -184,10 +183,8 @@ def _make_coco(
 
 
 def _summarize(evaluation: COCOeval, categories: dict[int, str]) -> Scores:
-    precision = evaluation.eval[
-        "precision"
-    ]  # (10 thresholds, 101 recalls, classes, areas, max detections)
-    recall = evaluation.eval["recall"]  # (10 thresholds, classes, areas, max detections)
+    # (10 thresholds, 101 recalls, classes, areas, max detections), and the same without recalls
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
     values = [
         _mean(precision[:, :, :, 0, -1]),
         _mean(precision[0, :, :, 0, -1]),
@@ -270,9 +267,8 @@ def read_objects(
     if is_box_only(ground_truth):
         raise DataError(
             f"{name}: the annotations have no segmentations (boxes only), and mask AP needs masks"
-            " to compare with."
-            " Give a ground truth whose annotations have 'segmentations': one RLE, polygon list or"
-            " null per frame."
+            " to compare with. Give a ground truth whose annotations have 'segmentations': one RLE,"
+            " polygon list or null per frame."
         )
     objects = []
     for index, annotation in enumerate(ground_truth["annotations"]):
@@ -339,8 +335,7 @@ def _read_track(entry: Mapping[str, Any], video_id: int, video: Video, where: st
     if len(segmentations) != video.length:
         raise DataError(
             f"{where}: segmentations has {len(segmentations)} entries, but the video has"
-            f" {video.length} frames."
-            " Give one per frame, null where the object is absent."
+            f" {video.length} frames. Give one per frame, null where the object is absent."
         )
     return decode_track(segmentations, video.height, video.width, where)
 

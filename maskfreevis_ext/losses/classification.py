@@ -33,8 +33,9 @@ class ClassTerm(LossTerm):
         return (nll.view_as(weights) * weights).sum((1, 2)) / normalizers[:, 0]
 
     def floor(self, means: Tensor) -> Tensor:
-        """The sum of weights, kept above 0: it is 0 in an empty batch with NO_OBJECT_WEIGHT 0."""
-        return means.clamp(min=torch.finfo(means.dtype).tiny)
+        """The sum of weights; 1 where it is 0, as in an empty batch with NO_OBJECT_WEIGHT 0."""
+        # not a tiny number, by which the gradient, scaled in mixed precision, would overflow
+        return torch.where(means > 0, means, 1.0)
 
     @staticmethod
     def _weights(scene: Scene) -> Tensor:

@@ -69,7 +69,8 @@ def test_something_that_no_head_has_left_is_named() -> None:
         Scene().given("hypotheses")
 
 
-def test_no_object_weight_0_and_no_object_give_0_and_no_nan() -> None:
+@pytest.mark.parametrize("scale", [1.0, 65536.0], ids=["float32", "scaled for float16"])
+def test_no_object_weight_0_and_no_object_give_0_and_no_nan(scale: float) -> None:
     criterion = make_criterion(no_object_weight=0.0)
     outputs = {
         "pred_logits": torch.randn(1, 5, 4, requires_grad=True),
@@ -84,5 +85,5 @@ def test_no_object_weight_0_and_no_object_give_0_and_no_nan() -> None:
     ]
     losses = criterion(outputs, targets, torch.rand(1, 2, 3, 32, 40) * 255, [(32, 40)])
     assert float(losses["loss_ce"].detach()) == 0
-    sum(losses.values()).backward()
+    (sum(losses.values()) * scale).backward()
     assert (outputs["pred_logits"].grad == 0).all()
