@@ -1,60 +1,22 @@
-"""GrabCut from boxes and from probabilities."""
+"""GrabCut from boxes: an object of its own colour is found, absent frames are empty."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from maskfreevis_ext.pseudo.clip import _is_overlapped
-from maskfreevis_ext.pseudo.grabcut import grabcut_from_box, sharpen
+from maskfreevis_ext.pseudo.grabcut import GrabCutMasks
 
 
-def test_grabcut_finds_a_plain_square_and_takes_any_box() -> None:
-    frame = np.full((40, 50, 3), (20, 90, 20), np.uint8)
-    frame += np.random.RandomState(0).randint(0, 20, frame.shape).astype(np.uint8)
-    frame[15:30, 15:30] = 230, 40, 40
-    mask = grabcut_from_box(frame, np.array([10.0, 10, 36, 36]), 5)
-    expected = np.zeros_like(mask)
-    expected[15:30, 15:30] = True
-    assert (mask == expected).mean() > 0.98
-    assert grabcut_from_box(frame, np.array([0.0, 0, 50, 40]), 5).all()
-    assert grabcut_from_box(frame, np.array([3.0, 3, 4, 4]), 5).sum() == 1
-
-
-def _red_square() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A red square on green, its box, and probabilities that miss its last third."""
-    frame = np.full((40, 50, 3), (20, 90, 20), np.uint8)
-    frame[15:30, 15:30] = 220, 40, 40
-    frame += np.random.RandomState(0).randint(0, 20, frame.shape).astype(np.uint8)
-    probability = np.full(frame.shape[:2], 0.4)
-    probability[15:30, 15:25] = 0.7
-    return frame, np.array([10.0, 10, 36, 36]), probability
-
-
-def test_uncertain_pixels_follow_the_colours() -> None:
-    frame, box, probability = _red_square()
-    mask = sharpen(frame, box, probability, probability, 2)
-    assert mask[15:30, 15:30].all()
-    assert mask.sum() == 15 * 15
-
-
-@pytest.mark.parametrize(("certain", "is_object"), [(0.9, True), (0.1, False)])
-def test_certain_pixels_stay(certain: float, is_object: bool) -> None:
-    frame, box, probability = _red_square()
-    raw = probability.copy()
-    raw[15:30, 15:18] = certain
-    mask = sharpen(frame, box, np.where(raw == certain, certain, probability), raw, 2)
-    assert (mask[15:30, 15:18] == is_object).all()
-    assert mask[15:30, 18:25].all()
-
-
-def test_mask_that_grabcut_would_lose_stays() -> None:
-    frame, box, probability = _red_square()
-    raw = probability.copy()
-    raw[12:14, 12:14], raw[20:23, 20:23] = 0.9, 0.1  # against all colours
-    assert sharpen(frame, box, probability, raw, 2)[15:30, 15:25].mean() > 0.8
-
-
-def test_boxes_overlap_by_pixels() -> None:
-    boxes = np.array([[0.0, 0, 10, 10], [10, 0, 20, 10], [5, 5, 8, 8], [0, 0, 0, 0]])
-    assert [_is_overlapped(boxes, index) for index in range(4)] == [True, False, True, False]
+def test_disc_of_its_own_colour_is_found() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:60, :80]
+    disc = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
+    colour = np.where(disc[..., None], [200, 40, 40], [60, 90, 160])
+    frame = np.clip(colour + rng.normal(0, 6, (60, 80, 3)), 0, 255).astype(np.uint8)
+    boxes = np.array([[[26.0, 16, 55, 45], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
+    masks = GrabCutMasks([frame, frame], boxes)
+    found = masks.mask(0, 0)
+    assert (found & disc).sum() / (found | disc).sum() > 0.95
+    assert masks.confidence(0) > 0.9
+    assert not masks.mask(0, 1).any()
+    assert masks.confidence(1) == 0.0

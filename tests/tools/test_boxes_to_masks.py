@@ -28,9 +28,9 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     return write_json(tmp_path, content), write_frames(tmp_path, content)
 
 
-def _run(clips: tuple[str, str], output: object) -> None:
+def _run(clips: tuple[str, str], output: object, method: str = "pixel_head") -> None:
     words = ["--json", clips[0], "--images", clips[1], "--output", str(output), "--steps", "3"]
-    tool["main"](words)
+    tool["main"]([*words, "--method", method])
 
 
 def _fails(capsys: pytest.CaptureFixture[str], clips: tuple[str, str], output: object) -> str:
@@ -40,9 +40,10 @@ def _fails(capsys: pytest.CaptureFixture[str], clips: tuple[str, str], output: o
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_masks_are_added_and_the_rest_stays(clips, tmp_path, capsys) -> None:
+@pytest.mark.parametrize("method", ["pixel_head", "grabcut"])
+def test_masks_are_added_and_the_rest_stays(clips, tmp_path, capsys, method: str) -> None:
     output = tmp_path / "masks.json"
-    _run(clips, output)
+    _run(clips, output, method)
     given, made = json.loads(Path(clips[0]).read_text()), json.loads(output.read_text())
     for before, after in zip(given["annotations"], made["annotations"], strict=True):
         added = {"segmentations", "areas", "confidence"} if not before["iscrowd"] else set()
