@@ -6,9 +6,9 @@
 Takes a YouTube-VIS JSON with boxes and writes the same file with a mask in every frame in which an
 object has a box (compressed RLE in ``segmentations``; null elsewhere), and per object a
 ``confidence`` in [0, 1]. Ids, boxes and all other fields stay as they are; ``areas`` become those
-of the masks. The masks come from a small network per object that is fitted to its own video, or with
-``--method grabcut`` from GrabCut in each frame: some hundred times faster, good where objects have
-other colours than what surrounds them.
+of the masks. The masks come from a small network per object that is fitted to its own video, or,
+with ``--method grabcut``, from GrabCut in each frame: much faster, and good where objects have other
+colours than what surrounds them.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def fill_in(
     """
     segmentations: list[dict[str, Any] | None] = []
     areas: list[int | None] = []
-    for t, is_present in enumerate((boxes[:, 2:] > boxes[:, :2]).all(-1)):
-        mask = masks.mask(index, t) if is_present else None
+    for t, box in enumerate(boxes):
+        mask = masks.mask(index, t) if (box[2:] > box[:2]).all() else None
         segmentations.append(None if mask is None else encode_masks(mask[None])[0])
         areas.append(None if mask is None else int(mask.sum()))
     annotation["segmentations"] = segmentations

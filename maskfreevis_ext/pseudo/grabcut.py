@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -24,8 +24,7 @@ _ITERATIONS = 5  # from a box
 class GrabCutMasks:
     """Masks of the N objects of a clip of T frames by plain GrabCut, frame by frame.
 
-    It takes some ten milliseconds a frame, and is good where objects have other colours than what
-    surrounds them.
+    It is fast, and good where objects have other colours than what surrounds them.
 
     Attributes:
         frames: T frames, (H, W, 3) uint8, RGB.
@@ -34,19 +33,23 @@ class GrabCutMasks:
 
     frames: Sequence[np.ndarray]
     boxes: np.ndarray
+    _ious: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
     def mask(self, index: int, frame: int) -> np.ndarray:
         """Mask of an object in a frame, (H, W) bool; empty where it has no box."""
         box, picture = self.boxes[index, frame], self.frames[frame]
         if not (box[2:] > box[:2]).all():
             return np.zeros(picture.shape[:2], dtype=bool)
-        return grabcut_from_box(picture, box, _ITERATIONS)
+        mask = grabcut_from_box(picture, box, _ITERATIONS)
+        self._ious[index, frame] = _box_iou(tight_box(mask), box)
+        return mask
 
     def confidence(self, index: int) -> float:
         """Mean IoU of the tight boxes of the masks of an object with its boxes, in [0, 1]."""
-        boxes = self.boxes[index]
-        frames = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(-1))
-        ious = [_box_iou(tight_box(self.mask(index, int(t))), boxes[t]) for t in frames]
+        for frame in range(len(self.frames)):
+            if (index, frame) not in self._ious:
+                self.mask(index, frame)
+        ious = [iou for (own, _), iou in self._ious.items() if own == index]
         return float(np.mean(ious)) if ious else 0.0
 
 
