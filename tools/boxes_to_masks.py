@@ -7,8 +7,8 @@ Takes a YouTube-VIS JSON with boxes and writes the same file with a mask in ever
 object has a box (compressed RLE in ``segmentations``; null elsewhere), and per object a
 ``confidence`` in [0, 1]. Ids, boxes and all other fields stay as they are; ``areas`` become those
 of the masks. The masks come from a small network per object that is fitted to its own video, or,
-with ``--method grabcut``, from GrabCut in each frame: much faster, and good where objects have other
-colours than what surrounds them.
+with ``--method grabcut``, from GrabCut in each frame: much faster, and good where objects have
+other colours than what surrounds them.
 """
 
 from __future__ import annotations
