@@ -99,10 +99,10 @@ def build_targets(
         batched_inputs: B samples, each with ``supervision`` ("box" or "mask") and its objects in
             one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,), ``boxes``
             (N, T, 4) xyxy pixels, ``masks`` (N, T, H', W') bool with mask supervision; every object
-            appears in some frame, and boxes and masks are zero where it is absent. Or, without ``tracks``, ``instances``: T
-            Detectron2 ``Instances`` of the same N rows with ``gt_classes``, ``gt_ids``,
-            ``gt_boxes`` and ``gt_masks``; objects that appear in no frame are left out. Neither is
-            changed.
+            appears in some frame, and boxes and masks are zero where it is absent. Or, without
+            ``tracks``, ``instances``: T Detectron2 ``Instances`` of the same N rows with
+            ``gt_classes``, ``gt_ids`` (-1 where the object is absent), ``gt_boxes`` and
+            ``gt_masks``; objects that appear in no frame are left out. Neither is changed.
         image_size: (H, W) of the padded input, pixels.
         device: Device of the targets.
 
