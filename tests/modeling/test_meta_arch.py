@@ -246,8 +246,10 @@ def test_inference_builds_no_aux_outputs_and_no_graph(model: nn.Module) -> None:
     assert not seen[0]["pred_masks"].requires_grad
 
 
-def test_inference_in_bfloat16_runs() -> None:
-    model = build_model(tiny_cfg()).eval().bfloat16()
+@pytest.mark.parametrize("head", [None, "MULTIMASK", "SPATIAL_MASK"])
+def test_inference_in_bfloat16_runs(head: str | None) -> None:
+    options = () if head is None else (f"MODEL.{head}.ENABLED", True)
+    model = build_model(tiny_cfg(*options)).eval().bfloat16()
     assert len(model([_video(2)])[0]["pred_masks"]) == 10
 
 
