@@ -124,7 +124,7 @@ def read_run(run: Run) -> RunResult:
 
 
 def _boundary_scores(run: Run, cfg: CfgNode) -> BoundaryScores | None:
-    """Those of the run's results, kept in ``boundary.json``; None where nothing can be compared.
+    """Boundary scores of a run's results, kept in ``boundary.json``; None without ground truth.
 
     Raises:
         DataError: The results or the ground truth cannot be used.

@@ -30,9 +30,9 @@ HELP = "train variants of a config with several seeds; a killed grid goes on whe
 EXAMPLE = r"""    python tools/experiment.py grid \
         --spec configs/experiments/quickstart_supervision.yaml
 
-    python tools/experiment.py grid --name radius --seeds 1 2 3 --reference R2 \
+    python tools/experiment.py grid --name radius --seeds 1 2 3 --reference R1 \
         --config-file configs/quickstart/maskfreevis_tiny.yaml \
-        --variant R2 --variant R3 MODEL.MASKFREE.TEMPORAL.RADIUS 3"""
+        --variant R1 --variant R2 MODEL.MASKFREE.TEMPORAL.SEARCH_RADIUS 2"""
 
 _INTERRUPTED = 130  # as a shell reports Ctrl-C
 

@@ -51,8 +51,8 @@ class Row:
 
 NAME = "real"
 HELP = "masks from boxes alone on clips that have masks, beside GrabCut and filling the box"
-EXAMPLE = r"""    python tools/experiment.py real --json instances.json --images JPEGImages \
-        --output output/real"""
+EXAMPLE = r"""    python tools/experiment.py real --json datasets/quickstart/val.json \
+        --images datasets/quickstart/val/JPEGImages --output output/real"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

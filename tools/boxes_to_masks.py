@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Masks for the boxes of an annotation file.
+r"""Masks for the boxes of an annotation file.
 
-    python tools/boxes_to_masks.py --json boxes.json --images JPEGImages --output masks.json
+    python tools/boxes_to_masks.py --json datasets/quickstart/train.json \
+        --images datasets/quickstart/train/JPEGImages --output output/masks.json
 
 Takes a YouTube-VIS JSON with boxes and writes the same file with a mask in every frame in which an
 object has a box (compressed RLE in ``segmentations``; null elsewhere), and per object a

@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = default_argument_parser()
     parser.description = __doc__
+    parser.epilog = None  # Detectron2's examples have placeholders
     parser.add_argument("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
     return parser.parse_args(argv)
 

@@ -51,7 +51,6 @@ def _stack_instances(
         # The row of an object may have the class -1 in frames without it: the largest value is
         # the class in a frame that shows the object.
         "labels": labels.amax(dim=1)[keep],
-        "ids": ids[keep],
         "boxes": (boxes * is_present[..., None])[keep],
     }
     if with_masks and all(frame.has("gt_masks") for frame in instances):
@@ -78,7 +77,6 @@ def _clip_target(sample: dict[str, Any], image_size: tuple[int, int]) -> dict[st
         )
     target = {
         "labels": tracks["labels"].long(),
-        "ids": tracks["ids"].long(),
         "boxes": tracks["boxes"].float(),
     }
     if supervision == "mask":
@@ -99,20 +97,19 @@ def build_targets(
 
     Args:
         batched_inputs: B samples, each with ``supervision`` ("box" or "mask") and its objects in
-            one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,), ``ids``
-            (N, T) with -1 where the object is absent, ``boxes`` (N, T, 4) xyxy pixels, ``masks``
-            (N, T, H', W') bool with mask supervision; every object appears in some frame, and
-            boxes and masks are zero where it is absent. Or, without ``tracks``, ``instances``: T
-            Detectron2 ``Instances`` of the same N rows with ``gt_classes``, ``gt_ids``,
-            ``gt_boxes`` and ``gt_masks``; objects that appear in no frame are left out. Neither is
-            changed.
+            one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,), ``boxes``
+            (N, T, 4) xyxy pixels, ``masks`` (N, T, H', W') bool with mask supervision; every object
+            appears in some frame, and boxes and masks are zero where it is absent. Or, without
+            ``tracks``, ``instances``: T Detectron2 ``Instances`` of the same N rows with
+            ``gt_classes``, ``gt_ids`` (-1 where the object is absent), ``gt_boxes`` and
+            ``gt_masks``; objects that appear in no frame are left out. Neither is changed.
         image_size: (H, W) of the padded input, pixels.
         device: Device of the targets.
 
     Returns:
-        B dicts with ``labels`` (N,) int64, ``ids`` (N, T) int64 with -1 where the object is
-        absent, ``boxes`` (N, T, 4) float32 xyxy pixels of the padded input with zeros where it is
-        absent, and, if and only if the clip has mask supervision, ``masks`` (N, T, H, W) bool.
+        B dicts with ``labels`` (N,) int64, ``boxes`` (N, T, 4) float32 xyxy pixels of the padded
+        input with zeros where the object is absent, and, if and only if the clip has mask
+        supervision, ``masks`` (N, T, H, W) bool.
 
     Raises:
         DataError: ``supervision`` is neither "box" nor "mask", a sample has neither ``tracks`` nor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -11,6 +13,7 @@ from torch import nn
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.configs import tiny_cfg
 from tests.helpers.fill import fill_module
+from tests.helpers.transfers import CountTransfers
 
 LOSSES = {
     "loss_ce",
@@ -246,8 +249,30 @@ def test_inference_builds_no_aux_outputs_and_no_graph(model: nn.Module) -> None:
     assert not seen[0]["pred_masks"].requires_grad
 
 
-def test_inference_in_bfloat16_runs() -> None:
-    model = build_model(tiny_cfg()).eval().bfloat16()
+@pytest.mark.parametrize("has_heads", [False, True])
+def test_training_waits_for_the_device_in_the_matcher_only(
+    has_heads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True)
+    model = build_model(tiny_cfg(*options if has_heads else ())).train()
+    clips = [_clip(2), _clip(2, objects=1, supervision="mask")]
+    matches: list = []
+    find = model.criterion.matcher.forward
+    monkeypatch.setattr(model.criterion.matcher, "forward", lambda *x: matches.append(find(*x)))
+    with contextlib.suppress(TypeError):  # the criterion cannot go on without matches
+        model(clips)
+    monkeypatch.setattr(model.criterion.matcher, "forward", lambda *x: matches[0])
+    monkeypatch.setattr(torch, "autocast", lambda *x, **y: contextlib.nullcontext())
+    meta = torch.device("meta")  # has no autocast
+    with CountTransfers(meta):
+        losses = model.to(meta)(clips)
+    assert all(value.device == meta for value in losses.values())
+
+
+@pytest.mark.parametrize("head", [None, "MULTIMASK", "SPATIAL_MASK"])
+def test_inference_in_bfloat16_runs(head: str | None) -> None:
+    options = () if head is None else (f"MODEL.{head}.ENABLED", True)
+    model = build_model(tiny_cfg(*options)).eval().bfloat16()
     assert len(model([_video(2)])[0]["pred_masks"]) == 10
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from maskfreevis_ext.config import default_config, lookup
+
 ROOT = Path(__file__).parents[2]
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name != "benchmark.py")
 
@@ -45,6 +47,14 @@ def test_examples_can_be_pasted(tool, capsys):
         assert len(overrides) % 2 == 0
         # What stands behind the backslash of a line break, or no backslash, would be lost.
         assert not any(word.startswith("-") or word == "\\" for word in overrides)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_config_keys_of_the_help_exist(tool, capsys):
+    _, text = help_of(tool, capsys)
+
+    for key in re.findall(r"\b[A-Z]+(?:\.[A-Z][A-Z0-9_]*)+\b", text):
+        lookup(default_config(), key)  # stops the test where there is no such key
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -127,7 +127,7 @@ def spatial_pairwise_sums(
     that of the edge (q, p) its value at q. Their losses are equal, so each pair is evaluated once.
 
     Args:
-        mask_logits: (K, N, T, h, w).
+        mask_logits: (K, N, T, h, w); with K = 0 only the weights are computed.
         edges: For each of the O half offsets (``neighbors.half_offsets``), (N, T, h', w'), bool.
         offsets: The half offsets.
         box_maps: Filled boxes, (N, T, h, w), values in [0, 1].
@@ -148,9 +148,11 @@ def spatial_pairwise_sums(
     for offset, edge in zip(offsets, edges, strict=True):
         here, there = pair_slices(offset, height, width)
         weight = (box_maps[(..., *here)] + box_maps[(..., *there)]) * edge
+        weights = weights + weight.flatten(1).sum(-1)
+        if len(mask_logits) == 0:  # only the weights are wanted: no calls for empty tensors
+            continue
         nll = same_label_nll(mask_logits[(..., *here)], mask_logits[(..., *there)])
         sums = sums + (nll * weight).flatten(2).sum(-1)
-        weights = weights + weight.flatten(1).sum(-1)
     return sums, weights
 
 
@@ -167,7 +169,7 @@ def temporal_pairwise_sums(
     frame a should have the same label.
 
     Args:
-        mask_logits: (K, N, T, h, w).
+        mask_logits: (K, N, T, h, w); with K = 0 only the weights are computed.
         matches: (N, E, R, h, w), bool; at p, whether p + offset of frame a matches p of frame b.
         pairs: E pairs (a, b).
         offsets: R offsets.
@@ -189,7 +191,8 @@ def temporal_pairwise_sums(
     for index, (a, b) in enumerate(pairs):
         weight = matches[:, index] * regions[:, None]
         total = mask_logits.new_zeros(mask_logits.shape[:2])
-        for position, offset in enumerate(offsets):
+        # with K = 0 only the weights are wanted: no calls for empty tensors
+        for position, offset in enumerate(offsets if len(mask_logits) else ()):
             here, there = pair_slices(offset, height, width)
             nll = same_label_nll(frames[b][(..., *here)], frames[a][(..., *there)])
             total = total + (nll * weight[:, position][(..., *here)]).flatten(2).sum(-1)

@@ -62,17 +62,31 @@ class ListedPairs:
         return self._counts.expand(len(is_matched), -1)
 
     def sums(self, mask_logits: Tensor, is_matched: Tensor, normalizers: Tensor) -> Tensor:
-        """See ``Pairs.sums``; every object is matched, and all outputs share their normalizers."""
-        return listed_pairwise_sums(mask_logits, [self._normalized(normalizers)])[0]
+        """See ``Pairs.sums``; every object is matched."""
+        parts = self._parts(mask_logits, normalizers)
+        return torch.cat([listed_pairwise_sums(logits, [pairs])[0] for logits, pairs in parts])
 
     def by_object(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
         """See ``Pairs.by_object``."""
-        return listed_sums_by_object(mask_logits, [self._normalized(normalizers)])[0]
+        parts = self._parts(mask_logits, normalizers)
+        return torch.cat([listed_sums_by_object(logits, [pairs])[0] for logits, pairs in parts])
+
+    def _parts(self, mask_logits: Tensor, normalizers: Tensor) -> list[tuple[Tensor, CellPairs]]:
+        """Decoder outputs of equal normalizers, with the pairs and their normalized weights.
+
+        Normalizers differ only where another process has more objects than queries.
+        """
+        if (normalizers == normalizers[:1]).all():
+            normalizers = normalizers[:1]
+        parts = mask_logits.split(max(len(mask_logits) // len(normalizers), 1))
+        return [
+            (logits, self._normalized(of_part))
+            for logits, of_part in zip(parts, normalizers, strict=True)
+        ]
 
     def _normalized(self, normalizers: Tensor) -> CellPairs:
-        scale = normalizers[0]
-        if self._group is not None:
-            scale = scale.index_select(0, self._group)
+        """The pairs with weights divided by the normalizers of their groups, (n,)."""
+        scale = normalizers if self._group is None else normalizers.index_select(0, self._group)
         return replace(self._pairs, weight=self._pairs.weight / scale)
 
 

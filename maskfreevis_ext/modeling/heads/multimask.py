@@ -134,13 +134,15 @@ class MultimaskHead(AuxHead):
                 ``mask_features`` (C, T, h, w).
             kept: Queries to rate, (N,), int64.
         """
-        tokens, ordinary = outputs["queries"][kept].float(), outputs["mask_embed"][kept].float()
-        features = outputs["mask_features"].float()
-        logits = self.embed(tokens, ordinary) @ features.flatten(1)
+        dtype = self.mask_tokens.weight.dtype  # the outputs or the whole model may be in bfloat16
+        tokens, ordinary = (outputs[name][kept].to(dtype) for name in ("queries", "mask_embed"))
+        features = at_least_float32(outputs["mask_features"])
+        logits = self.embed(tokens, ordinary).to(features.dtype) @ features.flatten(1)
         logits = logits.unflatten(-1, features.shape[1:])
         logits[:, 0] = outputs["pred_masks"][kept]
-        ious, scores = self.ratings(tokens, pool_features(logits, features))
-        return rate_masks(logits, ious, scores, self.rating)
+        ious, scores = self.ratings(tokens, pool_features(logits, features).to(dtype))
+        scores = None if scores is None else at_least_float32(scores)
+        return rate_masks(logits, at_least_float32(ious), scores, self.rating)
 
     def embed(self, queries: Tensor, mask_embed: Tensor) -> Tensor:
         """Mask embeddings of all hypotheses.

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from maskfreevis_ext.losses.pairwise import dense
 from maskfreevis_ext.losses.pairwise.dense import (
     same_label_nll,
     spatial_pairwise_sums,
@@ -117,3 +118,23 @@ def test_one_frame_has_no_pairs() -> None:
     )
     assert sums.shape == (2, 3, 0)
     assert weights.shape == (3, 0)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "temporal"])
+def test_weights_alone_cost_few_calls_and_equal_those_of_the_sums(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are counted before the sums; no -log P is computed for that."""
+    maps = torch.rand(2, 3, 6, 8).round()
+    if kind == "spatial":
+        edges = [torch.rand(2, 3, 6, 7) > 0.5, torch.rand(2, 3, 5, 8) > 0.5]
+        arguments = edges, [(0, 1), (1, 0)], maps
+    else:
+        matches = torch.rand(2, 2, 3, 6, 8) > 0.5
+        arguments = matches, [(0, 1), (1, 2)], [(0, 0), (0, 1), (1, 0)], maps[:, 0]
+    sums_of = getattr(dense, f"{kind}_pairwise_sums")
+    expected = sums_of(torch.randn(4, 2, 3, 6, 8), *arguments)
+    monkeypatch.setattr(dense, "same_label_nll", None)
+    sums, weights = sums_of(maps.new_zeros(0, *maps.shape), *arguments)
+    assert sums.shape == (0, *expected[0].shape[1:])
+    assert torch.equal(weights, expected[1])

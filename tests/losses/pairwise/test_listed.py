@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskfreevis_ext.losses.affinities import AffinitySettings, compute_affinities
+from maskfreevis_ext.losses.pairwise import dense, listed
 from maskfreevis_ext.losses.pairwise.dense import same_label_nll
 from maskfreevis_ext.losses.pairwise.listed import CellPairs, listed_pairwise_sums
+from maskfreevis_ext.losses.scene import BoxObjects
 
 
 def _lists() -> list[CellPairs]:
@@ -57,3 +60,29 @@ def test_sure_equal_cells_cost_what_the_stable_form_says() -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
     by_map = same_label_nll(logits[0, cells[:, 0]], logits[0, cells[:, 1]])
     torch.testing.assert_close(got[:, 0], by_map, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "temporal"])
+@pytest.mark.parametrize("same", [True, False], ids=["equal normalizers", "one per output"])
+def test_every_output_is_divided_by_its_own_normalizers(kind: str, same: bool) -> None:
+    """They differ between outputs where another process has more objects than queries."""
+    torch.manual_seed(0)
+    frames = torch.rand(1, 3, 3, 32, 48) * 20
+    objects = BoxObjects(
+        boxes=torch.tensor([[4.0, 4, 28, 24], [16.0, 0, 48, 30]])[:, None].repeat(1, 3, 1),
+        clips=torch.zeros(2, dtype=torch.int64),
+        affinities=compute_affinities(frames, [(32, 48)], 4, AffinitySettings()),
+        map_size=(8, 12),
+        stride=4,
+    )
+    as_lists = getattr(listed, f"{kind}_pairs")(objects)
+    sums_of_maps = getattr(dense, f"{kind}_pairwise_sums")
+    as_maps = getattr(dense, f"{kind}_pairs")(objects, sums_of_maps)
+    logits, is_matched = torch.randn(4, 2, 3, 8, 12), torch.ones(4, 2)
+    normalizers = as_lists.counts(is_matched).clone()
+    if not same:
+        normalizers *= torch.tensor([[1.0], [0.5], [0.5], [2.0]])
+    got = as_lists.sums(logits, is_matched, normalizers)
+    torch.testing.assert_close(got, as_maps.sums(logits, is_matched, normalizers))
+    got = as_lists.by_object(logits, normalizers)
+    torch.testing.assert_close(got, as_maps.by_object(logits, normalizers))
