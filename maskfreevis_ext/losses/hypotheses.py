@@ -169,12 +169,13 @@ def best_by_boxes(
         normalizers: Normalizers of the terms by name.
     """
     logits = hypotheses.logits  # (K, M + 1, N, T, h, w)
+    flat = logits.flatten(0, 1)
     costs = logits.new_zeros(logits.shape[:3])
     if scene.boxes is None:
         return costs[:, 0].long()
     for term in terms:
         if isinstance(term, BoxTerm):
             normalizer = normalizers[term.name].repeat_interleave(logits.shape[1], 0)
-            of_term = term.costs(logits.flatten(0, 1), scene.boxes, scene.iteration, normalizer)
+            of_term = term.costs(flat, scene.boxes, scene.iteration, normalizer)
             costs += of_term.view_as(costs)
     return costs.argmin(1)

@@ -101,7 +101,10 @@ class HypothesisTerm(LossTerm):
         of_masks = scene.once("terms of masks", lambda: self._of_masks(hypotheses, scene))
         value = of_masks[self.name]
         if scene.boxes is not None:
-            value = value + self.of_boxes(hypotheses.of_clips(scene.with_boxes), scene)
+            of_boxes = scene.once(
+                "hypotheses of boxes", lambda: hypotheses.of_clips(scene.with_boxes)
+            )
+            value = value + self.of_boxes(of_boxes, scene)
         scale = self.settings.scale(len(hypotheses.logits), hypotheses.logits.shape[3])
         return value * scale / normalizers[:, 0] + scene.anchor
 

@@ -42,20 +42,79 @@ class CellPairs:
     weight: Tensor
 
 
+@dataclass(frozen=True)
+class CellValues:
+    """Mask logits of the cells that are used, and what is made of them once for all lists.
+
+    Attributes:
+        logits: (K, M').
+        curved: log(1 + e^-|x|) of each, (K, M'), without a graph.
+        probs: Their sigmoid, (K, M'), without a graph; None where no gradient is needed.
+    """
+
+    logits: Tensor
+    curved: Tensor
+    probs: Tensor | None
+
+    def rows(self, rows: slice) -> CellValues:
+        """The values of some decoder outputs."""
+        probs = None if self.probs is None else self.probs[rows]
+        return CellValues(self.logits[rows], self.curved[rows], probs)
+
+
+class UsedCells:
+    """The few cells that occur in the lists of a step. The lists share them."""
+
+    def __init__(self, num_cells: int, device: torch.device) -> None:
+        """Start without a list; ``num_cells`` is M."""
+        self._is_used = torch.zeros(num_cells, dtype=torch.bool, device=device)
+        self._place: Tensor | None = None
+        self._values: tuple[Tensor, CellValues] | None = None
+
+    def add(self, pairs: CellPairs) -> None:
+        """Add the cells of a list."""
+        self._is_used[pairs.first] = True
+        self._is_used[pairs.second] = True
+        self._place = self._values = None
+
+    def compact(self, pairs: CellPairs) -> CellPairs:
+        """A list with indices into the used cells."""
+        if self._place is None:
+            self._place = self._is_used.cumsum(0) - 1
+        first, second = (self._place.index_select(0, x) for x in (pairs.first, pairs.second))
+        return CellPairs(first, second, pairs.weight)
+
+    def values(self, mask_logits: Tensor) -> CellValues:
+        """The values of the used cells of mask logits (K, ...), made once for the same logits."""
+        if self._values is None or self._values[0] is not mask_logits:
+            cells = self._is_used.nonzero()[:, 0]
+            logits = mask_logits.flatten(1).index_select(1, cells)
+            with torch.no_grad():
+                curved = F.softplus(-logits.abs())
+                probs = logits.sigmoid() if logits.requires_grad else None
+            self._values = mask_logits, CellValues(logits, curved, probs)
+        return self._values[1]
+
+
 class ListedPairs:
     """``Pairs`` in one list; every object must have a query at every decoder output."""
 
-    def __init__(self, pairs: CellPairs, group: Tensor | None, counts: Tensor) -> None:
+    def __init__(
+        self, pairs: CellPairs, group: Tensor | None, counts: Tensor, cells: UsedCells
+    ) -> None:
         """Keep the list.
 
         Args:
             pairs: Pairs of cells of (N, T, h, w).
             group: Group of each pair, (P,), int64, in [0, n); None: there is one group.
             counts: Total weight of each group, (n,); may include pairs beyond the map.
+            cells: Those of all lists of the step, which get those of this one.
         """
         self._pairs = pairs
         self._group = group
         self._counts = counts
+        self._cells = cells
+        cells.add(pairs)
 
     def counts(self, is_matched: Tensor) -> Tensor:
         """See ``Pairs.counts``."""
@@ -63,31 +122,51 @@ class ListedPairs:
 
     def sums(self, mask_logits: Tensor, is_matched: Tensor, normalizers: Tensor) -> Tensor:
         """See ``Pairs.sums``; every object is matched."""
-        parts = self._parts(mask_logits, normalizers)
-        return torch.cat([listed_pairwise_sums(logits, [pairs])[0] for logits, pairs in parts])
+        return torch.cat(
+            [_sums(values, [pairs])[0] for values, pairs in self._parts(mask_logits, normalizers)]
+        )
 
+    @torch.no_grad()
     def by_object(self, mask_logits: Tensor, normalizers: Tensor) -> Tensor:
         """See ``Pairs.by_object``."""
-        parts = self._parts(mask_logits, normalizers)
-        return torch.cat([listed_sums_by_object(logits, [pairs])[0] for logits, pairs in parts])
+        owner = _owner(self._pairs, mask_logits)
+        num_objects = mask_logits.shape[1]
+        return torch.cat(
+            [
+                _sums_by_owner(values, pairs, owner, num_objects)
+                for values, pairs in self._parts(mask_logits, normalizers)
+            ]
+        )
 
-    def _parts(self, mask_logits: Tensor, normalizers: Tensor) -> list[tuple[Tensor, CellPairs]]:
+    def _parts(
+        self, mask_logits: Tensor, normalizers: Tensor
+    ) -> list[tuple[CellValues, CellPairs]]:
         """Decoder outputs of equal normalizers, with the pairs and their normalized weights.
 
         Normalizers differ only where another process has more objects than queries.
         """
+        values, pairs = self._cells.values(mask_logits), self._cells.compact(self._pairs)
         if (normalizers == normalizers[:1]).all():
             normalizers = normalizers[:1]
-        parts = mask_logits.split(max(len(mask_logits) // len(normalizers), 1))
+        step = max(len(mask_logits) // len(normalizers), 1)
         return [
-            (logits, self._normalized(of_part))
-            for logits, of_part in zip(parts, normalizers, strict=True)
+            (
+                values if len(normalizers) == 1 else values.rows(slice(i * step, (i + 1) * step)),
+                self._normalized(pairs, of_part),
+            )
+            for i, of_part in enumerate(normalizers)
         ]
 
-    def _normalized(self, normalizers: Tensor) -> CellPairs:
+    def _normalized(self, pairs: CellPairs, normalizers: Tensor) -> CellPairs:
         """The pairs with weights divided by the normalizers of their groups, (n,)."""
         scale = normalizers if self._group is None else normalizers.index_select(0, self._group)
-        return replace(self._pairs, weight=self._pairs.weight / scale)
+        return replace(pairs, weight=pairs.weight / scale)
+
+
+def _cells_of(objects: BoxObjects) -> UsedCells:
+    """The used cells of a step, which its lists share."""
+    maps = objects.maps
+    return objects.once("used cells", lambda: UsedCells(maps.numel(), maps.device))
 
 
 def spatial_pairs(objects: BoxObjects) -> ListedPairs:
@@ -108,7 +187,8 @@ def spatial_pairs(objects: BoxObjects) -> ListedPairs:
     total = weight.sum()
     if affinities.outside is not None:
         total = total + (affinities.outside[objects.clips] * maps).sum()
-    return ListedPairs(CellPairs(starts, ends, weight), None, total.view(1))
+    pairs = CellPairs(starts, ends, weight)
+    return ListedPairs(pairs, None, total.view(1), _cells_of(objects))
 
 
 def temporal_pairs(objects: BoxObjects) -> ListedPairs:
@@ -143,7 +223,7 @@ def temporal_pairs(objects: BoxObjects) -> ListedPairs:
         keep = inside[chosen % len(inside)]
         first, second, pair = first[keep], second[keep], pair[keep]
     ones = torch.ones_like(first, dtype=weight.dtype)
-    return ListedPairs(CellPairs(first, second, ones), pair, weight)
+    return ListedPairs(CellPairs(first, second, ones), pair, weight, _cells_of(objects))
 
 
 def _plane_tables(
@@ -185,20 +265,19 @@ class _PairSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, *lists: CellPairs) -> Tensor:
-        curved = _curved_part(logits)
-        with_gradient = ctx.needs_input_grad[0]
-        probs = logits.sigmoid() if with_gradient else curved  # a placeholder without a gradient
+    def forward(
+        ctx: Any, logits: Tensor, curved: Tensor, probs: Tensor | None, *lists: CellPairs
+    ) -> Tensor:
         sums = logits.new_empty(len(lists), len(logits))
         gradients = []
         for of_list, pairs in zip(sums, lists, strict=True):
-            gradient = torch.zeros_like(logits) if with_gradient else None
+            gradient = None if probs is None else torch.zeros_like(logits)
             for k in range(len(logits)):
                 value, joint = _same_label_nll(logits[k], curved[k], pairs)
                 of_list[k] = torch.dot(value, pairs.weight)
                 if gradient is not None:
                     _add_of_joint(gradient[k], joint, pairs)
-            if gradient is not None:
+            if gradient is not None and probs is not None:
                 gradients.append(gradient.addcmul_(probs, _degree(gradient[0], pairs)))
         ctx.save_for_backward(*gradients)
         return sums
@@ -209,16 +288,11 @@ class _PairSums(torch.autograd.Function):
         for scale, gradient in zip(upstream, ctx.saved_tensors, strict=True):
             part = gradient * scale[:, None]
             total = part if total is None else total.add_(part)
-        return total, *[None] * len(upstream)
-
-
-def _curved_part(logits: Tensor) -> Tensor:
-    """softplus(x) - max(x, 0) = log(1 + e^-|x|)."""
-    return F.softplus(-logits.abs())
+        return total, None, None, *[None] * len(upstream)
 
 
 def _same_label_nll(logits: Tensor, curved: Tensor, pairs: CellPairs) -> tuple[Tensor, Tensor]:
-    """-log P(same label) and a + b of every pair, (P,); ``curved`` (M,) is ``_curved_part``.
+    """-log P(same label) and a + b of every pair, (P,); ``curved`` is log(1 + e^-|x|) of each cell.
 
     As in ``dense.same_label_nll`` the linear parts are combined first: their sum is exactly zero
     for two confident and equal labels.
@@ -264,8 +338,8 @@ def listed_pairwise_sums(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Ten
         >>> listed_pairwise_sums(torch.tensor([[9.0, -9.0]]), [pair]).round(decimals=2)
         tensor([[16.6100]])
     """
-    logits, compact = _compact(mask_logits, lists)
-    return _PairSums.apply(logits, *compact)
+    cells = _used_cells(mask_logits, lists)
+    return _sums(cells.values(mask_logits), [cells.compact(pairs) for pairs in lists])
 
 
 @torch.no_grad()
@@ -285,29 +359,37 @@ def listed_sums_by_object(mask_logits: Tensor, lists: Sequence[CellPairs]) -> Te
         >>> listed_sums_by_object(logits, [pair]).round(decimals=2)
         tensor([[[16.6100,  0.0000]]])
     """
-    num_objects = mask_logits.shape[1]
-    objects = [pairs.first.div(mask_logits[0, 0].numel(), rounding_mode="floor") for pairs in lists]
-    logits, compact = _compact(mask_logits, lists)
-    sums = logits.new_zeros(len(lists), len(logits), num_objects)
-    for of_list, pairs, owner in zip(sums, compact, objects, strict=True):
-        for k, curved in enumerate(_curved_part(logits)):
-            value = _same_label_nll(logits[k], curved, pairs)[0]
-            of_list[k].index_add_(0, owner, value.mul_(pairs.weight))
-    return sums
+    cells = _used_cells(mask_logits, lists)
+    values, num_objects = cells.values(mask_logits), mask_logits.shape[1]
+    return torch.stack(
+        [
+            _sums_by_owner(values, cells.compact(pairs), _owner(pairs, mask_logits), num_objects)
+            for pairs in lists
+        ]
+    )
 
 
-def _compact(mask_logits: Tensor, lists: Sequence[CellPairs]) -> tuple[Tensor, list[CellPairs]]:
-    """Logits of the cells that occur in a list, (K, M'), and the lists with indices into them."""
-    logits = mask_logits.flatten(1)
-    is_used = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+def _used_cells(mask_logits: Tensor, lists: Sequence[CellPairs]) -> UsedCells:
+    cells = UsedCells(mask_logits[0].numel(), mask_logits.device)
     for pairs in lists:
-        is_used[pairs.first] = True
-        is_used[pairs.second] = True
-    place = is_used.cumsum(0) - 1
-    compact = [
-        CellPairs(
-            place.index_select(0, pairs.first), place.index_select(0, pairs.second), pairs.weight
-        )
-        for pairs in lists
-    ]
-    return logits.index_select(1, is_used.nonzero()[:, 0]), compact
+        cells.add(pairs)
+    return cells
+
+
+def _owner(pairs: CellPairs, mask_logits: Tensor) -> Tensor:
+    """Object of each pair of cells of mask logits (K, N, T, h, w), (P,)."""
+    return pairs.first.div(mask_logits[0, 0].numel(), rounding_mode="floor")
+
+
+def _sums(values: CellValues, lists: Sequence[CellPairs]) -> Tensor:
+    """Sums of lists whose indices are those of the used cells, (lists, K)."""
+    return _PairSums.apply(values.logits, values.curved, values.probs, *lists)
+
+
+def _sums_by_owner(values: CellValues, pairs: CellPairs, owner: Tensor, num_objects: int) -> Tensor:
+    """Sums over the pairs of each object, (K, N); ``owner`` (P,) is the object of each pair."""
+    sums = values.logits.new_zeros(len(values.logits), num_objects)
+    for of_output, logits, curved in zip(sums, values.logits, values.curved, strict=True):
+        value = _same_label_nll(logits, curved, pairs)[0]
+        of_output.index_add_(0, owner, value.mul_(pairs.weight))
+    return sums
