@@ -53,7 +53,8 @@ def test_examples_can_be_pasted(tool, capsys):
 def test_config_keys_of_the_help_exist(tool, capsys):
     _, text = help_of(tool, capsys)
 
-    for key in re.findall(r"\b[A-Z]+(?:\.[A-Z][A-Z0-9_]*)+\b", text):
+    keys = set(re.findall(r"\b[A-Z]+(?:\.[A-Z][A-Z0-9_]*)+\b", text))
+    for key in keys - {"PATH.KEY"}:  # Detectron2's own help of the overrides says so
         lookup(default_config(), key)  # stops the test where there is no such key
 
 
