@@ -22,3 +22,19 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     if rows.size == 0:
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def overlap_and_union(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Areas of the intersection and of the union of boxes; their quotient is the IoU.
+
+    Args:
+        one: (..., 4), xyxy; zeros for no box.
+        other: (..., 4), broadcast against ``one``.
+
+    Returns:
+        Both (...), pixels.
+    """
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    overlap = sides.clip(min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (one, other)]
+    return overlap, areas[0] + areas[1] - overlap

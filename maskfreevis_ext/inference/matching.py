@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.data.boxes import overlap_and_union, tight_box
 from maskfreevis_ext.tracks import Prediction, decode_track, track_iou
 
 #: Least IoU of a matched prediction and object.
@@ -88,11 +88,8 @@ def _box_ious(prediction: Prediction, objects: ObjectFrames, num_frames: int) ->
         [[_corners(item["bbox"]) if item else None for item in each] for each in objects.values()],
         num_frames,
     )
-    one, other = predicted[:, None], annotated[None]
-    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
-    shared = sides.clip(min=0).prod(-1).sum(-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1).sum(-1) for boxes in (one, other)]
-    return shared / np.maximum(areas[0] + areas[1] - shared, 1e-9)
+    overlap, union = overlap_and_union(predicted[:, None], annotated[None])
+    return overlap.sum(-1) / np.maximum(union.sum(-1), 1e-9)
 
 
 def _stack(boxes: Sequence[Sequence[Sequence[float] | None]], num_frames: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.data.boxes import overlap_and_union, tight_box
 from maskfreevis_ext.pseudo.windows import pixel_box
 
 _CERTAIN = 0.8  # probability from which a pixel keeps its label
@@ -57,10 +57,8 @@ def _box_iou(found: Sequence[float] | None, given: np.ndarray) -> float:
     """IoU of two boxes, x0, y0, x1, y1; 0 without a found one."""
     if found is None:
         return 0.0
-    one = np.asarray(found, dtype=float)
-    sides = np.minimum(one[2:], given[2:]) - np.maximum(one[:2], given[:2])
-    shared = float(np.clip(sides, 0, None).prod())
-    return shared / float((one[2:] - one[:2]).prod() + (given[2:] - given[:2]).prod() - shared)
+    overlap, union = overlap_and_union(np.asarray(found, dtype=float), given)
+    return float(overlap / union)
 
 
 def sharpen(

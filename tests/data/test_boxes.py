@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from maskfreevis_ext.data.boxes import tight_box
+from maskfreevis_ext.data.boxes import overlap_and_union, tight_box
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 
 
@@ -24,3 +24,13 @@ def test_arrays_and_tensors_have_the_same_boxes():
     boxes = [tight_box(mask) or (0, 0, 0, 0) for mask in masks]
 
     np.testing.assert_array_equal(masks_to_boxes(torch.from_numpy(masks)).numpy(), boxes)
+
+
+def test_overlap_and_union_broadcast():
+    one = np.array([[0.0, 0, 4, 4], [0, 0, 0, 0]])[:, None]
+    other = np.array([[2.0, 2, 6, 6], [4, 4, 5, 5]])[None]
+
+    overlap, union = overlap_and_union(one, other)
+
+    assert overlap.tolist() == [[4, 0], [0, 0]]
+    assert union.tolist() == [[28, 17], [16, 1]]
