@@ -132,7 +132,7 @@ def check_outputs(
         DataError: An output is an input or stands twice, exists and was not made by a tool or was
             changed since (without ``overwrite``), or cannot be written.
     """
-    sources = [Path(path) for path in inputs]
+    sources = _Sources([Path(path) for path in inputs])
     seen: set[Path] = set()
     wanted = [(Path(path), False) for path in files] + [(Path(path), True) for path in folders]
     for path, is_folder in wanted:
@@ -145,31 +145,61 @@ def check_outputs(
         seen.add(path.resolve())
 
 
-def mark_outputs(files: Iterable[AnyPath]) -> None:
+def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> None:
     """Remember that a tool wrote these files, so that it may replace them.
 
     Args:
         files: The files; those that are absent are left out.
+        folders: Folders that were filled with some of these files: what a tool made there earlier,
+            and was not changed since, is removed.
     """
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in map(Path, files):
         if path.is_file():
             by_folder[path.parent.resolve()].append(path)
+    filled = {Path(folder).resolve() for folder in folders}
     for folder, paths in by_folder.items():
-        kept = {
-            name: mark for name, mark in _read_marks(folder).items() if (folder / name).exists()
+        new = {path.name: _mark_of(path) for path in paths}
+        old = {
+            name: mark
+            for name, mark in _read_marks(folder).items()
+            if name not in new and (folder / name).is_file() and mark == _mark_of(folder / name)
         }
-        marks = kept | {path.name: _mark_of(path) for path in paths}
-        # A folder that takes no more file has its outputs; they are then refused the next time.
+        # Outputs in a folder that takes no further file are refused the next time.
         with contextlib.suppress(OSError):
-            write_json(marks, folder / MARKS_FILE)
+            if folder in filled:
+                for name in old:
+                    (folder / name).unlink()
+                old = {}
+            write_json(old | new, folder / MARKS_FILE)
 
 
-def _check_output(path: Path, is_folder: bool, inputs: list[Path], overwrite: bool) -> None:
-    for source in inputs:
-        is_same = path.exists() and source.exists() and path.samefile(source)
-        if is_same or path.resolve() == source.resolve():
-            raise DataError(f"{path}: is an input; expected another path for the output.")
+class _Sources:
+    """The inputs of a tool."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = {path.resolve() for path in paths}
+        existing = [path for path in self._paths if path.exists()]
+        self._files = {_identity(path) for path in existing}
+        self._folders = {path for path in existing if path.is_dir()}
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether a path is an input, also by a link."""
+        return path.resolve() in self._paths or (path.exists() and _identity(path) in self._files)
+
+    def hold(self, path: Path) -> bool:
+        """Whether a path lies in a folder that is an input."""
+        return not self._folders.isdisjoint(path.resolve().parents)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _check_output(path: Path, is_folder: bool, sources: _Sources, overwrite: bool) -> None:
+    if path in sources:
+        raise DataError(f"{path}: is an input; expected another path for the output.")
     _check_writable(path)
     if not path.exists():
         return
@@ -181,7 +211,7 @@ def _check_output(path: Path, is_folder: bool, inputs: list[Path], overwrite: bo
     for file in sorted(folder.iterdir()) if is_folder else [path]:
         if file.name.startswith(".") or marks.get(file.name) == _mark_of(file):
             continue
-        if any(source.resolve() in file.resolve().parents for source in inputs):
+        if sources.hold(file):
             raise DataError(f"{file}: lies in an input folder; expected another path.")
         if not overwrite:
             raise DataError(

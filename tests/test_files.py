@@ -132,6 +132,19 @@ class TestOutputs:
             check_outputs([], folders=[tmp_path])
         check_outputs([], folders=[tmp_path], overwrite=True)
 
+    def test_filled_folder_loses_what_an_earlier_run_made(self, tmp_path):
+        for name in ("0.png", "1.png", "2.png"):
+            (tmp_path / name).write_bytes(b"x")
+        mark_outputs([tmp_path / f"{number}.png" for number in range(3)])
+        (tmp_path / "1.png").write_bytes(b"changed")
+        (tmp_path / "notes.png").write_bytes(b"mine")
+
+        mark_outputs([tmp_path / "0.png"], folders=[tmp_path])
+
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [MARKS_FILE, "0.png", "1.png", "notes.png"]
+        assert list(json.loads((tmp_path / MARKS_FILE).read_text())) == ["0.png"]
+
     @pytest.mark.parametrize("content", ["", "[]", "{", '{"a.json": 3}'])
     def test_damaged_marks_protect_the_files(self, tmp_path, content):
         (tmp_path / "a.json").write_text("[]")
