@@ -153,7 +153,7 @@ class OpenCvEncoder:
         capture.release()
         if count != self._count:
             raise EncodingError(
-                f"expected {self._count} frames, got {count} on disk. Is the disk full?"
+                f"expected {self._count} frames, got {count} on disk (is the disk full?)"
             )
 
     def discard(self) -> None:
