@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -60,6 +62,56 @@ def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[s
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Make a temporary folder that becomes ``path`` when its content is complete.
+
+    Args:
+        path: A folder that does not exist, or is empty. Its parents are created if absent.
+
+    Yields:
+        The temporary folder, beside ``path``. It is removed after an error inside the block.
+
+    Raises:
+        DataError: There is a file or a folder with content at this path already.
+        OSError: The folder cannot be made.
+    """
+    target = os.path.abspath(path)
+    check_new_folder(target)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    temporary = tempfile.mkdtemp(TEMPORARY_SUFFIX, os.path.basename(target), os.path.dirname(target))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        check_new_folder(target)
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Check that a folder can be written without replacing anything.
+
+    Args:
+        path: The folder to write.
+
+    Raises:
+        DataError: There is a file or a folder with content at this path already.
+    """
+    if os.path.isdir(path) and not os.listdir(path):
+        return
+    if os.path.lexists(path):
+        raise DataError(f"{path}: expected a new or an empty folder; nothing is overwritten.")
+
+
+def _umask() -> int:
+    """The permissions that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
