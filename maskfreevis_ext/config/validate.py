@@ -33,6 +33,7 @@ def validate(cfg: CfgNode) -> None:
         _check_multimask,
         _check_spatial_mask,
         _check_augmentation,
+        _check_window,
         _check_solver,
     ):
         check(cfg)
@@ -170,6 +171,14 @@ def _check_augmentation(cfg: CfgNode) -> None:
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
         raise _fail(
             "INPUT.CROP.SIZE", f"(least, greatest) side in pixels with TYPE {crop.TYPE}", crop.SIZE
+        )
+
+
+def _check_window(cfg: CfgNode) -> None:
+    window = cfg.TEST.WINDOW
+    if window.STRIDE > window.SIZE:
+        raise _fail(
+            "TEST.WINDOW.STRIDE", f"at most {window.SIZE} (TEST.WINDOW.SIZE)", window.STRIDE
         )
 
 

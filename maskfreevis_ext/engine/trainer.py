@@ -26,6 +26,8 @@ from maskfreevis_ext.engine.random_state import set_random_state
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator
+from maskfreevis_ext.inference.video_model import VideoModel
+from maskfreevis_ext.inference.window import WindowSettings
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +166,11 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
         """The whole videos of a data set, one by one."""
         return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW)."""
+        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -5,6 +5,8 @@ B clips, T frames, (Hp, Wp) the padded size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
+from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
 from maskfreevis_ext.modeling.heads import AuxHead
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
@@ -163,7 +166,7 @@ class VideoMaskFormer(nn.Module):
         outputs, sizes = self.predict(video)
 
         def rate(kept: Tensor) -> tuple[Tensor, Tensor]:
-            return self._rate(outputs, kept)
+            return self.rate(outputs, kept)
 
         result = clip_result(
             outputs,
@@ -171,12 +174,18 @@ class VideoMaskFormer(nn.Module):
             rate=rate,
             **sizes._asdict(),
         )
-        for head in self.heads.values():
-            result |= head.results(outputs, sizes)
-        return result
+        return result | self.head_results(outputs, sizes)
 
-    def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits of the kept queries (N, T, h, w) and the factors on their scores (N,)."""
+    def rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of the kept queries, and what the heads think of them.
+
+        Args:
+            outputs: Outputs of ``decode``.
+            kept: Indices of queries, (N,), int64.
+
+        Returns:
+            Mask logits (N, T, h, w) and the factors on the scores (N,), float32.
+        """
         masks = outputs["pred_masks"][kept]
         factor = masks.new_ones(len(kept), dtype=torch.float32)
         for head in self.heads.values():
@@ -185,7 +194,18 @@ class VideoMaskFormer(nn.Module):
                 masks, factor = rating.masks, factor * rating.factor
         return masks, factor
 
-    @torch.no_grad()
+    def head_results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
+        """Entries of the auxiliary heads for the result of a clip, see ``AuxHead.results``.
+
+        Args:
+            outputs: Outputs of ``decode``.
+            sizes: Sizes of the frames.
+        """
+        results: dict[str, Any] = {}
+        for head in self.heads.values():
+            results |= head.results(outputs, sizes)
+        return results
+
     def predict(self, video: dict) -> tuple[dict[str, Tensor], FrameSizes]:
         """Outputs of the decoder for one video, before tracks are selected.
 
@@ -196,30 +216,59 @@ class VideoMaskFormer(nn.Module):
             The outputs without their batch axis, and the sizes of the frames.
         """
         frames = _stack_frames(video)
-        num_frames, frame_size = frames.shape[0], (frames.shape[2], frames.shape[3])
-        padded_size = self._padded_size([frame_size])
-        # Backbone and pixel decoder treat frames separately, so they can process a few at a time.
-        decoded = [
-            self._decode_pixels(chunk.to(self.device), padded_size)
-            for chunk in frames.split(self.frames_per_chunk)
-        ]
-        mask_features = torch.cat([features for features, _ in decoded])
-        maps = [torch.cat(level) for level in zip(*(levels for _, levels in decoded), strict=True)]
-        outputs = self.sem_seg_head.predictor(
-            maps, mask_features, num_frames, num_views=video.get("num_views")
-        )
+        frame_size = frames.shape[2], frames.shape[3]
         output_size = video.get("height", frame_size[0]), video.get("width", frame_size[1])
-        alone = {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}
-        return alone, FrameSizes(padded_size, frame_size, output_size)
+        outputs = self.decode(self.encode(frames), video.get("num_views"))
+        return outputs, self.frame_sizes(frame_size, output_size)
 
-    def _decode_pixels(
-        self, frames: Tensor, padded_size: tuple[int, int]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Mask features and encoded maps of a few frames of a video, (N, 3, H, W) uint8."""
+    def frame_sizes(self, frame_size: tuple[int, int], output_size: tuple[int, int]) -> FrameSizes:
+        """The sizes of the frames of a video, with that of the padded input.
+
+        Args:
+            frame_size: (height, width) of the frames that the network is given.
+            output_size: (height, width) of the masks to give back.
+        """
+        return FrameSizes(self._padded_size([frame_size]), frame_size, output_size)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> EncodedFrames:
+        """Backbone and pixel decoder, which treat each frame by itself, a few frames at a time.
+
+        Args:
+            frames: (N, 3, H, W) uint8, on any device.
+
+        Returns:
+            The maps of all frames, on the device of the model.
+        """
+        padded_size = self._padded_size([(frames.shape[-2], frames.shape[-1])])
+        chunks = frames.split(self.frames_per_chunk)
+        return EncodedFrames.join(
+            (self._encode_chunk(chunk, padded_size) for chunk in chunks), len(frames)
+        )
+
+    @torch.no_grad()
+    def decode(self, encoded: EncodedFrames, num_views: int | None = None) -> dict[str, Tensor]:
+        """Outputs of the decoder for the frames of one clip.
+
+        Args:
+            encoded: The clip.
+            num_views: Number of cameras of the clip; see the decoder.
+
+        Returns:
+            The outputs without their batch axis.
+        """
+        outputs = self.sem_seg_head.predictor(
+            encoded.maps, encoded.mask_features, encoded.num_frames, num_views=num_views
+        )
+        return {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}
+
+    def _encode_chunk(self, frames: Tensor, padded_size: tuple[int, int]) -> EncodedFrames:
+        frames = frames.to(self.device)
         height, width = frames.shape[-2:]
         images = self.pixel_mean.new_zeros(*frames.shape[:2], *padded_size)
         images[..., :height, :width] = self._normalize(frames)
-        return self.sem_seg_head.pixel_decoder(self.backbone(images))
+        mask_features, maps = self.sem_seg_head.pixel_decoder(self.backbone(images))
+        return EncodedFrames(mask_features, list(maps))
 
     def _normalize(self, frames: Tensor) -> Tensor:
         return (frames - self.pixel_mean) / self.pixel_std

@@ -208,7 +208,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             ``mask_embed`` (B, Q, mask_dim), and the first one ``mask_features`` (B, mask_dim, T,
             h, w), whose product is ``pred_masks``. If a head needs embeddings, each dict has
             ``mask_embed`` and the normalised ``queries`` (B, Q, D), and the first one
-            ``mask_features``, in evaluation too. The first dict also has the outputs of the heads.
+            ``mask_features``, in evaluation too. In evaluation the first dict always has
+            ``queries``, by which windows of a video are linked. It also has the outputs of the
+            heads.
 
         Raises:
             ValueError: The frames do not make whole clips.
@@ -277,6 +279,8 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 if self.keep_embeddings:
                     output["queries"] = prediction[2]
             outputs[-1]["mask_features"] = mask_features
+        if not self.training:
+            outputs[-1]["queries"] = predictions[-1][2]
         return outputs
 
     def _memory(self, maps: Sequence[Tensor], num_frames: int) -> tuple[list[Tensor], list[Tensor]]:

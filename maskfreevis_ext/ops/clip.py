@@ -36,15 +36,42 @@ def select_tracks(class_logits: Tensor, num_tracks: int) -> tuple[Tensor, Tensor
 
     Returns:
         Scores in [0, 1], in descending order, (K,) float32; classes (K,) int64; indices of the
-        queries (K,) int64.
+        queries (K,) int64. Equal scores are in the order of queries and classes.
 
     Example:
         >>> scores, classes, queries = select_tracks(torch.tensor([[0.0, 9, 0], [9, 0, 0]]), 2)
         >>> classes.tolist(), sorted(queries.tolist())
         ([1, 0], [0, 1])
     """
-    probs = class_logits.float().softmax(-1)[:, :-1]
-    scores, index = probs.flatten().topk(min(num_tracks, probs.numel()))
+    return select_pairs(class_probabilities(class_logits), num_tracks)
+
+
+def class_probabilities(class_logits: Tensor) -> Tensor:
+    """Probabilities of the classes, without "no object".
+
+    Args:
+        class_logits: (Q, C + 1), the last column "no object".
+
+    Returns:
+        (Q, C) float32.
+    """
+    return class_logits.float().softmax(-1)[:, :-1]
+
+
+def select_pairs(probs: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``select_tracks`` for class probabilities.
+
+    The order of equal scores is fixed, so that rows that are not selected can be left out before.
+
+    Args:
+        probs: (Q, C) in [0, 1].
+        num_tracks: Pairs to keep, at most Q * C.
+
+    Returns:
+        Scores, classes and indices of the rows, (K,) each.
+    """
+    scores, index = probs.flatten().sort(descending=True, stable=True)
+    scores, index = scores[:num_tracks], index[:num_tracks]
     return scores, index % probs.shape[1], index // probs.shape[1]
 
 
@@ -161,8 +188,7 @@ def clip_result(
         logits = outputs["pred_masks"][kept]
     else:
         logits, factor = rate(kept)
-        scores, order = (scores * factor[place]).sort(descending=True, stable=True)
-        labels, place = labels[order], place[order]
+        scores, labels, place = apply_factors(scores, labels, place, factor)
     masks = resize_masks(logits, padded_size, frame_size, output_size)
     return {
         "image_size": output_size,
@@ -170,3 +196,21 @@ def clip_result(
         "pred_labels": labels.tolist(),
         "pred_masks": [masks[i] for i in place.tolist()],
     }
+
+
+def apply_factors(
+    scores: Tensor, labels: Tensor, rows: Tensor, factor: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiply the scores of pairs by the factors of their rows, and sort them again (stable).
+
+    Args:
+        scores: Class probabilities, (K,).
+        labels: Classes, (K,).
+        rows: Row of each pair in ``factor``, (K,), int64.
+        factor: (N,), in [0, 1].
+
+    Returns:
+        Scores in descending order, labels and rows, (K,) each.
+    """
+    scores, order = (scores * factor[rows]).sort(descending=True, stable=True)
+    return scores, labels[order], rows[order]

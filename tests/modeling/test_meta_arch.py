@@ -245,7 +245,7 @@ def test_inference_builds_no_aux_outputs_and_no_graph(model: nn.Module) -> None:
         model.eval()([_video(2)])
     finally:
         handle.remove()
-    assert set(seen[0]) == {"pred_logits", "pred_masks"}
+    assert set(seen[0]) == {"pred_logits", "pred_masks", "queries"}
     assert not seen[0]["pred_masks"].requires_grad
 
 

@@ -62,7 +62,7 @@ def test_decoder_output_shapes(batch: int, frames: int, pre_norm: bool) -> None:
 def test_decoder_without_aux_gives_the_same_final_output() -> None:
     decoder, inputs = _decoder().eval(), _inputs(2, 2)
     plain = decoder(*inputs, num_frames=2)
-    assert sorted(plain) == ["pred_logits", "pred_masks"]
+    assert sorted(plain) == ["pred_logits", "pred_masks", "queries"]
     full = decoder(*inputs, num_frames=2, return_aux=True)
     for name in plain:
         torch.testing.assert_close(plain[name], full[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
+    inference,
     mask2former,
     maskfree,
     multimask,
@@ -21,6 +22,7 @@ ROWS: tuple[Key, ...] = (
     *multimask.ROWS,
     *video_input.ROWS,
     *spatial_mask.ROWS,
+    *inference.ROWS,
     *solver.ROWS,
     *unread.ROWS,
 )

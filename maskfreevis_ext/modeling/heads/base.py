@@ -114,6 +114,9 @@ class AuxHead(nn.Module):
     def results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
         """Entries to add to the result of one video.
 
+        Each has one value per frame, as a list or along the first axis of a tensor, so that the
+        frames of several windows can be joined.
+
         Args:
             outputs: Outputs of the decoder without their batch axis.
             sizes: Sizes of the video's frames.
