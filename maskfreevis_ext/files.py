@@ -1,4 +1,9 @@
-"""Writing of files that are either complete or absent, never half written."""
+"""Files that are complete or absent, never half written, and never in the place of a user's own.
+
+A tool calls ``check_outputs`` before its work and ``mark_outputs`` after it. The marks (size and
+time of the files that the tools wrote) stand in a hidden file of each output folder, so that a tool
+can replace what it made, but neither a file of other origin nor one that was changed by hand.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,24 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from maskfreevis_ext.errors import DataError, NumericError
 
 #: Ending of a file that is still being written.
 TEMPORARY_SUFFIX = ".tmp"
+#: Hidden file of an output folder: [size, time of change in ns] of each file that a tool wrote.
+MARKS_FILE = ".maskfreevis_ext.json"
+
+AnyPath = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: AnyPath) -> Iterator[IO[bytes]]:
     """Open a temporary binary file that replaces ``path`` when it is complete and on the disk.
 
     Args:
@@ -42,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+def move_into_place(temporary: AnyPath, path: AnyPath) -> None:
     """Rename a complete temporary file to ``path`` after its content is on the disk.
 
     Args:
@@ -64,57 +74,7 @@ def move_into_place(temporary: str | os.PathLike[str], path: str | os.PathLike[s
             os.close(folder)
 
 
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Make a temporary folder that becomes ``path`` when its content is complete.
-
-    Args:
-        path: A folder that does not exist, or is empty. Its parents are created if absent.
-
-    Yields:
-        The temporary folder, beside ``path``. It is removed after an error inside the block.
-
-    Raises:
-        DataError: There is a file or a folder with content at this path already.
-        OSError: The folder cannot be made.
-    """
-    target = os.path.abspath(path)
-    check_new_folder(target)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    temporary = tempfile.mkdtemp(TEMPORARY_SUFFIX, os.path.basename(target), os.path.dirname(target))
-    try:
-        yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
-        check_new_folder(target)
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Check that a folder can be written without replacing anything.
-
-    Args:
-        path: The folder to write.
-
-    Raises:
-        DataError: There is a file or a folder with content at this path already.
-    """
-    if os.path.isdir(path) and not os.listdir(path):
-        return
-    if os.path.lexists(path):
-        raise DataError(f"{path}: expected a new or an empty folder; nothing is overwritten.")
-
-
-def _umask() -> int:
-    """The permissions that new files do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
+def write_json(content: Any, path: AnyPath, indent: int | None = None) -> None:
     """Write strict JSON by ``atomic_write``.
 
     Args:
@@ -134,7 +94,7 @@ def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = 
         file.write((text if indent is None else f"{text}\n").encode())
 
 
-def write_report(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def write_report(report: dict[str, Any], path: AnyPath) -> None:
     """Write the results of a tool as JSON, with null for NaN and infinite numbers.
 
     Args:
@@ -150,7 +110,142 @@ def write_report(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
     try:
         write_json(_finite_or_none(report), path, indent=2)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise _unwritable(path, error) from error
+
+
+def check_outputs(
+    files: Iterable[AnyPath],
+    inputs: Iterable[AnyPath] = (),
+    *,
+    folders: Iterable[AnyPath] = (),
+    overwrite: bool = False,
+) -> None:
+    """Check the outputs of a tool before its work: nothing of the user's is replaced.
+
+    Args:
+        files: The files that will be written.
+        inputs: All files and folders that are read.
+        folders: Folders that will be filled with files of any name.
+        overwrite: Whether files of other origin may be replaced; inputs never are.
+
+    Raises:
+        DataError: An output is an input or stands twice, exists and was not made by a tool or was
+            changed since (without ``overwrite``), or cannot be written.
+    """
+    sources = _Sources([Path(path) for path in inputs])
+    seen: set[Path] = set()
+    wanted = [(Path(path), False) for path in files] + [(Path(path), True) for path in folders]
+    for path, is_folder in wanted:
+        try:
+            _check_output(path, is_folder, sources, overwrite)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if path.resolve() in seen:
+            raise DataError(f"{path}: two outputs would be written to this path.")
+        seen.add(path.resolve())
+
+
+def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> None:
+    """Remember that a tool wrote these files, so that it may replace them.
+
+    Args:
+        files: The files; those that are absent are left out.
+        folders: Folders that were filled with some of these files: what a tool made there earlier,
+            and was not changed since, is removed.
+    """
+    by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in map(Path, files):
+        if path.is_file():
+            by_folder[path.parent.resolve()].append(path)
+    filled = {Path(folder).resolve() for folder in folders}
+    for folder, paths in by_folder.items():
+        new = {path.name: _mark_of(path) for path in paths}
+        old = {
+            name: mark
+            for name, mark in _read_marks(folder).items()
+            if name not in new and (folder / name).is_file() and mark == _mark_of(folder / name)
+        }
+        # Outputs in a folder that takes no further file are refused the next time.
+        with contextlib.suppress(OSError):
+            if folder in filled:
+                for name in old:
+                    (folder / name).unlink()
+                old = {}
+            write_json(old | new, folder / MARKS_FILE)
+
+
+class _Sources:
+    """The inputs of a tool."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = {path.resolve() for path in paths}
+        existing = [path for path in self._paths if path.exists()]
+        self._files = {_identity(path) for path in existing}
+        self._folders = {path for path in existing if path.is_dir()}
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether a path is an input, also by a link."""
+        return path.resolve() in self._paths or (path.exists() and _identity(path) in self._files)
+
+    def hold(self, path: Path) -> bool:
+        """Whether a path lies in a folder that is an input."""
+        return not self._folders.isdisjoint(path.resolve().parents)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _check_output(path: Path, is_folder: bool, sources: _Sources, overwrite: bool) -> None:
+    if path in sources:
+        raise DataError(f"{path}: is an input; expected another path for the output.")
+    _check_writable(path)
+    if not path.exists():
+        return
+    if path.is_dir() != is_folder:
+        wanted, got = ("a folder", "a file") if is_folder else ("a file", "a folder")
+        raise DataError(f"{path}: cannot be written: expected {wanted}, but it is {got}.")
+    folder = path if is_folder else path.parent
+    marks = _read_marks(folder)
+    for file in sorted(folder.iterdir()) if is_folder else [path]:
+        if file.name.startswith(".") or marks.get(file.name) == _mark_of(file):
+            continue
+        if sources.hold(file):
+            raise DataError(f"{file}: lies in an input folder; expected another path.")
+        if not overwrite:
+            raise DataError(
+                f"{file}: exists, and was not made by this tool or was changed since. Choose"
+                " another output, or add --overwrite."
+            )
+
+
+def _check_writable(path: Path) -> None:
+    """Try to create a file in the folder of a path, or where that folder would be made."""
+    place = path.absolute()
+    folder = next(parent for parent in place.parents if parent.exists())
+    if not folder.is_dir():
+        raise DataError(f"{path}: cannot be written: {folder} is a file, not a folder.")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _mark_of(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_marks(folder: Path) -> dict[str, Any]:
+    """Marks of a folder's files; none where the file is absent or damaged."""
+    try:
+        marks = json.loads((folder / MARKS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return marks if isinstance(marks, dict) else {}
+
+
+def _unwritable(path: AnyPath, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be written: {error.strerror or error}.")
 
 
 def _finite_or_none(value: Any) -> Any:

@@ -8,7 +8,14 @@ import math
 import pytest
 
 from maskfreevis_ext.errors import DataError, NumericError
-from maskfreevis_ext.files import atomic_write, write_json, write_report
+from maskfreevis_ext.files import (
+    MARKS_FILE,
+    atomic_write,
+    check_outputs,
+    mark_outputs,
+    write_json,
+    write_report,
+)
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):
@@ -54,3 +61,115 @@ def test_report_holds_null_for_what_is_not_finite(tmp_path):
 def test_report_is_not_written_into_an_absent_folder(tmp_path):
     with pytest.raises(DataError, match=r"r\.json: cannot be written: there is no folder"):
         write_report({}, tmp_path / "absent" / "r.json")
+
+
+class TestOutputs:
+    """Nothing of the user's is replaced."""
+
+    def test_new_paths_are_allowed_and_nothing_is_made(self, tmp_path):
+        check_outputs([tmp_path / "a" / "b.mp4"], [tmp_path], folders=[tmp_path / "a" / "frames"])
+
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("way", ["same", "dots", "link", "hard link"])
+    def test_an_input_is_never_an_output(self, tmp_path, way, overwrite):
+        source, target = tmp_path / "a.mp4", tmp_path / "b.mp4"
+        source.write_bytes(b"mine")
+        if way == "same":
+            target = source
+        elif way == "dots":
+            target = tmp_path / "x" / ".." / "a.mp4"
+        elif way == "link":
+            target.symlink_to(source)
+        else:
+            target.hardlink_to(source)
+
+        with pytest.raises(DataError, match=r"\.mp4: is an input"):
+            check_outputs([target], [source], overwrite=overwrite)
+
+    def test_input_folder_is_no_output_folder(self, tmp_path):
+        with pytest.raises(DataError, match="is an input"):
+            check_outputs([], [tmp_path], folders=[tmp_path], overwrite=True)
+
+    def test_file_of_an_input_folder_is_not_replaced(self, tmp_path):
+        (tmp_path / "0.png").write_bytes(b"mine")
+
+        with pytest.raises(DataError, match=r"0\.png: lies in an input folder"):
+            check_outputs([tmp_path / "0.png"], [tmp_path], overwrite=True)
+
+    def test_other_files_are_replaced_on_demand_only(self, tmp_path):
+        path = tmp_path / "train.json"
+        path.write_text("mine")
+
+        with pytest.raises(DataError, match=r"train\.json: exists, .* add --overwrite"):
+            check_outputs([path])
+        check_outputs([path], overwrite=True)
+
+        assert path.read_text() == "mine"
+
+    def test_own_files_are_replaced_until_they_are_changed(self, tmp_path):
+        path = tmp_path / "a.json"
+        write_json([1], path)
+        mark_outputs([path, tmp_path / "absent"])
+
+        check_outputs([path], [tmp_path / "absent"])
+        path.write_text("[1, 2]")  # corrected by hand
+
+        with pytest.raises(DataError, match="was changed since"):
+            check_outputs([path])
+
+    def test_folder_is_own_while_all_its_files_are(self, tmp_path):
+        for name in ("0.png", "1.png"):
+            (tmp_path / name).write_bytes(b"x")
+        mark_outputs([tmp_path / "0.png"])
+        mark_outputs([tmp_path / "1.png"])
+
+        check_outputs([], folders=[tmp_path])
+        (tmp_path / "2.png").write_bytes(b"mine")
+
+        with pytest.raises(DataError, match=r"2\.png: exists"):
+            check_outputs([], folders=[tmp_path])
+        check_outputs([], folders=[tmp_path], overwrite=True)
+
+    def test_filled_folder_loses_what_an_earlier_run_made(self, tmp_path):
+        for name in ("0.png", "1.png", "2.png"):
+            (tmp_path / name).write_bytes(b"x")
+        mark_outputs([tmp_path / f"{number}.png" for number in range(3)])
+        (tmp_path / "1.png").write_bytes(b"changed")
+        (tmp_path / "notes.png").write_bytes(b"mine")
+
+        mark_outputs([tmp_path / "0.png"], folders=[tmp_path])
+
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [MARKS_FILE, "0.png", "1.png", "notes.png"]
+        assert list(json.loads((tmp_path / MARKS_FILE).read_text())) == ["0.png"]
+
+    @pytest.mark.parametrize("content", ["", "[]", "{", '{"a.json": 3}'])
+    def test_damaged_marks_protect_the_files(self, tmp_path, content):
+        (tmp_path / "a.json").write_text("[]")
+        (tmp_path / MARKS_FILE).write_text(content)
+
+        with pytest.raises(DataError, match="exists"):
+            check_outputs([tmp_path / "a.json"])
+
+    def test_two_outputs_of_one_path_are_refused(self, tmp_path):
+        with pytest.raises(DataError, match="two outputs"):
+            check_outputs([tmp_path / "a", tmp_path / "x" / ".." / "a"])
+
+    @pytest.mark.parametrize("path", ["/sys/x/y.mp4", "/proc/x.mp4", "/dev/null/x.mp4"])
+    def test_paths_that_cannot_be_written_are_refused(self, path):
+        with pytest.raises(DataError, match=rf"{path}: cannot be written"):
+            check_outputs([path])
+
+    def test_file_and_folder_are_not_confused(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"")
+        (tmp_path / "folder").mkdir()
+
+        for files, folders in (([tmp_path / "folder"], []), ([], [tmp_path / "file"])):
+            with pytest.raises(DataError, match="cannot be written: expected a f"):
+                check_outputs(files, folders=folders, overwrite=True)
+        with pytest.raises(DataError, match="is a file, not a folder"):
+            check_outputs([tmp_path / "file" / "a.mp4"])
+        with pytest.raises(DataError, match="cannot be written"):
+            check_outputs([tmp_path / ("x" * 300)])

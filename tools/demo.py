@@ -1,40 +1,67 @@
 #!/usr/bin/env python3
 r"""Segment the objects of your own videos: masks, class, id and score drawn into an mp4 each.
 
-Example (after ``make quickstart``; the input may be any video file or folder of frames):
+Examples (after ``make quickstart``; the input may be any video file or folder of frames):
 
     python tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
         --input datasets/quickstart/val/JPEGImages/video_0000 --output output/demo.mp4 \
         --opts MODEL.WEIGHTS output/quickstart/model_final.pth
 
-With several inputs, --output is a folder. The whole video goes through the model at once.
+    python tools/demo.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
+        --input datasets/quickstart/val/JPEGImages/video_0000 --output output/demo \
+        --save mp4 davis ytvis coco mots --confidence 0.5 --overwrite \
+        --opts MODEL.WEIGHTS output/quickstart/model_final.pth TEST.WINDOW.MODE online
+
+--input takes video files, folders of frames, pictures, patterns and numbers of cameras; with
+several videos, --output is a folder. A drawn video plays as long as its source. Ctrl-C completes
+the files with the frames so far. See docs/demo.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import sys
+from collections.abc import Callable, Sequence
 
-from tqdm import tqdm
+import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
+
+# isort: split
+from detectron2.config import CfgNode
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.interrupt import INTERRUPTED, StopOnInterrupt
 from maskfreevis_ext.engine.predict import (
     build_predictor,
     category_ids,
-    find_class_names,
+    choose_classes,
     start_log,
 )
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.files import write_json
-from maskfreevis_ext.inference.drawing import draw_items
+from maskfreevis_ext.files import check_outputs
 from maskfreevis_ext.inference.predictor import VideoPredictor
-from maskfreevis_ext.inference.video_io import FrameSource, FrameWriter, open_frames, write_image
-from maskfreevis_ext.tracks import Prediction, with_category_ids
+from maskfreevis_ext.inference.segment_video import SegmentSettings, segment_video
+from maskfreevis_ext.inference.video_io import DEFAULT_FPS, FrameSource, open_inputs
+from maskfreevis_ext.inference.video_outputs import KINDS, OutputPlan, VideoOutputs, plan_outputs
 
-_DEFAULT_FPS = 10.0  # for a folder of frames
+
+def _number(kind: Callable[[str], float], least: float, name: str) -> Callable[[str], float]:
+    """Parser of an option that holds a number."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"expected {name}, got {text!r}")
+        return value
+
+    return parse
+
+
+_COUNT = _number(int, 1, "a whole number >= 1")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,41 +69,57 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--config-file",
         required=True,
         metavar="YAML",
         help="config that the model was trained with",
     )
-    parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help="video files or folders of frames"
+    add(
+        *("--input", "--inputs"),
+        dest="input",
+        required=True,
+        nargs="+",
+        metavar="INPUT",
+        help="video files, folders of frames, pictures, patterns, numbers of cameras",
     )
-    parser.add_argument(
-        "--output", required=True, metavar="PATH", help="an .mp4 file (one input), or a folder"
+    add("--output", required=True, metavar="PATH", help="an .mp4 file (one video), or a folder")
+    add(
+        "--save",
+        nargs="+",
+        choices=KINDS,
+        default=["mp4"],
+        help="what to write: the drawn mp4 and frames (PNG), DAVIS masks, YouTube-VIS results, COCO"
+        " annotations, MOTS text (default mp4)",
     )
-    parser.add_argument(
-        "--confidence-threshold",
+    add("--save-frames", action="store_true", help="the same as one more --save frames")
+    add("--save-json", action="store_true", help="the same as one more --save ytvis")
+    add("--overwrite", action="store_true", help="replace files that this tool did not make")
+    add(
+        *("--confidence", "--confidence-threshold"),
+        dest="confidence",
         type=float,
         default=0.3,
-        help="least score drawn (default %(default)s)",
+        help="least score of what is drawn and written (default %(default)s)",
     )
-    parser.add_argument(
-        "--fps", type=float, help=f"frames per second (default: the video's, else {_DEFAULT_FPS:g})"
-    )
-    parser.add_argument(
-        "--save-frames", action="store_true", help="also write every drawn frame as PNG"
-    )
-    parser.add_argument(
-        "--save-json", action="store_true", help="also write the tracks, in results.json form"
-    )
-    parser.add_argument(
+    add(
         "--classes",
         nargs="+",
-        metavar="NAME",
-        help="class names, where the config's data set has none",
+        metavar="CLASS",
+        help="classes to keep, names or numbers from 0; where the config's data set has no names,"
+        " the names of all classes",
     )
-    parser.add_argument("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
-    parser.add_argument(
+    add("--stride", type=_COUNT, default=1, metavar="N", help="take every N-th frame")
+    add("--max-frames", type=_COUNT, metavar="N", help="take at most N frames of each video")
+    add(
+        "--fps",
+        type=float,
+        help="constant frames per second (default: the times of the video's frames; of pictures"
+        f" {DEFAULT_FPS:g})",
+    )
+    add("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
+    add(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
@@ -86,100 +129,97 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def plan_outputs(sources: Sequence[FrameSource], output: str) -> list[Path]:
-    """The mp4 file of each input.
-
-    Args:
-        sources: The inputs.
-        output: What the user gave: an .mp4 file, or a folder.
+def plan(args: argparse.Namespace) -> tuple[list[FrameSource], list[OutputPlan]]:
+    """Open the inputs and check the outputs, before the model is built.
 
     Raises:
-        ConfigError: There are several inputs for one file.
+        ConfigError: An option cannot be used.
+        DataError: An input cannot be read, or an output not written.
     """
-    path = Path(output)
-    if path.suffix.lower() == ".mp4" and not path.is_dir():
-        if len(sources) > 1:
-            raise ConfigError(
-                f"--output: expected a folder for {len(sources)} inputs, got the file {output}."
-            )
-        return [path]
-    seen: Counter[str] = Counter()
-    targets = []
-    for source in sources:
-        seen[source.name] += 1
-        again = f"_{seen[source.name]}" if seen[source.name] > 1 else ""
-        targets.append(path / f"{source.name}{again}.mp4")
-    return targets
-
-
-def write_video(
-    source: FrameSource,
-    prediction: Prediction,
-    target: Path,
-    names: list[str] | None,
-    args: argparse.Namespace,
-) -> Path:
-    """Draw a prediction on the frames of its video; returns the file (or folder) written."""
-    fps = args.fps or source.fps or _DEFAULT_FPS
-    num_frames = len(prediction.masks[0]) if prediction.masks else source.num_frames
-    drawn = prediction.select(args.confidence_threshold)
-    with FrameWriter(target, fps) as writer:
-        progress = tqdm(source, f"{source.name}: drawing", num_frames, unit="frame")
-        for index, frame in enumerate(progress):
-            picture = draw_items(frame, drawn.items(index, names))
-            writer.write(picture)
-            if args.save_frames:
-                write_image(target.with_suffix("") / f"{index:05d}.png", picture)
-    return writer.path
-
-
-def segment(
-    source: FrameSource,
-    target: Path,
-    predictor: VideoPredictor,
-    names: list[str] | None,
-    args: argparse.Namespace,
-) -> Prediction:
-    """Predict and draw one video; returns the prediction."""
-    frames = tqdm(source, f"{source.name}: reading", source.num_frames, unit="frame")
-    prediction = Prediction.from_output(predictor(frames))
-    count = len(prediction.select(args.confidence_threshold))
-    written = write_video(source, prediction, target, names, args)
-    print(
-        f"{source.name}: {count} tracks with a score of at least {args.confidence_threshold:g},"
-        f" drawn in {written}"
+    if args.fps is not None and not 0 < args.fps < math.inf:
+        raise ConfigError(f"--fps: expected a number > 0, got {args.fps:g}.")
+    kinds = {*args.save}
+    kinds |= {"frames"} if args.save_frames else set()
+    kinds |= {"ytvis"} if args.save_json else set()
+    sources = open_inputs(args.input)
+    plans = plan_outputs([source.name for source in sources], args.output, kinds)
+    check_outputs(
+        [path for each in plans for path in each.files],
+        [args.config_file, *(path for source in sources for path in source.inputs)],
+        folders=[path for each in plans for path in each.folders],
+        overwrite=args.overwrite,
     )
-    return prediction
+    for source, each in zip(sources, plans, strict=True):
+        each.check_encoding(source, args.fps)
+    return sources, plans
 
 
-def run(args: argparse.Namespace) -> None:
+def make_predictor(args: argparse.Namespace, cfg: CfgNode) -> VideoPredictor:
+    """The predictor of the command line.
+
+    Raises:
+        ConfigError: There are no weights.
+        CheckpointError: The weights cannot be used.
+    """
+    return build_predictor(cfg)
+
+
+def run(args: argparse.Namespace) -> int:
     """Segment every input.
+
+    Returns:
+        The exit code.
 
     Raises:
         ConfigError: An option or a config key cannot be used.
         DataError: An input cannot be read, or an output not written.
     """
     logger = start_log()
-    # Open the inputs first, so that a wrong path is reported before the model is built.
-    sources = [open_frames(path) for path in args.input]
-    targets = plan_outputs(sources, args.output)
-    if args.fps is not None and not args.fps > 0:
-        raise ConfigError(f"--fps: expected a number > 0, got {args.fps:g}.")
+    sources, plans = plan(args)
     cfg = load_config(args.config_file, args.opts, args.device)
-    names = find_class_names(cfg, args.classes)
-    predictor = build_predictor(cfg)
+    names, labels = choose_classes(cfg, args.classes)
+    settings = SegmentSettings(
+        min_score=args.confidence,
+        labels=labels,
+        fps=args.fps,
+        stride=args.stride,
+        max_frames=args.max_frames,
+        is_online=cfg.TEST.WINDOW.MODE == "online",
+    )
+    ids = category_ids(cfg)
+    predictor = make_predictor(args, cfg)
     logger.info("Predicting on %s", cfg.MODEL.DEVICE)
-    for index, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
-        prediction = segment(source, target, predictor, names, args)
-        if args.save_json:
-            results = with_category_ids(prediction.results(index), category_ids(cfg))
-            write_json(results, target.with_suffix(".json"))
+    with StopOnInterrupt(
+        "Completing the files (Ctrl-C again: without the frames in work)."
+    ) as stop:
+        for number, (source, each) in enumerate(zip(sources, plans, strict=True), start=1):
+            outputs = VideoOutputs(
+                each, source, fps=args.fps, class_names=names, category_ids=ids, video_id=number
+            )
+            try:
+                with outputs:
+                    segment_video(source, predictor, outputs, settings, lambda: stop.is_requested)
+            finally:
+                if outputs.num_frames:
+                    print(
+                        f"{source.name}: {outputs.num_frames} frames, {len(outputs.track_ids)}"
+                        f" tracks with a score of at least {args.confidence:g}, drawn in"
+                        f" {', '.join(map(str, each.paths.values()))}"
+                    )
+            if stop.is_requested:
+                return INTERRUPTED
+    return 0
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the tool; exits with code 2 and one line when something cannot be used."""
-    exit_on_user_error(run, parse_args(argv))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; what cannot be used ends with exit code 2 and one line, Ctrl-C with 130."""
+    args = parse_args(argv)
+    try:
+        return exit_on_user_error(run, args)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -96,6 +96,40 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
     return None
 
 
+def choose_classes(
+    cfg: CfgNode, given: Sequence[str] | None = None
+) -> tuple[list[str] | None, list[int] | None]:
+    """Names of a model's classes, and the classes that a user wants to see.
+
+    Args:
+        cfg: The config.
+        given: Names or numbers (from 0) of the wanted classes; None: all. Where the names of the
+            classes are unknown, names are those of all classes.
+
+    Returns:
+        One name per class, or None if they are unknown; the wanted labels, or None for all.
+
+    Raises:
+        ConfigError: A class does not exist.
+        DataError: The annotation file of a data set cannot be read.
+    """
+    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    words = list(given or ())
+    names = find_class_names(cfg)
+    if names is None and words and not all(word.isdecimal() for word in words):
+        return find_class_names(cfg, words), None
+    by_word = {name: label for label, name in reversed(list(enumerate(names or ())))}
+    by_word |= {str(label): label for label in range(count) if str(label) not in by_word}
+    unknown = [word for word in words if word not in by_word]
+    if unknown:
+        known = ", ".join(names or ()) or "none has a name"
+        raise ConfigError(
+            f"--classes: expected names of classes ({known}) or numbers 0..{count - 1}, got"
+            f" {', '.join(unknown)}."
+        )
+    return names, sorted({by_word[word] for word in words}) or None
+
+
 def category_ids(cfg: CfgNode) -> dict[int, int]:
     """Category id of each label: from the config's data set if it is known, otherwise label + 1.
 

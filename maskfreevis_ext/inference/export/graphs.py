@@ -10,16 +10,18 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.modeling.heads import AuxHead
+from maskfreevis_ext.modeling.heads import AuxHead, rate_queries
 from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
 
+GRAPH_NAMES = ("frames", "decoder", "rating")
 #: Outputs of the decoder in evaluation that a graph gives.
 DECODER_OUTPUTS = ("pred_logits", "pred_masks", "queries", "mask_embed", "mask_logits")
 #: Entries in results that can be computed from these outputs alone, by the head that adds them.
@@ -127,7 +129,7 @@ class RatingGraph(nn.Module):
 
     def __init__(self, model: VideoMaskFormer) -> None:
         super().__init__()
-        self.model = model
+        self.heads = nn.ModuleList(_rating_heads(model))
 
     def forward(
         self, queries: Tensor, mask_embed: Tensor, pred_masks: Tensor, mask_features: Tensor
@@ -149,8 +151,9 @@ class RatingGraph(nn.Module):
             "pred_masks": pred_masks,
             "mask_features": mask_features.transpose(0, 1),
         }
-        masks, factor = self.model.rate(outputs, torch.arange(queries.shape[0]))
-        return {"masks": masks, "factor": factor}
+        kept = torch.arange(queries.shape[0])
+        rating = rate_queries(cast("Iterable[AuxHead]", self.heads), outputs, kept)
+        return {"masks": rating.masks, "factor": rating.factor}
 
 
 def check_heads(model: VideoMaskFormer) -> None:
@@ -167,9 +170,9 @@ def check_heads(model: VideoMaskFormer) -> None:
             )
 
 
-def is_rated(model: VideoMaskFormer) -> bool:
-    """Whether a head of the model rates tracks."""
-    return any(type(head).rate is not AuxHead.rate for head in model.heads.values())
+def _rating_heads(model: VideoMaskFormer) -> list[AuxHead]:
+    """The heads that rate tracks."""
+    return [head for head in model.heads.values() if type(head).rate is not AuxHead.rate]
 
 
 @torch.no_grad()
@@ -199,7 +202,7 @@ def build_graphs(
         Graph("frames", frames, (images,), (each,), ("images",), min_length=1),
         Graph("decoder", decoder, (mask_features, maps), (each, each), ("mask_features", "maps")),
     ]
-    if is_rated(model):
+    if _rating_heads(model):
         outputs = decoder(mask_features, maps)
         names = ("queries", "mask_embed", "pred_masks")
         # another number than that of the frames, so that the two axes are not taken for one

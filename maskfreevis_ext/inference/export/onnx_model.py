@@ -27,7 +27,7 @@ from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
 from maskfreevis_ext.ops.clip import FrameSizes, frame_probabilities
 
-METADATA_NAME = "export.json"
+DESCRIPTION_NAME = "export.json"
 CONFIG_NAME = "config.yaml"
 _FORMAT = 1
 _KEYS = ("pixel_mean", "pixel_std", "frame_size", "padded_size", "categories", "graphs")
@@ -259,7 +259,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no such file, or it is not of this version of the format.
     """
-    path = Path(folder) / METADATA_NAME
+    path = Path(folder) / DESCRIPTION_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -281,7 +281,7 @@ def _graph_file(folder: str | os.PathLike[str], entry: dict[str, Any]) -> Path:
     name = entry["files"].get("onnx")
     if name is None:
         raise CheckpointError(
-            f"{Path(folder) / METADATA_NAME}: expected ONNX files, got {sorted(entry['files'])}."
+            f"{Path(folder) / DESCRIPTION_NAME}: expected ONNX files, got {sorted(entry['files'])}."
             " Export with --formats onnx."
         )
     path = Path(folder) / Path(name).name

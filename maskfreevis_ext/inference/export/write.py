@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import platform
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -20,12 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskfreevis_ext.errors import ConfigError, NumericError
-from maskfreevis_ext.files import atomic_folder, write_json
-from maskfreevis_ext.inference.export.graphs import Graph, build_graphs, check_heads
-from maskfreevis_ext.inference.export.onnx_model import CONFIG_NAME, METADATA_NAME, OnnxGraph
+from maskfreevis_ext.files import move_into_place, write_json
+from maskfreevis_ext.inference.export.graphs import GRAPH_NAMES, Graph, build_graphs, check_heads
+from maskfreevis_ext.inference.export.onnx_model import CONFIG_NAME, DESCRIPTION_NAME, OnnxGraph
 from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
-
-logger = logging.getLogger(__name__)
+from maskfreevis_ext.version import __version__
 
 #: Largest difference from the model, relative to max(1, |value|).
 TOLERANCE = 1e-3
@@ -87,7 +87,7 @@ def export_model(
     Args:
         cfg: The config of the model.
         model: On the CPU, with its weights.
-        folder: The folder to write; it is new or empty. After an error it is as before.
+        folder: The folder to write. After an error its files are as before.
         video_size: (height, width) of the videos that the model is for. Others are fitted in.
         formats: Keys of ``FORMATS``.
         categories: ``id`` and ``name`` of each class, in the order of the labels.
@@ -97,7 +97,7 @@ def export_model(
 
     Raises:
         ConfigError: A package is missing, or a head of the model cannot be exported.
-        DataError: The folder has content.
+        OSError: A file cannot be written.
         NumericError: A graph does not give what the model gives.
     """
     check_formats(formats)
@@ -105,7 +105,9 @@ def export_model(
     model = model.eval()
     inner = frame_size(cfg, video_size)
     padded = model.frame_sizes(inner, inner).padded_size
-    with atomic_folder(folder) as temporary, torch.no_grad():
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export", dir=target) as temporary, torch.no_grad():
         examples = [build_graphs(model, padded, count) for count in _FRAMES]
         graphs = {}
         with tqdm(total=len(examples[0]) * len(formats), unit="graph", desc="exporting") as bar:
@@ -119,12 +121,33 @@ def export_model(
             "categories": [dict(category) for category in categories],
             "graphs": graphs,
         }
-        alone = cfg.clone()
-        alone.defrost()
-        alone.MODEL.WEIGHTS, alone.MODEL.DEVICE = "", "cpu"
-        (Path(temporary) / CONFIG_NAME).write_text(alone.dump(), encoding="utf-8")
-        write_json(description, Path(temporary) / METADATA_NAME, indent=2)
+        _move_files(Path(temporary), target, cfg, description)
     return description
+
+
+def output_files(folder: str | Path, formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
+    """All files that an export may write.
+
+    Args:
+        folder: Its folder.
+        formats: Keys of ``FORMATS``.
+    """
+    graphs = [f"{name}{FORMATS[kind]}" for name in GRAPH_NAMES for kind in formats]
+    return [Path(folder) / name for name in (*graphs, CONFIG_NAME, DESCRIPTION_NAME)]
+
+
+def _move_files(
+    temporary: Path, target: Path, cfg: CfgNode, description: Mapping[str, Any]
+) -> None:
+    """Replace an older export. The description comes last: without it no folder is an export."""
+    alone = cfg.clone()
+    alone.defrost()
+    alone.MODEL.WEIGHTS = ""
+    (temporary / CONFIG_NAME).write_text(alone.dump(), encoding="utf-8")
+    (target / DESCRIPTION_NAME).unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir()):
+        move_into_place(path, target / path.name)
+    write_json(description, target / DESCRIPTION_NAME, indent=2)
 
 
 def _describe(cfg: CfgNode, model: VideoMaskFormer, formats: Sequence[str]) -> dict[str, Any]:
@@ -143,16 +166,10 @@ def _describe(cfg: CfgNode, model: VideoMaskFormer, formats: Sequence[str]) -> d
         "opset": OPSET if "onnx" in formats else None,
         "versions": {
             "python": platform.python_version(),
-            "maskfreevis_ext": _own_version(),
+            "maskfreevis_ext": __version__,
             **{package: version(package) for package in packages},
         },
     }
-
-
-def _own_version() -> str:
-    from maskfreevis_ext.version import __version__
-
-    return __version__
 
 
 def _write_graph(
@@ -175,7 +192,6 @@ def _write_graph(
             run = load(path)
         checked = [one for one in examples if kind == "onnx" or graph.fits(one)]
         files[kind], errors[kind] = path.name, _largest_error(run, checked, path.name)
-        logger.info("%s: largest difference from the model %.1e", path.name, errors[kind])
         bar.update()
     return {
         "files": files,
