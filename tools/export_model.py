@@ -45,9 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="YAML",
         help="config that the model was trained with",
     )
-    parser.add_argument(
-        "--output", required=True, metavar="FOLDER", help="folder for the files"
-    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the files")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that this tool did not make"
     )
@@ -109,9 +107,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         video_size=(height, width),
         formats=args.formats,
-        categories=[
-            {"id": ids[label], "name": names[label] if names else str(label)} for label in ids
-        ],
+        categories=[{"id": ids[label], "name": name} for label, name in enumerate(names or ())],
     )
     mark_outputs(files)
     for name, graph in description["graphs"].items():

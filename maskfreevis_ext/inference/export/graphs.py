@@ -73,7 +73,9 @@ class Graph:
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The axes of any length, as ``torch.export.export`` takes them."""
         names = {name for axes in self.axes for name in axes.values()}
-        dims = {name: torch.export.Dim(name, min=self.min_length, max=_MAX_LENGTH) for name in names}
+        dims = {
+            name: torch.export.Dim(name, min=self.min_length, max=_MAX_LENGTH) for name in names
+        }
         shapes: list[Any] = []
         for argument, axes in zip(self.example, self.axes, strict=True):
             shape = {axis: dims[name] for axis, name in axes.items()}

@@ -62,7 +62,9 @@ class OnnxGraph:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers)
         except Exception as error:  # it has no base class of its own for its errors
             first = str(error).splitlines()[0]
-            raise CheckpointError(f"{path}: ONNX Runtime cannot load this graph: {first}") from error
+            raise CheckpointError(
+                f"{path}: ONNX Runtime cannot load this graph: {first}"
+            ) from error
         self._inputs = [one.name for one in self._session.get_inputs()]
         self.outputs = [one.name for one in self._session.get_outputs()]
 
@@ -81,8 +83,7 @@ class OnnxGraph:
         arrays = [np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in flat]
         results = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))
         return {
-            name: torch.from_numpy(value)
-            for name, value in zip(self.outputs, results, strict=True)
+            name: torch.from_numpy(value) for name, value in zip(self.outputs, results, strict=True)
         }
 
 
@@ -212,7 +213,9 @@ class _FitInside(transforms.ResizeShortestEdge):
         size = height, width = image.shape[:2]
         if self.min_size:
             size = self.get_output_shape(height, width, self.min_size, self.max_size)
-        shrink = min(1.0, *(most / length for most, length in zip(self.frame_size, size, strict=True)))
+        shrink = min(
+            1.0, *(most / length for most, length in zip(self.frame_size, size, strict=True))
+        )
         new = [max(1, round(shrink * length)) for length in size]
         return transforms.ResizeTransform(height, width, *new, self.interp)
 
@@ -222,8 +225,7 @@ class OnnxPredictor(VideoPredictor):
 
     Args:
         folder: What ``tools/export_model.py`` wrote.
-        cfg: The config of the folder (``config_file``), where keys of inference were changed;
-            None: as it is.
+        cfg: What ``load_exported_config`` gives for the folder; None: without overrides.
 
     Raises:
         ConfigError: The config cannot be used, or ONNX Runtime is not installed.
@@ -231,23 +233,34 @@ class OnnxPredictor(VideoPredictor):
     """
 
     def __init__(self, folder: str | os.PathLike[str], cfg: CfgNode | None = None) -> None:
-        cfg = cfg or load_config(config_file(folder))
+        cfg = cfg or load_exported_config(folder)
         model = OnnxModel(folder, cfg)
         super().__init__(cfg, model)
-        self._resize = _FitInside(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, model.frame_size)
+        self._resize = _FitInside(
+            cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, model.frame_size
+        )
 
 
-def config_file(folder: str | os.PathLike[str]) -> str:
-    """The config of an exported model.
+def load_exported_config(
+    folder: str | os.PathLike[str], opts: Sequence[Any] = (), device: str | None = None
+) -> CfgNode:
+    """The config of an exported model, whose only data set has the model's classes.
 
     Args:
         folder: What ``tools/export_model.py`` wrote.
+        opts: Overrides, KEY VALUE KEY VALUE and so on, for example of TEST.WINDOW.
+        device: Overrides MODEL.DEVICE.
 
     Raises:
         CheckpointError: The folder has no description.
+        ConfigError: An override cannot be used.
     """
     read_description(folder)
-    return str(Path(folder) / CONFIG_NAME)
+    place = os.path.realpath(folder)
+    classes = f"export:{place}"
+    datasets = [[classes, os.path.join(place, DESCRIPTION_NAME), place]]
+    own = ["INPUT.DATASETS", datasets, "DATASETS.TEST", (classes,), "DATASETS.TRAIN", ()]
+    return load_config(os.path.join(place, CONFIG_NAME), [*own, *opts], device)
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:

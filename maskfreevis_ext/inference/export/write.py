@@ -90,7 +90,8 @@ def export_model(
         folder: The folder to write. After an error its files are as before.
         video_size: (height, width) of the videos that the model is for. Others are fitted in.
         formats: Keys of ``FORMATS``.
-        categories: ``id`` and ``name`` of each class, in the order of the labels.
+        categories: ``id`` and ``name`` of each class, in the order of the labels; none if they are
+            unknown.
 
     Returns:
         The description, as in ``export.json``.
@@ -142,7 +143,8 @@ def _move_files(
     """Replace an older export. The description comes last: without it no folder is an export."""
     alone = cfg.clone()
     alone.defrost()
-    alone.MODEL.WEIGHTS = ""
+    alone.MODEL.WEIGHTS, alone.INPUT.DATASETS = "", []
+    alone.DATASETS.TRAIN = alone.DATASETS.TEST = ()
     (temporary / CONFIG_NAME).write_text(alone.dump(), encoding="utf-8")
     (target / DESCRIPTION_NAME).unlink(missing_ok=True)
     for path in sorted(temporary.iterdir()):
