@@ -216,8 +216,8 @@ class _FitInside(transforms.ResizeShortestEdge):
         shrink = min(
             1.0, *(most / length for most, length in zip(self.frame_size, size, strict=True))
         )
-        new = [max(1, round(shrink * length)) for length in size]
-        return transforms.ResizeTransform(height, width, *new, self.interp)
+        new_height, new_width = (max(1, round(shrink * length)) for length in size)
+        return transforms.ResizeTransform(height, width, new_height, new_width, self.interp)
 
 
 class OnnxPredictor(VideoPredictor):
@@ -242,7 +242,7 @@ class OnnxPredictor(VideoPredictor):
 
 
 def load_exported_config(
-    folder: str | os.PathLike[str], opts: Sequence[Any] = (), device: str | None = None
+    folder: str | os.PathLike[str], opts: Sequence[str] = (), device: str | None = None
 ) -> CfgNode:
     """The config of an exported model, whose only data set has the model's classes.
 
@@ -258,8 +258,12 @@ def load_exported_config(
     read_description(folder)
     place = os.path.realpath(folder)
     classes = f"export:{place}"
-    datasets = [[classes, os.path.join(place, DESCRIPTION_NAME), place]]
-    own = ["INPUT.DATASETS", datasets, "DATASETS.TEST", (classes,), "DATASETS.TRAIN", ()]
+    datasets = {
+        "INPUT.DATASETS": [[classes, os.path.join(place, DESCRIPTION_NAME), place]],
+        "DATASETS.TEST": (classes,),
+        "DATASETS.TRAIN": (),
+    }
+    own = [str(word) for pair in datasets.items() for word in pair]
     return load_config(os.path.join(place, CONFIG_NAME), [*own, *opts], device)
 
 

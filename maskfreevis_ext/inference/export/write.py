@@ -180,7 +180,9 @@ def _write_graph(
     """Write a graph in all formats and check it on all examples; returns its description."""
     graph = examples[0]
     bar.set_postfix_str(graph.name)
-    with _quiet(), symbolic_shapes.patch(backed_size_oblivious=True):  # a length of 1 is allowed
+    # without this an axis could not have the length 1
+    any_length = symbolic_shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with _quiet(), any_length:
         program = torch.export.export(
             graph.module, graph.example, dynamic_shapes=graph.dynamic_shapes()
         )

@@ -110,7 +110,7 @@ def test_predictor_on_onnx_gives_the_tracks_of_the_model(exported):
 
 
 def test_windows_on_onnx_give_the_tracks_of_the_model(exported):
-    windows = ("TEST.WINDOW.ABOVE", 2, "TEST.WINDOW.SIZE", 3, "TEST.WINDOW.STRIDE", 2)
+    windows = ("TEST.WINDOW.ABOVE", "2", "TEST.WINDOW.SIZE", "3", "TEST.WINDOW.STRIDE", "2")
     cfg = exported.cfg.clone()
     cfg.merge_from_list(list(windows))
     frames = make_frames(8)
