@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,9 @@ from maskfreevis_ext.data import YTVISDatasetMapper
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.video_io import FrameList
+from maskfreevis_ext.inference.window import WindowSettings
+from maskfreevis_ext.tracks import Prediction
+from tests.helpers.color_model import ColorModel, draw_frames
 from tests.helpers.configs import tiny_cfg
 from tests.helpers.videos import plain_content, write_frames
 
@@ -123,3 +128,112 @@ def test_real_model_predicts_masks_of_the_frames_size():
     assert prediction["pred_scores"] == sorted(prediction["pred_scores"], reverse=True)
     assert all(mask.shape == (2, 41, 67) for mask in prediction["pred_masks"])
     assert all(mask.dtype == torch.bool for mask in prediction["pred_masks"])
+
+
+def _color_predictor(**settings) -> VideoPredictor:
+    return VideoPredictor(ColorModel(), min_size=0, windows=WindowSettings(**settings))
+
+
+def test_predict_in_windows_gives_encoded_masks_that_prediction_takes():
+    frames = draw_frames([(t, 30 - t, None) for t in range(9)])
+
+    output = _color_predictor(size=4, stride=2, above=8).predict(iter(frames), video_id=3)
+
+    assert output["image_size"] == (20, 40)
+    prediction = Prediction.from_output(output).select(0.5)
+    assert len(prediction) == 2
+    for t in range(9):
+        assert sum(item.mask.sum() for item in prediction.items(t)) == 72
+    assert len(prediction.results(3)[0]["segmentations"]) == 9
+
+
+def test_predict_and_call_are_the_same():
+    frames = make_frames()
+    model = Recorder()
+    one, other = VideoPredictor(model).predict(frames), VideoPredictor(model)(frames)
+    assert one["pred_scores"] == other["pred_scores"]
+
+
+def test_predict_reads_a_video_of_unknown_length_once_and_drops_its_frames():
+    read = []
+
+    def source():
+        for frame in draw_frames([(t % 30, None, None) for t in range(40)]):
+            own = frame.copy()
+            read.append(weakref.ref(own))
+            yield own
+
+    frames = source()
+    output = _color_predictor(size=4, stride=2, above=8).predict(frames)
+    assert len(output["pred_masks"][0]) == len(read) == 40
+    assert sum(frame() is not None for frame in read) <= 2
+
+
+@pytest.mark.parametrize("mode", ["off", "offline", "online"])
+def test_stream_gives_each_frame_with_stable_ids_and_a_window_of_latency(mode):
+    read = 0
+
+    def source():
+        nonlocal read
+        for frame in draw_frames([(t, 30 - t, None) for t in range(11)]):
+            read += 1
+            yield frame
+
+    predictor = _color_predictor(mode=mode, size=4, stride=2)
+    labels = {}
+    for count, tracks in enumerate(predictor.stream(source())):
+        assert tracks.index == count
+        assert read - count <= 4
+        seen = tracks.select(0.5)
+        assert (len(seen), seen.masks.shape, seen.masks.dtype) == (2, (2, 20, 40), np.bool_)
+        assert (seen.scores.dtype, seen.track_ids.dtype) == (np.float32, np.int64)
+        for track_id, label in zip(seen.track_ids.tolist(), seen.labels.tolist(), strict=True):
+            assert labels.setdefault(track_id, label) == label
+        assert seen.extras == {"cells": 72}
+    assert count == 10
+    assert len(labels) == 2
+
+
+@pytest.mark.parametrize("call", ["predict", "stream"])
+def test_frames_of_another_size_are_refused_by_number_and_sizes(call):
+    frames = make_frames(3, 20, 40) + make_frames(1, 20, 30)
+    with pytest.raises(DataError, match=r"^frame 3: expected 40 x 20 .* frame 0, got 30 x 20"):
+        list(getattr(_color_predictor(), call)(frames))
+
+
+def test_stream_gives_the_frames_before_one_of_another_size():
+    frames = draw_frames([(t, 30 - t, None) for t in range(6)])
+    given = []
+
+    def process() -> None:
+        for tracks in _color_predictor(size=4, stride=3).stream([*frames, frames[0][:-2]]):
+            given.append(tracks.index)
+
+    with pytest.raises(DataError, match="frame 6"):
+        process()
+    assert given == list(range(6))
+
+
+@pytest.mark.parametrize("call", ["predict", "stream"])
+@pytest.mark.parametrize(
+    "frame",
+    [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8)],
+    ids=["grey", "float", "empty"],
+)
+def test_frames_that_are_no_rgb_pictures_are_refused(call, frame):
+    with pytest.raises(DataError, match="frame 0: expected an RGB picture"):
+        list(getattr(_color_predictor(), call)([frame]))
+
+
+def test_stream_without_frames_is_refused_and_one_frame_is_enough():
+    with pytest.raises(DataError, match="at least one frame"):
+        list(_color_predictor().stream([]))
+    (tracks,) = _color_predictor().stream(draw_frames([(3, 20, None)]))
+    assert len(tracks.select(0.5)) == 2
+
+
+def test_config_sets_the_windows():
+    window = ("TEST.WINDOW.MODE", "online", "TEST.WINDOW.SIZE", 5, "TEST.WINDOW.STRIDE", 2)
+    cfg = tiny_cfg(*window, "TEST.WINDOW.ABOVE", 9, "TEST.WINDOW.GAP", 7)
+    predictor = VideoPredictor(cfg, build_model(cfg))
+    assert predictor.windows == WindowSettings("online", size=5, stride=2, above=9, gap=7)
