@@ -43,6 +43,11 @@ def make_video(path: Path, count: int = 3) -> str:
     return str(path)
 
 
+def visible(folder: Path) -> list[str]:
+    """Names of the files and folders in a folder."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def call(model_files: list[str], *arguments: str) -> None:
     """``--opts`` takes all that follows, so it stands last."""
     split = model_files.index("--opts")
@@ -70,7 +75,7 @@ def test_folder_becomes_video_frames_and_json(model_files, tmp_path):
     )
 
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["frames", "frames.json", "frames.mp4"]
+    assert visible(out) == ["frames", "frames.json", "frames.mp4"]
     assert open_frames(out / "frames.mp4").fps == pytest.approx(8)
     drawn = list(open_frames(out / "frames"))
     assert [frame.shape for frame in drawn] == [(36, 50, 3)] * 3
@@ -104,8 +109,7 @@ def test_several_inputs_of_one_name_do_not_overwrite_each_other(model_files, tmp
 
     call(model_files, "--input", *sources, "--output", str(tmp_path / "out"))
 
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["clip.mp4", "clip_2.mp4"]
+    assert visible(tmp_path / "out") == ["clip.mp4", "clip_2.mp4"]
 
 
 def test_without_gpu_it_says_so_and_uses_the_cpu(model_files, tmp_path, monkeypatch, caplog):

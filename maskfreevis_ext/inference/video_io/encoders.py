@@ -11,8 +11,7 @@ import numpy as np
 
 from maskfreevis_ext.inference.video_io.optional import av
 
-#: Units of time per second: a multiple of the usual frame rates, and small enough for MPEG-4.
-TICKS = 60000
+_FINENESS = 60000  #: About as many units of time has a second.
 _BT709 = 1  # number of the colour space in FFmpeg; players take it for untagged large videos
 #: No frame is stored out of order, so that the durations in the file are exact, and few are held.
 _H264 = {"bf": "0", "preset": "veryfast", "crf": "20"}
@@ -53,7 +52,16 @@ def open_encoder(path: Path, size: tuple[int, int], fps: float) -> Encoder:
 
 
 class PyAvEncoder:
-    """H.264, or MPEG-4 part 2 where FFmpeg was built without it; keeps the time of each frame."""
+    """H.264, or MPEG-4 part 2 where FFmpeg was built without it; keeps the time of each frame.
+
+    Args:
+        path: The file; an existing one is replaced.
+        size: (H, W), even numbers.
+        fps: Frame rate; a multiple of it is the unit of time, so that a constant rate is exact.
+
+    Raises:
+        EncodingError: This video cannot be encoded.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
@@ -61,13 +69,15 @@ class PyAvEncoder:
         self._last = -1
         self._container = av.open(str(path), "w", format="mp4")
         try:
-            rate = Fraction(fps).limit_denominator(1001)
+            rate = Fraction(fps if codec == "libx264" else writable_rate(fps))
+            rate = rate.limit_denominator(1001)
+            self._ticks = rate.numerator * max(1, _FINENESS // rate.numerator)
             stream = self._container.add_stream(
                 codec, rate=rate, options=_H264 if codec == "libx264" else {"qscale": "3"}
             )
             stream.height, stream.width = size
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.time_base = Fraction(1, TICKS)
+            stream.codec_context.time_base = Fraction(1, self._ticks)
             stream.codec_context.colorspace = _BT709
             stream.codec_context.color_range = 1
             stream.codec_context.open()
@@ -84,8 +94,8 @@ class PyAvEncoder:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=_BT709, dst_color_range=1
         )
-        frame.pts = self._last = max(round(time * TICKS), self._last + 1)
-        frame.time_base = Fraction(1, TICKS)
+        frame.pts = self._last = max(round(time * self._ticks), self._last + 1)
+        frame.time_base = Fraction(1, self._ticks)
         try:
             self._mux(self._stream.encode(frame))
         except av.FFmpegError as error:
@@ -100,7 +110,7 @@ class PyAvEncoder:
         try:
             self._mux(self._stream.encode(None))
             if self._held is not None:
-                self._held.duration = max(1, round(end * TICKS) - self._last)
+                self._held.duration = max(1, round(end * self._ticks) - self._last)
                 self._container.mux(self._held)
             self._container.close()
         except av.FFmpegError as error:
@@ -123,7 +133,16 @@ class PyAvEncoder:
 
 
 class OpenCvEncoder:
-    """MPEG-4 part 2 of a constant rate; frames are repeated or left out to keep their time."""
+    """MPEG-4 part 2 of a constant rate; frames are repeated or left out to keep their time.
+
+    Args:
+        path: The file; an existing one is replaced.
+        size: (H, W), even numbers.
+        fps: Frame rate; that of the file is the nearest one that can be written.
+
+    Raises:
+        EncodingError: This video cannot be encoded.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
         self._path, self._fps = path, writable_rate(fps)
@@ -153,7 +172,7 @@ class OpenCvEncoder:
         capture.release()
         if count != self._count:
             raise EncodingError(
-                f"expected {self._count} frames, got {count} on disk. Is the disk full?"
+                f"expected {self._count} frames, got {count} on disk (is the disk full?)"
             )
 
     def discard(self) -> None:

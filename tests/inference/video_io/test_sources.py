@@ -14,6 +14,7 @@ from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io import (
     Camera,
     FrameList,
+    FrameWriter,
     TimedFrame,
     VideoFile,
     every_nth,
@@ -50,7 +51,7 @@ class TestVideoFile:
     def test_all_kinds_are_read(self, backend, tmp_path, name, codec, pixels):
         frames = make_frames()
         times = [t / 10 for t in range(len(frames))]
-        path = write_clip(tmp_path / name, times, codec, pixels, frames, ticks=100)
+        path = write_clip(tmp_path / name, times, codec, pixels, frames)
 
         source = VideoFile(path)
         read = list(source.timed())
@@ -58,7 +59,9 @@ class TestVideoFile:
         assert [frame.number for frame in read] == list(range(len(frames)))
         assert [frame.time for frame in read] == pytest.approx(times, abs=0.002)
         for frame, expected in zip(read, frames, strict=True):
-            assert np.abs(frame.picture.astype(int) - expected).mean() < 20
+            # A GIF of this palette has 8, 8 and 4 values of red, green and blue.
+            error = np.abs(frame.picture.astype(int) - expected).mean()
+            assert error < (25 if codec == "gif" else 8)
         assert source.size == (48, 64)
         assert source.fps == pytest.approx(10, rel=0.02)
         assert source.max_fps == pytest.approx(10, rel=0.02)
@@ -113,8 +116,9 @@ class TestVideoFile:
             read = list(VideoFile(write_motion_jpeg(tmp_path / "a.mkv", frames)))
 
         assert {frame.shape for frame in read} == {(48, 64, 3)}
-        if len(read) == 5:  # OpenCV 4 stops at another size
-            assert "size changes in mid-video" in caplog.text
+        assert len(read) == 5
+        if backend == "pyav":  # OpenCV scales by itself and does not tell
+            assert "size changes in mid-video: 2 of 5 frames" in caplog.text
 
     def test_broken_tail_leaves_the_frames_before_it(self, backend, tmp_path, caplog):
         path = write_motion_jpeg(tmp_path / "a.mkv", make_frames(100))
@@ -138,7 +142,10 @@ class TestVideoFile:
         assert 55 <= len(list(VideoFile(path))) <= 60
 
     def test_video_shorter_than_its_header_is_told(self, backend, tmp_path, caplog):
-        source = VideoFile(write_clip(tmp_path / "a.mp4", [0, 0.1, 0.2, 0.3]))
+        with FrameWriter(tmp_path / "a.mp4") as writer:
+            for frame in make_frames(4):
+                writer.write(frame)
+        source = VideoFile(tmp_path / "a.mp4")
         source.num_frames = 9
 
         with caplog.at_level(logging.WARNING):
