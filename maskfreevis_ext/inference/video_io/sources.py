@@ -334,19 +334,27 @@ def every_nth(
         frames: Frames with times.
         stride: n >= 1.
         max_frames: Largest number of frames; None: all.
+
+    Raises:
+        DataError: A frame cannot be read.
     """
     held: TimedFrame | None = None
     count = 0
-    for frame in frames:
-        if held is not None and frame.number % stride:
-            held = held._replace(duration=frame.time + frame.duration - held.time)
-            continue
+    try:
+        for frame in frames:
+            if held is not None and frame.number % stride:
+                held = held._replace(duration=frame.time + frame.duration - held.time)
+                continue
+            if held is not None:
+                yield held
+            held = None
+            if count == max_frames:
+                break
+            held = frame
+            count += 1
+    except DataError:
         if held is not None:
-            yield held
-        held = None
-        if count == max_frames:
-            break
-        held = frame
-        count += 1
+            yield held  # the frames before the broken one are good
+        raise
     if held is not None:
         yield held
