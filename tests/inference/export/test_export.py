@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 
@@ -22,8 +23,10 @@ from maskfreevis_ext.inference.export.onnx_model import (
 )
 from maskfreevis_ext.inference.export.write import TOLERANCE, export_model, frame_size
 from maskfreevis_ext.inference.predictor import VideoPredictor
+from maskfreevis_ext.inference.video_io import FrameWriter
 from maskfreevis_ext.ops import deform_attn
 from tests.helpers.configs import tiny_cfg
+from tests.helpers.training import ROOT
 from tests.inference.export.conftest import CATEGORIES, small_model
 
 pytestmark = pytest.mark.slow
@@ -133,6 +136,27 @@ def test_other_sizes_are_fitted_into_the_graphs(exported, height, width):
     tracks = OnnxPredictor(exported.folder)(make_frames(2, height, width))
     assert tracks["image_size"] == (height, width)
     assert all(mask.shape == (2, height, width) for mask in tracks["pred_masks"])
+
+
+def test_examples_of_the_documentation_run(exported, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    predict, plain = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "exported").symlink_to(exported.folder)
+    with FrameWriter(tmp_path / "clip.mp4") as writer:
+        for frame in make_frames(2):
+            writer.write(frame)
+    monkeypatch.chdir(tmp_path)
+    clip = np.stack(make_frames(2, 60, 90)).transpose(0, 3, 1, 2)
+    names: dict = {"clip": clip}
+
+    exec(predict, names)
+    exec(plain, names)
+
+    assert names["tracks"]["image_size"] == (120, 180)
+    with torch.no_grad():
+        expected = exported.model.decode(exported.model.encode(torch.from_numpy(clip)))
+    for found, name in (("class_logits", "pred_logits"), ("mask_logits", "pred_masks")):
+        np.testing.assert_allclose(names[found], expected[name].numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_frames_that_are_too_large_are_refused_by_the_model(exported):
