@@ -34,12 +34,12 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	touch $@
 
 $(DATA)/val.json: $(STAMP) $(wildcard maskfreevis_ext/data/synthetic/*.py)
-	$(PY) tools/make_synthetic.py --output $(DATA) --train-masks
+	$(PY) tools/make_synthetic.py --output $(DATA) --train-masks --overwrite
 
 quickstart: $(DATA)/val.json
 	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT) $(OPTS)
 	$(PY) tools/visualize_results.py --gt $(DATA)/val.json --image-root $(DATA)/val/JPEGImages \
-		--results $(OUTPUT)/inference/results.json --output $(OUTPUT)/pictures
+		--results $(OUTPUT)/inference/results.json --output $(OUTPUT)/pictures --overwrite
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -45,9 +45,12 @@ setup(
         "synthetic": ["scikit-image>=0.22"],
         "supervision": ["supervision>=0.25"],  # FrameTracks.to_supervision
         "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
+        # videos with the time of each frame, H.264; without it OpenCV reads and writes them
+        "video": ["av>=17.0"],
         # tools/export_model.py and demo.py --onnx
         "export": ["onnx>=1.19", "onnxscript>=0.6", "onnxruntime>=1.23"],
         "dev": [
+            "av>=17.0",
             "pytest>=8.0",
             "ruff>=0.9",
             "mypy>=1.15",

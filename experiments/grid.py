@@ -11,7 +11,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from experiments.report import save_experiment, write_report
+from experiments.report import add_overwrite, check_report, save_experiment, write_report
 from experiments.runs import plan_runs, train_runs
 from experiments.spec import (
     Experiment,
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these variants of the file")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each (2)")
     parser.add_argument("--output", type=Path, help="folder; default: output/experiments/NAME")
+    add_overwrite(parser)
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of all variants"
     )
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.output or Path("output") / "experiments" / experiment.name
     iterations = check_configs(experiment)
     runs = plan_runs(experiment, folder, iterations)
+    check_report(folder, args.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     save_experiment(experiment, iterations, folder)
     previous = signal.signal(signal.SIGTERM, _raise_interrupt)

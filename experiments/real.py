@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from experiments.report import add_overwrite
 from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json, object_masks
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.files import check_outputs, mark_outputs
 from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
 from maskfreevis_ext.inference.video_io import write_image
 from maskfreevis_ext.modeling import EfficientNetLite0
@@ -67,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, default=PixelHeadSettings.steps, help="steps of a fit")
     parser.add_argument("--seed", type=int, default=0)
+    add_overwrite(parser)
 
 
 def plain_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -199,6 +202,10 @@ def run(args: argparse.Namespace) -> int:
         DataError: The files cannot be used, or do not belong together.
         ConfigError: The ImageNet weights are not installed.
     """
+    names = ("table.csv", "table.md", "worst.jpg", "best.jpg")
+    outputs = [Path(args.output) / name for name in names] if args.output else []
+    inputs = [path for path in (args.json, args.boxes_json, args.images) if path]
+    check_outputs(outputs, inputs, overwrite=args.overwrite)
     videos = load_ytvis_json(args.json, args.images)
     boxes = load_ytvis_json(args.boxes_json, args.images) if args.boxes_json else videos
     given = {video["video_id"]: video for video in boxes}
@@ -230,6 +237,7 @@ def run(args: argparse.Namespace) -> int:
         drawn.sort(key=lambda item: item[0])
         for name, part in (("worst", drawn[:_NUM_SHOWN]), ("best", drawn[::-1][:_NUM_SHOWN])):
             write_image(folder / f"{name}.jpg", contact_sheet([row for _, row in part]))
+        mark_outputs(outputs)
     return 0
 
 

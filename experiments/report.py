@@ -23,7 +23,7 @@ from experiments.tables import (
     summary_table,
 )
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.files import atomic_write, write_json
+from maskfreevis_ext.files import atomic_write, check_outputs, mark_outputs, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ CAPTIONS = {
     "losses": "Weighted losses of the last decoder output; the band is that of the seeds.",
     "boundary": "How well outlines fit, and how much the masks overlap.",
 }
+
+#: Files of a report beside the plots.
+_PAGES = ("summary.csv", "runs.csv", "report.md", "report.html")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
@@ -55,6 +58,29 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #555; }
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("folder", type=Path, help="folder of the experiment")
+    add_overwrite(parser)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--overwrite``."""
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this tool did not make"
+    )
+
+
+def check_report(folder: Path, overwrite: bool) -> None:
+    """Check that the files of a report can be written.
+
+    Args:
+        folder: Folder of the experiment.
+        overwrite: Whether files of other origin may be replaced.
+
+    Raises:
+        DataError: A file is there that was not made by a report or was changed since, or the
+            folder cannot be written.
+    """
+    names = [*_PAGES, *(f"{name}.png" for name in CAPTIONS)]
+    check_outputs([folder / name for name in names], overwrite=overwrite)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: The folder is not that of an experiment, or a file in it cannot be used.
     """
     experiment, iterations = load_experiment(args.folder)
+    check_report(args.folder, args.overwrite)
     runs = plan_runs(experiment, args.folder, iterations)
     print(write_report(experiment, runs, args.folder))
     return 0
@@ -141,6 +168,7 @@ def write_report(experiment: Experiment, runs: Sequence[Run], folder: Path) -> s
     for name, data in files.items():
         with atomic_write(folder / name) as file:
             file.write(data)
+    mark_outputs([folder / name for name in files])
     return f"{markdown(summary_table(experiment, rows))}\n\nreport: {folder / 'report.html'}"
 
 

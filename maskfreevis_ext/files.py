@@ -149,13 +149,13 @@ def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> N
     """Remember that a tool wrote these files, so that it may replace them.
 
     Args:
-        files: The files; those that are absent are left out.
+        files: The files; those that are absent are left out. A folder stands for the names in it.
         folders: Folders that were filled with some of these files: what a tool made there earlier,
             and was not changed since, is removed.
     """
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in map(Path, files):
-        if path.is_file():
+        if path.exists():
             by_folder[path.parent.resolve()].append(path)
     filled = {Path(folder).resolve() for folder in folders}
     for folder, paths in by_folder.items():
@@ -163,13 +163,14 @@ def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> N
         old = {
             name: mark
             for name, mark in _read_marks(folder).items()
-            if name not in new and (folder / name).is_file() and mark == _mark_of(folder / name)
+            if name not in new and (folder / name).exists() and mark == _mark_of(folder / name)
         }
         # Outputs in a folder that takes no further file are refused the next time.
         with contextlib.suppress(OSError):
             if folder in filled:
                 for name in old:
-                    (folder / name).unlink()
+                    if (folder / name).is_file():
+                        (folder / name).unlink()
                 old = {}
             write_json(old | new, folder / MARKS_FILE)
 

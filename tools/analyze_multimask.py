@@ -38,7 +38,7 @@ from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
-from maskfreevis_ext.files import write_report
+from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
 from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
 from maskfreevis_ext.ops.clip import resize_masks, select_tracks
 
@@ -67,6 +67,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--device", help="default: MODEL.DEVICE of the config")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this tool did not make"
+    )
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
     )
@@ -180,6 +183,7 @@ def run(args: argparse.Namespace) -> None:
         DataError: The data set or the output file cannot be used.
     """
     start_log()
+    check_outputs([args.json] if args.json else [], [args.config_file], overwrite=args.overwrite)
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.MULTIMASK.ENABLED:
         raise ConfigError("MODEL.MULTIMASK.ENABLED: expected True, got False; there is one mask.")
@@ -198,6 +202,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.json:
         write_report(report, args.json)
+        mark_outputs([args.json])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

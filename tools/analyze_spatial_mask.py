@@ -39,7 +39,7 @@ from maskfreevis_ext.data.ytvis import object_masks
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.files import write_report
+from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
 from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, spread_indices
 from maskfreevis_ext.inference.video_io import write_image
 
@@ -54,6 +54,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--device", help="default: MODEL.DEVICE of the config")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this tool did not make"
+    )
     parser.add_argument("--output", metavar="FOLDER", help="write heat_maps.png here")
     parser.add_argument("--videos", type=int, default=3, help="videos drawn; default 3")
     parser.add_argument("--columns", type=int, default=6, help="frames of each; default 6")
@@ -148,6 +151,9 @@ def run(args: argparse.Namespace) -> None:
         DataError: The data set or the output file cannot be used.
     """
     logger = start_log()
+    outputs = [args.json] if args.json else []
+    outputs += [Path(args.output) / "heat_maps.png"] if args.output else []
+    check_outputs(outputs, [args.config_file], overwrite=args.overwrite)
     cfg = load_config(args.config_file, args.opts, args.device)
     if not cfg.MODEL.SPATIAL_MASK.ENABLED:
         raise ConfigError("MODEL.SPATIAL_MASK.ENABLED: expected True, got False.")
@@ -165,9 +171,11 @@ def run(args: argparse.Namespace) -> None:
     if rows:
         path = Path(args.output) / "heat_maps.png"
         write_image(path, contact_sheet(rows))
+        mark_outputs([path])
         logger.info("Wrote %s", path)
     if args.json:
         write_report(report, args.json)
+        mark_outputs([args.json])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

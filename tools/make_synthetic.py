@@ -51,6 +51,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this tool did not make"
+    )
+    parser.add_argument(
         "--level",
         type=int,
         choices=range(MAX_LEVEL + 1),
@@ -110,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
             train_masks=args.train_masks,
             mask_fraction=args.mask_fraction,
         )
-        paths = make_synthetic(args.output, config)
+        paths = make_synthetic(args.output, config, overwrite=args.overwrite)
     except MaskFreeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,8 +35,9 @@ from maskfreevis_ext.data import (
 from maskfreevis_ext.data.loaders import check_supervision, load_datasets
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.files import check_outputs, mark_outputs
 from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
-from maskfreevis_ext.inference.video_io import write_image
+from maskfreevis_ext.inference.video_io import check_image_name, write_image
 from maskfreevis_ext.tracks import Item, make_label
 
 DATASET_NAME = "visualize_data"  #: Name under which --json is registered.
@@ -52,6 +53,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", help="an annotation file; with --images, instead of --dataset")
     parser.add_argument("--images", help="the folder that its file_names are relative to")
     parser.add_argument("--output", required=True, help="PNG to write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that this tool did not make"
+    )
     parser.add_argument("--clips", type=int, default=4, help="clips to draw, each of another video")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
@@ -115,7 +119,15 @@ def draw_sample(sample: dict, class_names: list[str], image_format: str) -> Shee
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the picture."""
+    """Write the picture.
+
+    Raises:
+        ConfigError: An option cannot be used.
+        DataError: The data set cannot be used, or the picture not written.
+    """
+    inputs = [path for path in (args.config_file, args.json, args.images) if path]
+    check_outputs([args.output], inputs, overwrite=args.overwrite)
+    check_image_name(args.output)
     cfg = make_config(args)
     name = choose_dataset(args, cfg)
     videos = load_datasets([name], "--dataset")
@@ -131,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
         for index in sorted(chosen)
     ]
     write_image(args.output, contact_sheet(rows))
+    mark_outputs([args.output])
     print(f"{len(rows)} clips of {len(videos)} videos drawn in {args.output}")
 
 

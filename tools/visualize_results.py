@@ -42,6 +42,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help="least score drawn (default %(default)s)",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this tool did not make"
+    )
     parser.add_argument("--max-videos", type=int, help="draw only the first videos")
     parser.add_argument(
         "--sheet-videos", type=int, default=8, help="videos on the sheet (default %(default)s)"
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         columns=args.columns,
         fps=args.fps,
         results_name=args.results,
+        overwrite=args.overwrite,
     )
     logger.info(
         "Wrote %d videos to %s and the contact sheet %s",

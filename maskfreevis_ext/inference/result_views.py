@@ -19,6 +19,7 @@ from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.files import check_outputs, mark_outputs
 from maskfreevis_ext.inference.drawing import (
     SheetRow,
     color_of,
@@ -70,6 +71,7 @@ def write_result_views(
     columns: int = 6,
     fps: float = 10.0,
     results_name: str = "results",
+    overwrite: bool = False,
 ) -> ResultViews:
     """Draw the tracks of a results file on the frames of their data set.
 
@@ -84,12 +86,14 @@ def write_result_views(
         columns: Number of frames of each video on the sheet.
         fps: Frames per second of the videos.
         results_name: File name for messages.
+        overwrite: Whether files of other origin may be replaced.
 
     Returns:
         The files.
 
     Raises:
-        DataError: A file cannot be used, or the results do not fit the data set.
+        DataError: A file cannot be used, the results do not fit the data set, or a picture would
+            replace another file.
     """
     videos = load_ytvis_json(os.fspath(json_file), os.fspath(image_root))[:max_videos]
     categories = categories_of_file(read_json(os.fspath(json_file)))
@@ -99,13 +103,16 @@ def write_result_views(
         logger.warning(
             "%s: no track has a score of %g or more: nothing is drawn.", results_name, min_score
         )
-    views = ResultViews()
     output = Path(output_dir)
+    targets = {video["video_id"]: output / f"video_{video['video_id']}.mp4" for video in videos}
+    sheet_file = output / "contact_sheet.png"
+    check_outputs([*targets.values(), sheet_file], [json_file, image_root], overwrite=overwrite)
+    views = ResultViews()
     on_sheet = {videos[index]["video_id"] for index in spread_indices(len(videos), sheet_videos)}
     rows: list[SheetRow] = []
     for video in tqdm(videos, desc="drawing", unit="video"):
         prediction = predictions[video["video_id"]]
-        with FrameWriter(output / f"video_{video['video_id']}.mp4", fps) as writer:
+        with FrameWriter(targets[video["video_id"]], fps) as writer:
             for frame, items in _drawn_frames(video, prediction, names, range(video["length"])):
                 factor = max(1, math.ceil(_MIN_SIDE / min(frame.shape[:2])))
                 writer.write(draw_items(*resize_frame(frame, items, factor)))
@@ -113,10 +120,11 @@ def write_result_views(
         if video["video_id"] in on_sheet:
             rows.extend(_sheet_rows(video, prediction, names, columns))
     if rows:
-        views.sheet = output / "contact_sheet.png"
+        views.sheet = sheet_file
         is_annotated = any(any(video["annotations"]) for video in videos)
         sheet = contact_sheet(rows, _SHEET_HEIGHT, _LEGEND if is_annotated else "")
         write_image(views.sheet, sheet)
+    mark_outputs([*views.videos, sheet_file])
     return views
 
 

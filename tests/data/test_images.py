@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskfreevis_ext.data.images import read_frame, read_video_frame
+from maskfreevis_ext.data.images import image_size, read_frame, read_video_frame
 from maskfreevis_ext.errors import DataError
 
 
@@ -41,3 +41,57 @@ def test_frame_of_a_video_has_the_size_of_the_annotation(picture):
     assert read_video_frame(video, 0, "RGB").shape == (5, 4, 3)
     with pytest.raises(DataError, match=r"a\.png \(video 3, frame 0\): expected 5 x 5 pixels"):
         read_video_frame({**video, "width": 5}, 0, "RGB")
+
+
+class TestDeepPixels:
+    """Images of more than 8 bits are scaled by one rule."""
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
+    def test_16_bits_are_divided_by_257(self, tmp_path, name):
+        values = np.array([[0, 257, 32896, 65535], [128, 129, 40000, 1]], np.uint16)
+        Image.fromarray(values).save(tmp_path / name)
+
+        frame = read_frame(tmp_path / name)
+
+        assert frame.dtype == np.uint8
+        assert frame[..., 0].tolist() == [[0, 1, 128, 255], [0, 1, 156, 0]]
+        assert (frame == frame[..., :1]).all()
+
+    def test_floats_are_times_255(self, tmp_path):
+        Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "a.tif")
+
+        assert read_frame(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            np.array([[0.0, 1.5]], np.float32),
+            np.array([[-0.1, 1.0]], np.float32),
+            np.array([[np.nan, 1.0]], np.float32),
+            np.array([[0, 70000]], np.int32),
+            np.array([[-1, 5]], np.int32),
+        ],
+    )
+    def test_values_beyond_the_rule_are_refused_by_name(self, tmp_path, values):
+        Image.fromarray(values).save(tmp_path / "a.tif")
+
+        with pytest.raises(DataError, match=r"a\.tif: expected (float32|int32) values in 0\.\."):
+            read_frame(tmp_path / "a.tif")
+
+    def test_orientation_holds_for_them_too(self, tmp_path):
+        image = Image.fromarray(np.zeros((4, 6), np.uint16))
+        exif = Image.Exif()
+        exif[274] = 6
+        image.save(tmp_path / "a.png", exif=exif)
+
+        assert read_frame(tmp_path / "a.png").shape == (6, 4, 3)
+        assert image_size(tmp_path / "a.png") == (6, 4)
+
+
+def test_size_comes_from_the_header(picture, tmp_path):
+    assert image_size(picture) == (5, 4)
+    with pytest.raises(DataError, match="there is no such image file"):
+        image_size(tmp_path / "absent.png")
+    (tmp_path / "b.png").write_text("text")
+    with pytest.raises(DataError, match=r"b\.png: expected an image"):
+        image_size(tmp_path / "b.png")

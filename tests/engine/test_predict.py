@@ -8,7 +8,12 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from maskfreevis_ext.data import register_ytvis_instances
-from maskfreevis_ext.engine.predict import build_predictor, category_ids, find_class_names
+from maskfreevis_ext.engine.predict import (
+    build_predictor,
+    category_ids,
+    choose_classes,
+    find_class_names,
+)
 from maskfreevis_ext.errors import CheckpointError, ConfigError
 from tests.helpers.configs import tiny_cfg
 from tests.helpers.videos import plain_content, unique_name, write_json
@@ -73,3 +78,36 @@ def test_predictor_needs_weights(tmp_path):
         build_predictor(tiny_cfg())
     with pytest.raises(CheckpointError, match=r"absent\.pth does not exist"):
         build_predictor(tiny_cfg("MODEL.WEIGHTS", str(tmp_path / "absent.pth")))
+
+
+class TestChooseClasses:
+    """Classes that a user wants to see."""
+
+    @pytest.fixture
+    def named(self):
+        name = unique_name("predict")
+        MetadataCatalog.get(name).set(
+            thing_classes=["cat", "dog", "emu"],
+            thing_dataset_id_to_contiguous_id={4: 0, 6: 1, 9: 2},
+        )
+        return cfg_with(name)
+
+    @pytest.mark.parametrize(
+        ("given", "labels"),
+        [(None, None), ([], None), (["emu", "cat"], [0, 2]), (["1"], [1]), (["dog", "1"], [1])],
+    )
+    def test_by_name_or_number(self, named, given, labels):
+        assert choose_classes(named, given) == (["cat", "dog", "emu"], labels)
+
+    @pytest.mark.parametrize("word", ["cow", "3", "-1"])
+    def test_unknown_ones_are_refused(self, named, word):
+        with pytest.raises(ConfigError, match=rf"\(cat, dog, emu\) or numbers 0..2, got {word}"):
+            choose_classes(named, ["cat", word])
+
+    def test_without_known_names_all_are_given_or_numbers(self):
+        cfg = cfg_with(unique_name("predict"))
+
+        assert choose_classes(cfg, ["a", "b", "c"]) == (["a", "b", "c"], None)
+        assert choose_classes(cfg, ["0", "2"]) == (None, [0, 2])
+        with pytest.raises(ConfigError, match="--classes: expected 3 names"):
+            choose_classes(cfg, ["a"])

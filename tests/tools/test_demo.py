@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import runpy
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,12 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from maskfreevis_ext.inference.video_io import FrameWriter, open_frames, write_image
+from maskfreevis_ext.inference.video_io import (
+    FrameWriter,
+    open_frames,
+    sources,
+    write_image,
+)
 from tests.helpers.configs import tiny_cfg
 
 TOOL = Path(__file__).parents[2] / "tools" / "demo.py"
@@ -48,10 +55,10 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def call(model_files: list[str], *arguments: str) -> None:
-    """``--opts`` takes all that follows, so it stands last."""
+def call(model_files: list[str], *arguments: str) -> int:
+    """The exit code; ``--opts`` takes all that follows, so it stands last."""
     split = model_files.index("--opts")
-    main([*model_files[:split], *arguments, *model_files[split:]])
+    return main([*model_files[:split], *arguments, *map(str, model_files[split:])])
 
 
 def test_video_file_becomes_a_video_of_equal_length(model_files, tmp_path, capsys):
@@ -104,6 +111,68 @@ def test_nothing_above_the_threshold_copies_the_video(model_files, tmp_path, cap
     assert "0 tracks" in capsys.readouterr().out
 
 
+def test_everything_is_saved_and_may_be_saved_again(model_files, tmp_path):
+    source = make_video(tmp_path / "clip.mp4")
+    arguments = ("--input", source, "--output", str(tmp_path / "out"), "--confidence", "0")
+    arguments = (*arguments, "--save", "mp4", "frames", "davis", "ytvis", "coco", "mots")
+
+    call(model_files, *arguments, "--classes", "0", "2")
+    call(model_files, *arguments, "--stride", "2")
+
+    assert visible(tmp_path / "out") == [
+        *("clip", "clip.json", "clip.mp4", "clip_coco.json", "clip_davis", "clip_mots.txt"),
+    ]
+    assert visible(tmp_path / "out" / "clip") == ["00000.png", "00001.png"]
+    assert visible(tmp_path / "out" / "clip_davis") == ["00000.png", "00002.png"]
+    coco = json.loads((tmp_path / "out" / "clip_coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["00000.jpg", "00002.jpg"]
+    *_, last = open_frames(tmp_path / "out" / "clip.mp4").timed()
+    assert last.time + last.duration == pytest.approx(3 / 4, abs=0.01)
+
+
+def test_classes_choose_what_is_written(model_files, tmp_path):
+    source = make_video(tmp_path / "clip.mp4")
+    options = ["--save", "ytvis", "--confidence", "0", "--classes", "1"]
+
+    call(model_files, "--input", source, "--output", str(tmp_path / "out"), *options)
+
+    entries = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert {entry["category_id"] for entry in entries} == {2}
+
+
+def test_pictures_that_the_shell_lists_are_one_video(model_files, tmp_path):
+    folder = Path(make_video(tmp_path / "walk"))
+
+    call(model_files, "--input", *map(str, folder.iterdir()), "--output", str(tmp_path / "out"))
+
+    assert visible(tmp_path / "out") == ["walk.mp4"]
+    assert len(list(open_frames(tmp_path / "out" / "walk.mp4"))) == 3
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_interrupt_completes_the_files(model_files, tmp_path, mode, monkeypatch):
+    source = make_video(tmp_path / "clip.mp4", 30)
+    every_nth = sources.every_nth
+
+    def interrupted(frames, *arguments):
+        for frame in every_nth(frames, *arguments):
+            if frame.number == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield frame
+
+    monkeypatch.setattr("maskfreevis_ext.inference.segment_video.every_nth", interrupted)
+    arguments = ["--input", source, source, "--output", str(tmp_path / "out"), "--save-json"]
+    options = [*model_files, "TEST.WINDOW.MODE", mode, "TEST.WINDOW.SIZE", 4]
+
+    assert call([*options, "TEST.WINDOW.STRIDE", 2], *arguments, "--confidence", "0") == 130
+
+    assert visible(tmp_path / "out") == ["clip.json", "clip.mp4"]  # of the first input only
+    count = len(list(open_frames(tmp_path / "out" / "clip.mp4")))
+    assert 1 <= count <= 12
+    entries = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert {len(entry["segmentations"]) for entry in entries} == {count}
+
+
 def test_several_inputs_of_one_name_do_not_overwrite_each_other(model_files, tmp_path):
     sources = [make_video(tmp_path / name / "clip.mp4", 2) for name in ("a", "b")]
 
@@ -154,6 +223,53 @@ class TestFaults:
         path = Path(make_video(tmp_path / "cut.mp4", 20))
         path.write_bytes(path.read_bytes()[:500])
         refuse("--input", str(path), "--output", "x", message="cut.mp4: no frame can be read")
+
+    @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+    def test_inputs_are_never_outputs(self, refuse, tmp_path, overwrite):
+        sources = [make_video(tmp_path / name, 1) for name in ("a.mp4", "b.mp4")]
+        before = [Path(source).read_bytes() for source in sources]
+
+        message = "a.mp4: is an input"
+        refuse("--input", *sources, "--output", str(tmp_path), *overwrite, message=message)
+        refuse("--input", sources[0], "--output", sources[0], *overwrite, message=message)
+        frames = make_video(tmp_path / "frames", 1)
+        refuse(
+            *("--input", frames, "--output", str(tmp_path), "--save", "frames", *overwrite),
+            message="frames: is an input",
+        )
+
+        assert [Path(source).read_bytes() for source in sources] == before
+
+    def test_files_of_other_origin_are_not_replaced(self, refuse, tmp_path):
+        source = make_video(tmp_path / "in" / "clip.mp4", 1)
+        (tmp_path / "val.json").write_text("{}")
+
+        output = str(tmp_path / "val.mp4")
+        message = "val.json: exists, and was not made by this tool"
+        refuse("--input", source, "--output", output, "--save-json", message=message)
+
+        assert (tmp_path / "val.json").read_text() == "{}"
+        assert not (tmp_path / "val.mp4").exists()
+
+    @pytest.mark.parametrize("output", ["/sys/x/y.mp4", "/sys/x"])
+    def test_output_that_cannot_be_written(self, refuse, tmp_path, output):
+        source = make_video(tmp_path / "clip.mp4", 1)
+        refuse("--input", source, "--output", output, message="cannot be written")
+
+    def test_other_kind_of_video(self, refuse, tmp_path):
+        source = make_video(tmp_path / "clip.mp4", 1)
+        refuse("--input", source, "--output", "x.avi", message="expected a file that ends in .mp4")
+
+    def test_frames_that_no_video_can_hold(self, refuse, tmp_path):
+        write_image(tmp_path / "long.png", np.zeros((4, 20000, 3), np.uint8))
+        message = "long.mp4: frames of 20000 x 4 pixels cannot be encoded"
+        source, output = str(tmp_path / "long.png"), str(tmp_path / "out")
+        refuse("--input", source, "--output", output, message=message)
+
+    def test_unknown_class(self, refuse, tmp_path):
+        source = make_video(tmp_path / "clip.mp4", 1)
+        message = "numbers 0..2, got 3."
+        refuse("--input", source, "--output", "x", "--classes", "3", message=message)
 
     def test_damaged_frame(self, refuse, tmp_path):
         folder = Path(make_video(tmp_path / "frames"))

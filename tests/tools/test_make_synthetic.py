@@ -50,3 +50,29 @@ def test_tool_names_the_extra_that_a_level_needs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["--output", str(tmp_path / "data"), "--level", "3"]) == 2
     assert "maskfreevis_ext[synthetic]" in capsys.readouterr().err
+
+
+def test_own_data_set_is_written_anew_but_no_other(tmp_path, capsys):
+    options = ["--output", str(tmp_path), "--num-train", "1", "--num-val", "1", "--frames", "2"]
+    assert main(options) == 0
+    assert main(options) == 0
+    (tmp_path / "train.json").write_text("my own")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert main(options) == 2
+
+    assert "train.json: exists, and was not made by this tool" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert main([*options, "--overwrite"]) == 0
+
+
+def test_own_frames_are_not_drawn_over(tmp_path, capsys):
+    frames = tmp_path / "val" / "JPEGImages" / "video_0000"
+    frames.mkdir(parents=True)
+    (frames / "00000.jpg").write_bytes(b"my own")
+
+    assert main(["--output", str(tmp_path)]) == 2
+
+    assert "video_0000: exists" in capsys.readouterr().err
+    assert (frames / "00000.jpg").read_bytes() == b"my own"
+    assert not (tmp_path / "train").exists()

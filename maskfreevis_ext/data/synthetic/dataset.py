@@ -18,7 +18,7 @@ from maskfreevis_ext.data.synthetic.config import CLASS_NAMES, SyntheticConfig
 from maskfreevis_ext.data.synthetic.levels import LEVELS, random_scene
 from maskfreevis_ext.data.synthetic.photographs import photographs
 from maskfreevis_ext.data.synthetic.scene import render_scene
-from maskfreevis_ext.files import write_json
+from maskfreevis_ext.files import check_outputs, mark_outputs, write_json
 from maskfreevis_ext.rle import encode_masks
 
 _SPLITS = ("train", "val")
@@ -82,7 +82,9 @@ def render_video(
     return render_scene(rng, scene, config.num_frames, config.height, config.width)
 
 
-def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[str, str]:
+def make_synthetic(
+    output: str, config: SyntheticConfig | None = None, overwrite: bool = False
+) -> dict[str, str]:
     """Write the data set.
 
     ``<output>/{train,val}/JPEGImages/<video>/<frame>`` and the annotation files beside the two
@@ -91,18 +93,26 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
     them.
 
     Args:
-        output: Folder, made where it is absent. Files of the same names are overwritten.
+        output: Folder, made where it is absent.
         config: Sizes and counts; None: the defaults.
+        overwrite: Whether files that this function did not make may be replaced.
 
     Returns:
         Paths: of the JSON files by "train", "val" and, where they were written, "train_masks" and
         "train_mixed"; of the image roots by "train_images" and "val_images".
 
     Raises:
-        DataError: The level needs the photographs of scikit-image, and they are not there.
+        DataError: The level needs the photographs of scikit-image, and they are not there; or the
+            folder holds files of other origin, or cannot be written.
         OSError: A file cannot be written.
     """
     config = config or SyntheticConfig()
+    names = ["train.json", "val.json"]
+    names += ["instances_train_masks.json"] if config.train_masks else []
+    names += ["instances_train_mixed.json"] if config.mask_fraction > 0 else []
+    files = [os.path.join(output, name) for name in names]
+    roots = [os.path.join(output, split, "JPEGImages") for split in _SPLITS]
+    check_outputs(files, folders=roots, overwrite=overwrite)
     if LEVELS[config.level].uses_photographs:
         photographs()  # fails before anything is written
     os.makedirs(output, exist_ok=True)
@@ -124,6 +134,7 @@ def make_synthetic(output: str, config: SyntheticConfig | None = None) -> dict[s
             mixed = _mix(content, with_masks, config.mask_fraction)
             paths["train_mixed"] = _write_json(path, mixed)
         paths[split] = _write_json(os.path.join(output, f"{split}.json"), content)
+    mark_outputs([*files, *(entry.path for root in roots for entry in os.scandir(root))])
     return paths
 
 

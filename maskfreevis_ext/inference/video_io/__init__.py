@@ -13,7 +13,12 @@ from maskfreevis_ext.inference.video_io.sources import (
     VideoFile,
     every_nth,
 )
-from maskfreevis_ext.inference.video_io.writers import FrameWriter, check_encoding, write_image
+from maskfreevis_ext.inference.video_io.writers import (
+    FrameWriter,
+    check_encoding,
+    check_image_name,
+    write_image,
+)
 
 __all__ = [
     "DEFAULT_FPS",
@@ -24,6 +29,7 @@ __all__ = [
     "TimedFrame",
     "VideoFile",
     "check_encoding",
+    "check_image_name",
     "every_nth",
     "open_frames",
     "open_inputs",

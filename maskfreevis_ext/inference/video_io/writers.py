@@ -162,6 +162,22 @@ def check_encoding(path: str | os.PathLike[str], size: tuple[int, int], fps: flo
             ) from error
 
 
+def check_image_name(path: str | os.PathLike[str]) -> None:
+    """Check that a file name has the ending of a kind of picture that can be written.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It has not.
+    """
+    # OpenCV judges by the ending alone.
+    if not cv2.haveImageWriter(os.fspath(path)):
+        raise DataError(
+            f"{path}: the picture cannot be encoded; expected a name that ends in .png or .jpg."
+        )
+
+
 def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Write a picture; the ending decides the format.
 
@@ -173,14 +189,10 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
         DataError: The file cannot be written, or the ending is not that of a picture.
     """
     path = Path(path)
-    try:
-        is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    except cv2.error:  # an unknown ending
-        is_encoded = False
+    check_image_name(path)
+    is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not is_encoded:
-        raise DataError(
-            f"{path}: the picture cannot be encoded; expected a name that ends in .png or .jpg."
-        )
+        raise DataError(f"{path}: the picture cannot be encoded.")
     try:
         with atomic_write(path) as file:
             file.write(data.tobytes())
