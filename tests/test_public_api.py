@@ -88,7 +88,7 @@ def _readme_example() -> str:
 
 def _write_inputs(folder: Path) -> None:
     """The files that the example names: config, weights and a video of 3 frames 48 x 64."""
-    names = {"train": "readme_train", "val": "readme_val"}  # of this folder alone
+    names = {split: f"{folder.name}_{split}" for split in ("train", "val")}  # of this folder alone
     cfg = load_config(CONFIG, tiny_options(folder, folder, **names))
     (folder / "my.yaml").write_text(cfg.dump())
     weights = folder / "output" / "my" / "model_final.pth"
@@ -115,3 +115,22 @@ def test_example_of_the_readme_predicts_on_a_video(tmp_path, monkeypatch):
     assert len(lines) == len(tracks["pred_masks"]) > 0
     for line in lines:
         assert re.fullmatch(r"class [0-2], score [01]\.\d\d, in [0-3] of 3 frames", line)
+
+
+def test_public_predictor_streams_the_objects_of_each_frame(tmp_path):
+    with own_loggers():
+        _write_inputs(tmp_path)
+        predictor = maskfreevis_ext.build_predictor(
+            str(tmp_path / "my.yaml"), weights=tmp_path / "output" / "my" / "model_final.pth"
+        )
+        assert isinstance(predictor, maskfreevis_ext.VideoPredictor)
+        frames = (np.full((48, 64, 3), 40 * t, dtype=np.uint8) for t in range(3))
+        results = list(predictor.stream(frames))
+    assert [objects.index for objects in results] == [0, 1, 2]
+    for objects in results:
+        assert objects.masks.shape == (len(objects), 48, 64)
+        assert objects.masks.dtype == bool
+        assert objects.boxes.shape == (len(objects), 4)
+        assert len(set(objects.track_ids.tolist())) == len(objects)
+        assert set(objects.labels.tolist()) <= {0, 1, 2}
+        assert ((objects.scores >= 0) & (objects.scores <= 1)).all()

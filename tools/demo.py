@@ -40,6 +40,7 @@ from maskfreevis_ext.engine.predict import (
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs
+from maskfreevis_ext.inference.export.onnx_model import OnnxPredictor, load_exported_config
 from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.segment_video import SegmentSettings, segment_video
 from maskfreevis_ext.inference.video_io import DEFAULT_FPS, FrameSource, open_inputs
@@ -70,11 +71,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--config-file",
-        required=True,
-        metavar="YAML",
-        help="config that the model was trained with",
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument(
+        "--config-file", metavar="YAML", help="config that the model was trained with"
+    )
+    model.add_argument(
+        "--onnx", metavar="FOLDER", help="run the ONNX files that tools/export_model.py wrote"
     )
     add(
         *("--input", "--inputs"),
@@ -145,7 +147,7 @@ def plan(args: argparse.Namespace) -> tuple[list[FrameSource], list[OutputPlan]]
     plans = plan_outputs([source.name for source in sources], args.output, kinds)
     check_outputs(
         [path for each in plans for path in each.files],
-        [args.config_file, *(path for source in sources for path in source.inputs)],
+        [args.config_file or args.onnx, *(path for source in sources for path in source.inputs)],
         folders=[path for each in plans for path in each.folders],
         overwrite=args.overwrite,
     )
@@ -154,14 +156,26 @@ def plan(args: argparse.Namespace) -> tuple[list[FrameSource], list[OutputPlan]]
     return sources, plans
 
 
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """The config of the command line.
+
+    Raises:
+        ConfigError: A file, a key or a value cannot be used.
+        CheckpointError: The folder of --onnx is not an export.
+    """
+    if args.onnx:
+        return load_exported_config(args.onnx, args.opts, args.device)
+    return load_config(args.config_file, args.opts, args.device)
+
+
 def make_predictor(args: argparse.Namespace, cfg: CfgNode) -> VideoPredictor:
     """The predictor of the command line.
 
     Raises:
         ConfigError: There are no weights.
-        CheckpointError: The weights cannot be used.
+        CheckpointError: The weights or the ONNX files cannot be used.
     """
-    return build_predictor(cfg)
+    return OnnxPredictor(args.onnx, cfg) if args.onnx else build_predictor(cfg)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     """
     logger = start_log()
     sources, plans = plan(args)
-    cfg = load_config(args.config_file, args.opts, args.device)
+    cfg = read_config(args)
     names, labels = choose_classes(cfg, args.classes)
     settings = SegmentSettings(
         min_score=args.confidence,

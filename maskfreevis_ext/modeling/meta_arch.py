@@ -16,7 +16,7 @@ from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
-from maskfreevis_ext.modeling.heads import AuxHead
+from maskfreevis_ext.modeling.heads import AuxHead, rate_queries
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
 from maskfreevis_ext.ops.clip import FrameSizes, clip_result
@@ -186,13 +186,8 @@ class VideoMaskFormer(nn.Module):
         Returns:
             Mask logits (N, T, h, w) and the factors on the scores (N,), float32.
         """
-        masks = outputs["pred_masks"][kept]
-        factor = masks.new_ones(len(kept), dtype=torch.float32)
-        for head in self.heads.values():
-            rating = head.rate(outputs, kept)
-            if rating is not None:
-                masks, factor = rating.masks, factor * rating.factor
-        return masks, factor
+        rating = rate_queries(self.heads.values(), outputs, kept)
+        return rating.masks, rating.factor
 
     def head_results(self, outputs: dict[str, Tensor], sizes: FrameSizes) -> dict[str, Any]:
         """Entries of the auxiliary heads for the result of a clip, see ``AuxHead.results``.

@@ -215,14 +215,15 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         Raises:
             ValueError: The frames do not make whole clips.
         """
-        batch, rest = divmod(mask_features.shape[0], num_frames)
-        if rest:
+        batch = mask_features.shape[0] // num_frames
+        if mask_features.shape[0] != batch * num_frames:
             raise ValueError(
                 f"{mask_features.shape[0]} frames do not make whole clips of {num_frames}."
             )
         # (B * T, channels, h, w) -> (B, channels, T, h, w), for one product over all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
-        mask_features = mask_features.contiguous()
+        # always a copy: "only if T > 1" would bind an exported graph to the T of its example
+        mask_features = mask_features.clone(memory_format=torch.contiguous_format)
         found = [head(maps, num_frames, num_views) for head in self.heads.values()]
         biases = [outputs.bias for outputs in found if outputs.bias is not None]
         predictions = self._predictions(maps, mask_features, biases)

@@ -64,7 +64,8 @@ def multi_scale_deformable_attention(
         )
     dtype = torch.promote_types(value.dtype, torch.float32)
     inputs = (value.to(dtype), sampling_locations.to(dtype), attention_weights.to(dtype))
-    if value.device.type == "cpu" and num_tokens >= _SPARSE_TOKENS:
+    is_sparse = value.device.type == "cpu" and num_tokens >= _SPARSE_TOKENS
+    if is_sparse and not torch.compiler.is_exporting():  # ONNX has an operator for grid_sample
         output = _SparseAttention.apply(*inputs, tuple(spatial_shapes))
     else:
         output = _grid_sample_attention(*inputs, spatial_shapes)

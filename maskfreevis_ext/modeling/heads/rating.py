@@ -93,11 +93,13 @@ def rate_masks(
     if settings.by_stability:
         stable = stability(logits[:, 0], settings.stability_delta) >= settings.stability_threshold
     choice = choose_hypothesis(ious, stable, settings.margin)
-    masks = logits.take_along_dim(choice[:, None, :, None, None], 1)[:, 0]
+    # gather, not take_along_dim, which would bind an exported graph to the sizes of its example
+    cells = choice[:, None, :, None, None].expand(-1, -1, -1, *logits.shape[3:])
+    masks = logits.gather(1, cells)[:, 0]
     presence = torch.ones_like(ious[:, 0]) if scores is None else scores.sigmoid()
-    factor = presence.new_ones(len(logits))
+    factor = presence.new_ones(logits.shape[0])
     if settings.use_iou:
-        chosen = ious.take_along_dim(choice[:, None], 1)[:, 0].clamp(0, 1)
+        chosen = ious.gather(1, choice[:, None])[:, 0].clamp(0, 1)
         factor = (presence * chosen).sum(1) / presence.sum(1).clamp(min=1e-6)
     if settings.use_object_score:
         factor = factor * presence.amax(1)

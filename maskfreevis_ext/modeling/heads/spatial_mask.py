@@ -202,17 +202,17 @@ def fold_frames(
     views = num_views or 1
     size = tuple(m_logit.shape[-2:])
     merged = num_frames * views
-    known = {
+    known = [
         (num_clips * merged, 1, *size),
         (num_clips, merged, *size),
         (num_clips, merged, 1, *size),
         (num_clips, num_frames, views, *size),
         (num_clips, num_frames, views, 1, *size),
-    }
+    ]
     if tuple(m_logit.shape) not in known:
         raise ValueError(
             f"mask logits of {num_clips} clips, {num_frames} frames and {num_views or 'no'} views "
-            f"have one of the shapes {sorted(known)}, got {tuple(m_logit.shape)}"
+            f"have one of the shapes {sorted(set(known))}, got {tuple(m_logit.shape)}"
         )
     shape = (num_clips, num_frames) if num_views is None else (num_clips, num_frames, views)
     return m_logit.reshape(*shape, *size)

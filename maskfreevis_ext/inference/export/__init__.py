@@ -1,0 +1,1 @@
+"""Models as files that run without this package's modules: torch.export and ONNX graphs."""
