@@ -18,7 +18,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.ytvis import read_json
 from maskfreevis_ext.errors import DataError, MaskFreeError
 from maskfreevis_ext.evaluation.boundary import BoundaryScores, score_boundaries
-from maskfreevis_ext.evaluation.score import is_box_only, read_results
+from maskfreevis_ext.evaluation.ground_truth import is_box_only, read_results
 from maskfreevis_ext.files import write_json
 
 #: Name of a figure in ``metrics.json`` → its heading. The first is the one that plots show.

@@ -167,14 +167,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator for the data set's ``evaluator_type``; it writes to OUTPUT_DIR/inference.
+        """The evaluators of TEST.EVALUATORS for a data set; they write to OUTPUT_DIR/inference.
 
         With several data sets in DATASETS.TEST, each has a subfolder with its name.
         """
-        folder = f"{cfg.OUTPUT_DIR}/inference"
-        if len(cfg.DATASETS.TEST) > 1:
-            folder = f"{folder}/{dataset_name}"
-        return build_evaluator(dataset_name, folder)
+        folder = inference_folder(cfg, dataset_name)
+        names = evaluator_names(cfg, dataset_name)
+        return build_evaluator(dataset_name, folder, names, cfg.TEST.MIN_SCORE)
 
 
 def amp_dtype_of(cfg: CfgNode) -> torch.dtype:

@@ -87,7 +87,7 @@ FAULTS = {
         lambda folder: (folder / "results.json").write_text(
             '[{"video_id": 77, "category_id": 1, "score": 1, "segmentations": []}]'
         ),
-        "results[0]: video_id 77",
+        "results[0].video_id must be one of",
     ),
 }
 

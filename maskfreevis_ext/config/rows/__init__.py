@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
+    evaluation,
     mask2former,
     maskfree,
     multimask,
@@ -22,6 +23,7 @@ ROWS: tuple[Key, ...] = (
     *video_input.ROWS,
     *spatial_mask.ROWS,
     *solver.ROWS,
+    *evaluation.ROWS,
     *unread.ROWS,
 )
 
