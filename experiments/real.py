@@ -76,7 +76,7 @@ def score_video(
 ) -> list[ObjectScores]:
     """Compare the objects of a video with their true masks, (N, T, H, W) bool."""
     rows = []
-    size = truth.shape[-2:]
+    height, width = truth.shape[-2:]
     for index, track in enumerate(objects.tracks):
 
         def in_box(
@@ -95,13 +95,14 @@ def score_video(
             "GrabCut": in_box(plain_grabcut),
             "box": in_box(box_mask),
         }
-        expected = decode_track(encode_masks(truth[index]), *size, name)
+        expected = decode_track(encode_masks(truth[index]), height, width, name)
         values = {}
         for method in METHODS:
             found = [
-                encode_masks(predictions[method](t)[None])[0] for t in range(len(truth[index]))
+                encode_masks(predictions[method](frame)[None])[0]
+                for frame in range(len(truth[index]))
             ]
-            values[method] = video_iou(decode_track(found, *size, name), expected)
+            values[method] = video_iou(decode_track(found, height, width, name), expected)
         values["seconds"] = seconds / len(objects.tracks)
         rows.append(ObjectScores(name, track, len(objects.tracks), values))
     return rows

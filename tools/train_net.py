@@ -27,6 +27,7 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.engine import default_argument_parser, launch
 
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
+from maskfreevis_ext.engine.evaluation_sets import check_test_sets
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
@@ -43,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate(cfg, resume: bool) -> dict:
     """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if any."""
+    check_test_sets(cfg)
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,12 +19,13 @@ from torch import nn
 from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
+from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
 from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
-from maskfreevis_ext.evaluation import build_evaluator
+from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Trainer(DefaultTrainer):
         cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
-        ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE is unknown,
-            or the annotation file of a test set does not exist.
-        DataError: The training set cannot be used.
+        ConfigError: The number of classes does not fit the data set, or SOLVER.AMP.DTYPE or a name
+            in TEST.EVALUATORS is unknown.
+        DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -50,7 +50,7 @@ class Trainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
         check_label_space(cfg)
-        check_test_files(cfg)
+        check_test_sets(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
@@ -209,25 +209,6 @@ def check_label_space(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
             f"the training set {name} ({shown}), got {wanted}."
         )
-
-
-def check_test_files(cfg: CfgNode) -> None:
-    """Check before training that the annotation files for the evaluation exist.
-
-    Args:
-        cfg: The config; DATASETS.TEST.
-
-    Raises:
-        ConfigError: The annotation file of a test set does not exist.
-    """
-    for name in cfg.DATASETS.TEST:
-        path = MetadataCatalog.get(name).get("json_file")
-        if path and not os.path.isfile(path):
-            raise ConfigError(
-                f"DATASETS.TEST: the annotation file of {name} does not exist: "
-                f"{os.path.abspath(path)}. Put it there, or train without evaluation: "
-                'DATASETS.TEST "()".'
-            )
 
 
 def reset_iteration_counter(model: nn.Module, iteration: int) -> None:

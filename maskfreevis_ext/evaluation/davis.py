@@ -67,7 +67,7 @@ def _score_video(
     j = frame_ious(candidates, objects, video)  # (T, D, G)
     areas, wanted = (np.stack([track.areas for track in x], -1) for x in (candidates, objects))
     j[(areas == 0)[:, :, None] & (wanted == 0)[:, None]] = 1
-    values = []
+    values: list[tuple[float, ...]] = []
     for row, column in zip(*linear_sum_assignment(j.mean(0), maximize=True), strict=True):
         similarity = j[:, row, column]
         boundary = frame_boundary_f(candidates[row], objects[column], video, TOLERANCE)

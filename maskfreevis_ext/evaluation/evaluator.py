@@ -20,8 +20,9 @@ from maskfreevis_ext.data.categories import categories_by_label
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation.ground_truth import (
+    GroundTruth,
+    NoMasksError,
     has_annotations,
-    is_box_only,
     read_detections,
     read_ground_truth,
 )
@@ -97,8 +98,8 @@ class YTVISEvaluator(DatasetEvaluator):
 
         Returns:
             Task -> name -> number, in percent, NaN where undefined; for ``ytvis_ap``
-            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}``. Empty on all processes but the first, and if the annotation file
-            has no masks.
+            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}``.
+            Empty on all processes but the first, and if the annotation file has no masks.
 
         Raises:
             DataError: The annotation file does not fit the predictions; ``results.json`` has been
@@ -120,24 +121,39 @@ class YTVISEvaluator(DatasetEvaluator):
             write_json(results, target)
             self._logger.info("Wrote %d tracks to %s.", len(results), target)
 
-        if not has_annotations(ground_truth):
-            self._logger.info("%s has no annotations: the results are not scored.", path)
-            return OrderedDict()
-        if is_box_only(ground_truth):
-            self._logger.warning(
-                "%s has boxes but no masks: scores of masks cannot be measured. Name a data set"
-                " with 'segmentations' in DATASETS.TEST to see them.",
-                path,
-            )
+        truth = self._read_truth(ground_truth)
+        if truth is None:
             return OrderedDict()
         if not results:
             self._logger.warning("The model predicted no track: AP is 0.")
-        return self._score(ground_truth, results)
+        return self._score(truth, results)
+
+    def check_ground_truth(self) -> None:
+        """Check that the annotation file can be scored; says so in the log where it has no masks.
+
+        Raises:
+            DataError: Something in the file cannot be used.
+        """
+        self._read_truth(read_json(self._json_file))
+
+    def _read_truth(self, content: Mapping[str, Any]) -> GroundTruth | None:
+        """The ground truth; None where it has no masks, which the log says."""
+        if not has_annotations(content):
+            self._logger.info("%s has no annotations: the results are not scored.", self._json_file)
+            return None
+        try:
+            return read_ground_truth(content, str(self._json_file))
+        except NoMasksError:
+            self._logger.warning(
+                "%s has boxes but no masks: scores of masks cannot be measured. Name a data set"
+                " with 'segmentations' in DATASETS.TEST to see them.",
+                self._json_file,
+            )
+            return None
 
     def _score(
-        self, ground_truth: Mapping[str, Any], results: list[dict[str, Any]]
+        self, truth: GroundTruth, results: list[dict[str, Any]]
     ) -> OrderedDict[str, dict[str, float]]:
-        truth = read_ground_truth(ground_truth, str(self._json_file))
         detections = read_detections(results, truth, "predictions")
         values: OrderedDict[str, dict[str, float]] = OrderedDict()
         for name, metric in self._metrics:

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 _MAX_FRAMES = 10**6
 
 
+class NoMasksError(DataError):
+    """A ground truth has objects and none of them has a mask: boxes only."""
+
+
 @dataclass(frozen=True)
 class Video:
     """Size of a video: height and width in pixels, and length in frames."""
@@ -115,12 +119,6 @@ def has_annotations(ground_truth: object) -> bool:
     return isinstance(ground_truth, Mapping) and ground_truth.get("annotations") is not None
 
 
-def is_box_only(ground_truth: Mapping[str, Any]) -> bool:
-    """Whether the ground truth has objects and none of them has a mask in any frame."""
-    annotations = ground_truth.get("annotations") or []
-    return bool(annotations) and not any(map(_has_masks, annotations))
-
-
 def _has_masks(annotation: object) -> bool:
     """Whether an annotation has something in ``segmentations`` that is not null."""
     masks = annotation.get("segmentations") if isinstance(annotation, Mapping) else None
@@ -139,7 +137,8 @@ def read_ground_truth(content: Mapping[str, Any], name: str = "ground truth") ->
         name: File name for messages.
 
     Raises:
-        DataError: There are no masks at all, or an entry cannot be used.
+        NoMasksError: There are objects, and no masks.
+        DataError: An entry cannot be used.
     """
     if not isinstance(content, Mapping):
         raise DataError(
@@ -158,7 +157,7 @@ def read_ground_truth(content: Mapping[str, Any], name: str = "ground truth") ->
         objects[annotation_id] = _read_object(entry, annotation_id, videos, categories)
     with_masks = [each for each in objects.values() if each is not None]
     if objects and not with_masks:
-        raise DataError(
+        raise NoMasksError(
             f"{name}: the annotations have no segmentations (boxes only), and scores of masks need"
             " masks to compare with. Give a ground truth whose annotations have 'segmentations':"
             " one RLE, polygon list or null per frame."

@@ -26,6 +26,7 @@ from maskfreevis_ext.evaluation.ground_truth import (
 )
 from maskfreevis_ext.evaluation.overlap import frame_ious
 from maskfreevis_ext.evaluation.score import Scores
+from maskfreevis_ext.tracks import Track
 
 #: IoU thresholds of HOTA: 0.05 to 0.95 in steps of 0.05.
 ALPHAS = np.arange(1, 20) / 20
@@ -67,13 +68,17 @@ def match_frames(
     wanted = [each.track for each in objects if not each.is_crowd]
     found = [each.track for each in detections]
     ious = frame_ious(found, wanted, video)  # (T, D, G)
-    present = np.stack([track.areas > 0 for track in found], -1) if found else ious.any(-1)
+    present = _presence(found, video)
     if crowds and found:
         cover = frame_ious(found, crowds, video, over_detection=True).max(-1)
         present &= (cover <= _CROWD_COVER) | (ious.max(-1, initial=0) >= IDF1_IOU)
         ious = ious * present[..., None]
-    there = np.stack([track.areas > 0 for track in wanted], -1) if wanted else ious.any(1)
-    return FrameMatches(ious.transpose(0, 2, 1), there, present)
+    return FrameMatches(ious.transpose(0, 2, 1), _presence(wanted, video), present)
+
+
+def _presence(tracks: Sequence[Track], video: Video) -> np.ndarray:
+    """Whether each of N tracks is in each frame, bool (T, N)."""
+    return np.array([track.areas > 0 for track in tracks], bool).reshape(-1, video.length).T
 
 
 @dataclass(frozen=True)

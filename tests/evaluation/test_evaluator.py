@@ -190,7 +190,7 @@ def test_wrong_number_of_frames_names_the_video(register, ground_truth):
     evaluator = YTVISEvaluator(register(ground_truth))
     evaluator.process(inputs, outputs)
 
-    with pytest.raises(DataError, match="video 10: segmentations has 0 entries"):
+    with pytest.raises(DataError, match="segmentations has 0 entries, but video 10 has"):
         evaluator.evaluate()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation import METRICS, score_results
-from maskfreevis_ext.evaluation.ground_truth import has_annotations, is_box_only, read_results
+from maskfreevis_ext.evaluation.ground_truth import NoMasksError, has_annotations, read_results
 from tests.helpers.tracks import (
     encode,
     golden_case,
@@ -270,8 +270,7 @@ def test_box_only_ground_truth_says_what_is_needed(rng):
     for annotation in ground_truth["annotations"]:
         del annotation["segmentations"]
 
-    assert is_box_only(ground_truth)
-    with pytest.raises(DataError, match=r"val\.json: .*boxes only.* 'segmentations'"):
+    with pytest.raises(NoMasksError, match=r"val\.json: .*boxes only.* 'segmentations'"):
         score_results(ground_truth, results, ground_truth_name="val.json")
 
 
@@ -292,7 +291,6 @@ def test_object_without_any_mask_is_counted_and_left_out(rng, caplog, masks):
 
     assert scores.metrics["AP"] == pytest.approx(100.0)
     assert "val.json: 1 of 9 objects have no mask in any frame: they are left out" in caplog.text
-    assert not is_box_only(ground_truth)
 
 
 @pytest.mark.parametrize("masks", ["null", "empty"])
@@ -304,7 +302,7 @@ def test_ground_truth_of_empty_masks_is_boxes_only(rng, masks):
         empty = encode(np.zeros((video["height"], video["width"]), dtype=bool))
         each["segmentations"] = [None if masks == "null" else empty] * video["length"]
 
-    with pytest.raises(DataError, match=r"boxes only"):
+    with pytest.raises(NoMasksError, match=r"boxes only"):
         score_results(ground_truth, [])
 
 
@@ -312,7 +310,6 @@ def test_has_annotations_knows_withheld_ones(rng):
     ground_truth = make_ground_truth(rng)
 
     assert has_annotations(ground_truth)
-    assert not is_box_only(ground_truth)
     assert not has_annotations({"videos": [], "categories": []})
     assert not has_annotations(ground_truth | {"annotations": None})
 
