@@ -110,9 +110,10 @@ def score_objects(
     counts: dict[int, int] = {}
     for each in objects:
         counts[each.video_id] = counts.get(each.video_id, 0) + 1
+    by_id = set(pairs)
     for video_id in counts:
-        rest = [x for x in objects if x.video_id == video_id and x.annotation_id not in pairs]
-        free = [x for key, x in given.items() if x.video_id == video_id and key not in pairs]
+        rest = [x for x in objects if x.video_id == video_id and x.annotation_id not in by_id]
+        free = [x for key, x in given.items() if x.video_id == video_id and key not in by_id]
         pairs.update(_match_by_box(rest, free, bboxes, truth.videos[video_id]))
     scores = []
     for each in objects:
