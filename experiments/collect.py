@@ -11,11 +11,12 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from experiments.metrics import Statistic, curve, read_metrics, statistic
+from experiments.metrics import Statistic, statistic
 from experiments.runs import Run
 from experiments.spec import Experiment, Variant
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.engine.report.figures import curve, read_metrics
 from maskfreevis_ext.errors import DataError, MaskFreeError
 from maskfreevis_ext.evaluation.boundary import BoundaryScores, score_boundaries
 from maskfreevis_ext.evaluation.ground_truth import NoMasksError, read_results

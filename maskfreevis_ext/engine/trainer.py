@@ -20,7 +20,7 @@ from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
-from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState
+from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState, WriteReport
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
 from maskfreevis_ext.engine.train_step import TrainStep
@@ -102,7 +102,7 @@ class Trainer(DefaultTrainer):
             loop_logger.removeFilter(quiet)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard.
+        """Detectron2's hooks, random states for the checkpoint, pictures, and the report.
 
         Hooks that exist in every process must have the same order in all of them: they exchange
         data, and processes in different hooks would wait for each other forever.
@@ -116,6 +116,8 @@ class Trainer(DefaultTrainer):
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
             ret.insert(len(ret) - 1, DrawPredictions(cfg))
+        if cfg.LOG.REPORT and comm.is_main_process():
+            ret.append(WriteReport(cfg))
         return ret
 
     def build_writers(self) -> list[EventWriter]:
