@@ -89,24 +89,39 @@ def boundary_f(mask: np.ndarray, truth: np.ndarray, tolerance: float = TOLERANCE
     """
     if mask.shape != truth.shape:
         raise ValueError(f"expected masks of one size, got {mask.shape} and {truth.shape}.")
-    found, wanted = outline(mask), outline(truth)
+    part = _surroundings(mask | truth)
+    found, wanted = outline(mask[part]), outline(truth[part])
     if not found.any() or not wanted.any():
         return float(found.any() == wanted.any())
     radius = math.ceil(tolerance * math.hypot(*mask.shape))
-    # Nothing outside the outlines is looked at.
-    rows, columns = (np.flatnonzero((found | wanted).any(axis)) for axis in (1, 0))
-    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    found, wanted = found[part], wanted[part]
-    precision = float(_widen(wanted, radius)[found].mean())
-    recall = float(_widen(found, radius)[wanted].mean())
+    precision = float(_is_near(wanted, radius)[found].mean())
+    recall = float(_is_near(found, radius)[wanted].mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _widen(pixels: np.ndarray, radius: int) -> np.ndarray:
-    """All pixels that are at most ``radius`` away from one of the given, bool (H, W)."""
-    steps = np.arange(-radius, radius + 1)
-    disk = steps[:, None] ** 2 + steps[None, :] ** 2 <= radius**2
-    return cv2.dilate(pixels.astype(np.uint8), disk.astype(np.uint8)).astype(bool)
+def _surroundings(mask: np.ndarray) -> tuple[slice, slice]:
+    """The part of an image with all pixels of a mask and those beside them.
+
+    The outlines in it are those in the whole image: it ends at the border of the image or at least
+    one pixel outside the mask.
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return slice(0, 1), slice(0, 1)
+    return (
+        slice(max(int(rows[0]) - 1, 0), int(rows[-1]) + 2),
+        slice(max(int(columns[0]) - 1, 0), int(columns[-1]) + 2),
+    )
+
+
+def _is_near(pixels: np.ndarray, radius: int) -> np.ndarray:
+    """All pixels that are at most ``radius`` away from one of the given, bool (H, W).
+
+    There must be one. A distance transform takes the same time for every radius.
+    """
+    away = (~pixels).astype(np.uint8)
+    distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.rint(distance**2) <= radius**2
 
 
 def frame_boundary_f(found: Track, truth: Track, video: Video, tolerance: float) -> np.ndarray:
