@@ -11,14 +11,15 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from experiments.metrics import Statistic, curve, read_metrics, statistic
+from experiments.metrics import Statistic, statistic
 from experiments.runs import Run
 from experiments.spec import Experiment, Variant
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.ytvis import read_json
+from maskfreevis_ext.engine.report.figures import curve, read_metrics
 from maskfreevis_ext.errors import DataError, MaskFreeError
 from maskfreevis_ext.evaluation.boundary import BoundaryScores, score_boundaries
-from maskfreevis_ext.evaluation.score import is_box_only, read_results
+from maskfreevis_ext.evaluation.ground_truth import NoMasksError, read_results
 from maskfreevis_ext.files import write_json
 
 #: Name of a figure in ``metrics.json`` → its heading. The first is the one that plots show.
@@ -138,11 +139,14 @@ def _boundary_scores(run: Run, cfg: CfgNode) -> BoundaryScores | None:
     if path is None or not Path(path).is_file():
         return None
     ground_truth = read_json(path)
-    if not ground_truth.get("annotations") or is_box_only(ground_truth):
+    if not ground_truth.get("annotations"):
         return None
-    scores = score_boundaries(
-        ground_truth, read_results(results), ground_truth_name=path, results_name=str(results)
-    )
+    try:
+        scores = score_boundaries(
+            ground_truth, read_results(results), ground_truth_name=path, results_name=str(results)
+        )
+    except NoMasksError:
+        return None
     if scores.num_objects:
         write_json(vars(scores), kept)
     return scores

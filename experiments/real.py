@@ -9,11 +9,8 @@ video IoU: pixels of the intersection divided by those of the union, both summed
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +21,8 @@ from experiments.report import add_overwrite
 from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json, object_masks
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.evaluation.overlap import video_iou
+from maskfreevis_ext.evaluation.per_object import ObjectScores, objects_markdown, write_objects
 from maskfreevis_ext.files import check_outputs, mark_outputs
 from maskfreevis_ext.inference.drawing import SheetRow, contact_sheet, draw_items
 from maskfreevis_ext.inference.video_io import write_image
@@ -32,23 +31,13 @@ from maskfreevis_ext.pseudo import ClipMasks, PixelHeadSettings, segment_clip
 from maskfreevis_ext.pseudo.grabcut import grabcut_from_box
 from maskfreevis_ext.pseudo.objects import VideoObjects, video_objects
 from maskfreevis_ext.pseudo.windows import pixel_box
-from maskfreevis_ext.tracks import Item
+from maskfreevis_ext.rle import encode_masks
+from maskfreevis_ext.tracks import Item, decode_track
 
 METHODS = ("pixel head", "GrabCut", "box")
 _GRABCUT_ITERATIONS = 5
 _NUM_SHOWN = 5  # best and worst objects that are drawn
 _FRAMES_SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Row:
-    """Video IoUs of one object."""
-
-    video: str
-    track: int
-    objects_in_video: int
-    ious: dict[str, float]
-    seconds: float
 
 
 NAME = "real"
@@ -85,29 +74,12 @@ def box_mask(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return mask
 
 
-def video_iou(predict: Callable[[int], np.ndarray], truth: np.ndarray) -> float:
-    """IoU over a video.
-
-    Args:
-        predict: Frame -> (H, W) bool.
-        truth: (T, H, W) bool.
-
-    Returns:
-        In [0, 1]; 1 where both are empty.
-    """
-    shared = union = 0
-    for t, expected in enumerate(truth):
-        mask = predict(t)
-        shared += int((mask & expected).sum())
-        union += int((mask | expected).sum())
-    return shared / union if union else 1.0
-
-
 def score_video(
     name: str, masks: ClipMasks, objects: VideoObjects, truth: np.ndarray, seconds: float
-) -> list[Row]:
+) -> list[ObjectScores]:
     """Compare the objects of a video with their true masks, (N, T, H, W) bool."""
     rows = []
+    height, width = truth.shape[-2:]
     for index, track in enumerate(objects.tracks):
 
         def in_box(
@@ -126,63 +98,32 @@ def score_video(
             "GrabCut": in_box(plain_grabcut),
             "box": in_box(box_mask),
         }
-        ious = {method: video_iou(predictions[method], truth[index]) for method in METHODS}
-        rows.append(Row(name, track, len(objects.tracks), ious, seconds / len(objects.tracks)))
+        expected = decode_track(encode_masks(truth[index]), height, width, name)
+        values = {}
+        for method in METHODS:
+            found = [
+                encode_masks(predictions[method](frame)[None])[0]
+                for frame in range(len(truth[index]))
+            ]
+            values[method] = video_iou(decode_track(found, height, width, name), expected)
+        values["seconds"] = seconds / len(objects.tracks)
+        rows.append(ObjectScores(name, track, len(objects.tracks), values))
     return rows
 
 
-def summary(rows: Sequence[Row]) -> list[tuple[str, int, dict[str, float]]]:
-    """Means over all objects, over those alone in their video, and over the others."""
-    groups = {
-        "all objects": list(rows),
-        "one-object videos": [row for row in rows if row.objects_in_video == 1],
-        "videos of several objects": [row for row in rows if row.objects_in_video > 1],
-    }
-    return [
-        (name, len(group), {m: float(np.mean([row.ious[m] for row in group])) for m in METHODS})
-        for name, group in groups.items()
-        if group
-    ]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Table of all objects and of the means."""
-    lines = [
-        "| video | object | " + " | ".join(METHODS) + " | seconds |",
-        "|---|---" + "|---" * (len(METHODS) + 1) + "|",
-    ]
-    for row in rows:
-        figures = " | ".join(f"{row.ious[method]:.3f}" for method in METHODS)
-        lines.append(f"| {row.video} | {row.track} | {figures} | {row.seconds:.1f} |")
-    for name, count, means in summary(rows):
-        figures = " | ".join(f"**{means[method]:.3f}**" for method in METHODS)
-        lines.append(f"| mean of {name} | {count} | {figures} | |")
-    return "\n".join(lines) + "\n"
-
-
-def write_tables(rows: Sequence[Row], folder: Path) -> None:
+def write_tables(rows: Sequence[ObjectScores], folder: Path) -> None:
     """Write ``table.csv`` and ``table.md``.
 
     Raises:
         DataError: The folder cannot be written to.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "object", *METHODS, "seconds"])
-    for row in rows:
-        ious = [f"{row.ious[method]:.4f}" for method in METHODS]
-        writer.writerow([row.video, row.track, *ious, f"{row.seconds:.2f}"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
-        (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror or error}.") from error
+    for name in ("table.csv", "table.md"):
+        write_objects(rows, str(folder / name))
 
 
-def sheet_row(row: Row, masks: ClipMasks, objects: VideoObjects) -> SheetRow:
+def sheet_row(row: ObjectScores, masks: ClipMasks, objects: VideoObjects) -> SheetRow:
     """Frames of an object with its mask and box."""
-    index = objects.tracks.index(row.track)
+    index = objects.tracks.index(row.object_id)
     has_box = np.flatnonzero(masks.windows.is_present[index])
     shown = has_box[np.linspace(0, len(has_box) - 1, _FRAMES_SHOWN).round().astype(int)]
     cells = [
@@ -192,7 +133,7 @@ def sheet_row(row: Row, masks: ClipMasks, objects: VideoObjects) -> SheetRow:
         )
         for t in shown
     ]
-    return SheetRow(f"{row.video}, object {row.track}: IoU {row.ious[METHODS[0]]:.2f}", cells)
+    return SheetRow(f"{row.video}, object {row.object_id}: IoU {row.values[METHODS[0]]:.2f}", cells)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -213,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     backbone.load_imagenet_weights()
     backbone.eval()
     settings = PixelHeadSettings(steps=args.steps, seed=args.seed)
-    rows: list[Row] = []
+    rows: list[ObjectScores] = []
     drawn: list[tuple[float, SheetRow]] = []
     start = time.monotonic()
     for video in tqdm(videos, desc="videos", unit="video"):
@@ -227,10 +168,10 @@ def run(args: argparse.Namespace) -> int:
         found = score_video(name, masks, objects, truth, seconds)
         rows += found
         if args.output:
-            drawn += [(row.ious[METHODS[0]], sheet_row(row, masks, objects)) for row in found]
+            drawn += [(row.values[METHODS[0]], sheet_row(row, masks, objects)) for row in found]
     if not rows:
         raise DataError(f"{args.json}: expected objects with masks, got none.")
-    print(markdown(rows) + f"\n{time.monotonic() - start:.0f} s in all")
+    print(objects_markdown(rows) + f"\n{time.monotonic() - start:.0f} s in all")
     if args.output:
         folder = Path(args.output)
         write_tables(rows, folder)

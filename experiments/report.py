@@ -22,6 +22,7 @@ from experiments.tables import (
     summary_csv,
     summary_table,
 )
+from maskfreevis_ext.engine.report.page import html_page, html_table
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.files import atomic_write, check_outputs, mark_outputs, write_json
 
@@ -41,18 +42,6 @@ CAPTIONS = {
 
 #: Files of a report beside the plots.
 _PAGES = ("summary.csv", "runs.csv", "report.md", "report.html")
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff; }
-table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
-td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.text th, .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #555; }
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,33 +179,10 @@ def _html_page(experiment: Experiment, rows: Sequence[Row], plots: dict[str, byt
     ]
     body = [
         f"<h1>{title}</h1>",
-        _html_table(summary_table(experiment, rows)),
+        html_table(summary_table(experiment, rows)),
         f"<p>{html.escape(EXPLANATION)}</p>",
         *figures,
         "<h2>Commands</h2><p>Each with SEED and OUTPUT_DIR.</p>",
-        _html_table(settings_table(rows), "text"),
+        html_table(settings_table(rows), "text"),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
-
-
-def _html_table(table: Sequence[Sequence[str]], kind: str = "numbers") -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        shown = (_html_cell(cell) for cell in cells)
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
-
-    body = "\n".join(line(row, "td") for row in table[1:])
-    head = line(table[0], "th")
-    return f'<table class="{kind}"><thead>{head}</thead>\n<tbody>{body}</tbody></table>'
-
-
-def _html_cell(text: str) -> str:
-    """A cell; what stands between backquotes in Markdown is code."""
-    if len(text) > 1 and text.startswith("`") and text.endswith("`"):
-        return f"<code>{html.escape(text[1:-1])}</code>"
-    return html.escape(text)
+    return html_page(experiment.title, body)

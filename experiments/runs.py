@@ -21,8 +21,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.metrics import last_iteration
 from experiments.spec import Experiment, Variant
+from maskfreevis_ext.engine.report.figures import last_iteration
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import write_json
 

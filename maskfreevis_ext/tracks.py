@@ -307,6 +307,32 @@ def encode_track(track: Track, num_frames: int, height: int, width: int) -> dict
     return {"size": [height, num_frames * width], "counts": encode_counts(track.runs)}
 
 
+def track_frames(track: Track, num_frames: int, height: int, width: int) -> list[dict[str, Any]]:
+    """The compressed RLE of each frame of a track.
+
+    Args:
+        track: The track.
+        num_frames: T.
+        height: H in pixels.
+        width: W in pixels.
+
+    Returns:
+        T dicts ``{"size": [H, W], "counts": bytes}``, as pycocotools takes them.
+    """
+    ends = np.cumsum(track.runs)
+    frame_ends = np.arange(1, num_frames + 1) * (height * width)
+    cuts = np.union1d(ends, frame_ends)  # every run of the result ends at one of these
+    lengths = np.diff(cuts, prepend=0)
+    is_object = np.searchsorted(ends, cuts) % 2 == 1
+    parts = np.searchsorted(cuts, frame_ends) + 1
+    return [
+        {"size": [height, width], "counts": encode_counts(merge_runs(length, is_true))}
+        for length, is_true in zip(
+            np.split(lengths, parts[:-1]), np.split(is_object, parts[:-1]), strict=True
+        )
+    ]
+
+
 def track_masks(track: Track, num_frames: int, height: int, width: int) -> np.ndarray:
     """The masks of a track, bool (T, H, W).
 

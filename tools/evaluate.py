@@ -4,22 +4,54 @@ r"""Score a YouTube-VIS submission against a ground truth with masks; needs no m
 Example (after ``make quickstart``):
 
     python tools/evaluate.py --gt datasets/quickstart/val.json \
-        --results output/quickstart/inference/results.json --json scores.json
+        --results output/quickstart/inference/results.json --metrics ap hota jf --json scores.json
 
-Prints AP and AR in percent as the official evaluator computes them, and AP per class. A file that
-cannot be used gives one line that says why, and exit code 2.
+Prints AP and AR in percent as the official evaluator computes them, and AP per class; with
+``--metrics`` also HOTA, IDF1 and J&F (docs/evaluation.md).
+
+``--per-object`` gives the video IoU of each object instead, for masks that were made for the boxes
+of these very objects (tools/boxes_to_masks.py): matched by annotation id, or else by box.
+
+    python tools/evaluate.py --gt real_masks.json --results output/masks.json --per-object \
+        --table objects.csv
+
+A file that cannot be used gives one line that says why, and exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.evaluation.evaluator import format_scores
-from maskfreevis_ext.evaluation.score import METRICS, Scores, read_results, score_results
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.evaluation.ground_truth import (
+    read_detections,
+    read_ground_truth,
+    read_results,
+)
+from maskfreevis_ext.evaluation.metrics import (
+    MIN_SCORE,
+    TRACK_METRIC_REGISTRY,
+    format_scores,
+    metric_names,
+)
+from maskfreevis_ext.evaluation.per_object import (
+    ObjectScores,
+    objects_markdown,
+    score_objects,
+    summarize_objects,
+    write_objects,
+)
+from maskfreevis_ext.evaluation.score import Scores
 from maskfreevis_ext.files import write_report
+
+#: Short names of ``--metrics``.
+SHORT_NAMES = {"ap": "ytvis_ap", "jf": "davis_jf"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,37 +62,116 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--gt", required=True, metavar="GT.json", help="YTVIS annotation file with masks"
     )
-    parser.add_argument("--results", required=True, metavar="results.json", help="the submission")
+    parser.add_argument(
+        "--results",
+        required=True,
+        metavar="results.json",
+        help="the submission; with --per-object also an annotation file with masks",
+    )
+    names = [*SHORT_NAMES, *metric_names()]
+    parser.add_argument(
+        "--metrics", nargs="+", choices=names, metavar="NAME", help=f"any of {', '.join(names)}"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=MIN_SCORE,
+        help="least score of a track for HOTA and IDF1 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--per-object", action="store_true", help="video IoU of each object, and the means"
+    )
+    parser.add_argument(
+        "--table", metavar="FILE", help="with --per-object: write the table here, .csv or .md"
+    )
     parser.add_argument(
         "--json",
         metavar="OUT.json",
         help="also write the numbers here, in percent; null where a number is undefined",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.per_object and args.metrics:
+        parser.error("--per-object and --metrics: choose one of them")
+    if args.table and not args.per_object:
+        parser.error("--table needs --per-object")
+    return args
 
 
-def write_scores(scores: Scores, path: str) -> None:
-    """Write the numbers as JSON: one key per metric, and ``per_category`` with AP per class.
+def score_values(all_scores: Sequence[Scores]) -> dict[str, object]:
+    """The numbers for ``--json``: those of AP at the top, those of other metrics by their task."""
+    values: dict[str, object] = {}
+    for scores in all_scores:
+        numbers: dict[str, object] = dict(scores.metrics)
+        if scores.per_class:
+            numbers["per_category"] = dict(scores.per_class)
+        values.update(numbers if scores.task == "segm" else {scores.task: numbers})
+    return values
+
+
+def score_metrics(args: argparse.Namespace) -> dict[str, object]:
+    """Score and print the metrics; returns the numbers."""
+    truth = read_ground_truth(read_json(args.gt), args.gt)
+    detections = read_detections(read_results(args.results), truth, args.results)
+    names = dict.fromkeys(SHORT_NAMES.get(name, name) for name in args.metrics or ["ap"])
+    all_scores = []
+    for name in names:
+        scores = TRACK_METRIC_REGISTRY.get(name)(truth, detections, args.min_score)
+        print(("\n" if all_scores else "") + format_scores(scores))
+        all_scores.append(scores)
+    return score_values(all_scores)
+
+
+def score_per_object(args: argparse.Namespace) -> dict[str, object]:
+    """Score and print the objects, write their table; returns the means."""
+    scores = score_objects(
+        read_json(args.gt),
+        _read_either(args.results),
+        ground_truth_name=args.gt,
+        predicted_name=args.results,
+    )
+    print(objects_markdown(scores))
+    print(_how_found(scores))
+    if args.table:
+        write_objects(scores, args.table)
+    return {name: {"objects": count, **means} for name, count, means in summarize_objects(scores)}
+
+
+def _read_either(path: str) -> Any:
+    """An annotation file or a results file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            is_list = file.read(4096).lstrip()[:1] == "["
+    except (OSError, ValueError):
+        is_list = True  # says what is wrong with the file
+    return read_results(path) if is_list else read_json(path)
+
+
+def _how_found(scores: Sequence[ObjectScores]) -> str:
+    counts = Counter(each.found_by for each in scores)
+    return (
+        f"Masks of {counts['id']} objects by annotation id, of {counts['box']} by box, of"
+        f" {counts['']} none (IoU 0)."
+    )
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse to write over a file that is read.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: An output is an input.
     """
-    values: dict[str, object] = {name: scores.metrics[name] for name in METRICS}
-    values["per_category"] = dict(scores.per_class)
-    write_report(values, path)
+    inputs = {os.path.realpath(path): path for path in (args.gt, args.results)}
+    for path in (args.json, args.table):
+        if path and os.path.realpath(path) in inputs:
+            raise DataError(f"{path}: is an input; expected another file for the output.")
 
 
 def run(args: argparse.Namespace) -> None:
     """Score, print, write."""
-    scores = score_results(
-        read_json(args.gt),
-        read_results(args.results),
-        ground_truth_name=args.gt,
-        results_name=args.results,
-    )
-    print(format_scores(scores, METRICS))
+    check_outputs(args)
+    values = score_per_object(args) if args.per_object else score_metrics(args)
     if args.json:
-        write_scores(scores, args.json)
+        write_report(values, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

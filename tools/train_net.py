@@ -25,9 +25,12 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 
 # isort: split
 from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
 
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
+from maskfreevis_ext.engine.evaluation_sets import check_test_sets
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
+from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 
@@ -43,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate(cfg, resume: bool) -> dict:
     """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if any."""
+    check_test_sets(cfg)
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
@@ -54,7 +58,10 @@ def evaluate(cfg, resume: bool) -> dict:
     logging.getLogger("maskfreevis_ext").info(
         "--eval-only: evaluating %s", checkpointer.loaded_file
     )
-    return Trainer.test(cfg, model)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        try_report(cfg, results)
+    return results
 
 
 def run(args: argparse.Namespace) -> object:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from maskfreevis_ext.engine.predict import start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.evaluation.score import read_results
+from maskfreevis_ext.evaluation.ground_truth import read_results
 from maskfreevis_ext.inference.result_views import write_result_views
 
 

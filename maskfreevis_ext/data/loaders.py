@@ -291,6 +291,24 @@ def build_train_loader(cfg: CfgNode) -> VisibleErrors:
     return VisibleErrors(build_detection_train_loader(cfg, mapper=mapper, dataset=videos))
 
 
+def load_test_videos(dataset_name: str) -> list[DatasetDict]:
+    """Load a data set of DATASETS.TEST and check that its frames exist.
+
+    Args:
+        dataset_name: A registered data set.
+
+    Returns:
+        Dataset dicts.
+
+    Raises:
+        ConfigError: The data set is not known, or not in YouTube-VIS form.
+        DataError: The data cannot be used.
+    """
+    videos = load_datasets([dataset_name], "DATASETS.TEST")
+    check_images(videos)
+    return videos
+
+
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
     """Build the test loader: each video once, one per batch, divided among the processes.
 
@@ -305,8 +323,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
         DataError: The data cannot be used; also while iterating, when a frame cannot be read.
     """
     register_from_config(cfg)
-    videos = load_datasets([dataset_name], "DATASETS.TEST")
-    check_images(videos)
+    videos = load_test_videos(dataset_name)
     _drop_masks(videos)
     loader = build_detection_test_loader(
         videos,

@@ -1,4 +1,4 @@
-"""Hooks of the trainer: random states for checkpoints, pictures of predictions."""
+"""Hooks of the trainer: random states for checkpoints, pictures of predictions, the report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from maskfreevis_ext.engine.random_state import get_random_state
+from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.inference.drawing import draw_items, resize_frame
 from maskfreevis_ext.tracks import Prediction
 
@@ -102,3 +103,31 @@ class DrawPredictions(HookBase):
         if self._cfg.INPUT.FORMAT == "BGR":
             pictures = pictures[..., ::-1]
         return [np.ascontiguousarray(picture) for picture in pictures]
+
+
+class WriteReport(HookBase):
+    """Writes ``report.html`` after every evaluation and at the end of the training.
+
+    It stands behind Detectron2's writers, so that ``metrics.json`` is complete at the end.
+
+    Args:
+        cfg: The config.
+    """
+
+    trainer: Trainer
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._cfg = cfg
+
+    def after_step(self) -> None:
+        """Write where Detectron2's EvalHook has evaluated."""
+        done, period = self.trainer.iter + 1, self._cfg.TEST.EVAL_PERIOD
+        if period > 0 and done % period == 0 and done < self.trainer.max_iter:
+            self._write()
+
+    def after_train(self) -> None:
+        """Write at the end, also of a training that was stopped."""
+        self._write()
+
+    def _write(self) -> None:
+        try_report(self._cfg, self.trainer._last_eval_results, self.trainer.storage.latest())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,12 +19,13 @@ from torch import nn
 from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
-from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState
+from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
+from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState, WriteReport
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
-from maskfreevis_ext.evaluation import build_evaluator
+from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
 
@@ -41,9 +41,9 @@ class Trainer(DefaultTrainer):
         cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
-        ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE is unknown,
-            or the annotation file of a test set does not exist.
-        DataError: The training set cannot be used.
+        ConfigError: The number of classes does not fit the data set, or SOLVER.AMP.DTYPE or a name
+            in TEST.EVALUATORS is unknown.
+        DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -52,7 +52,7 @@ class Trainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
         check_label_space(cfg)
-        check_test_files(cfg)
+        check_test_sets(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
@@ -104,7 +104,7 @@ class Trainer(DefaultTrainer):
             loop_logger.removeFilter(quiet)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, random states for the checkpoint, and pictures for TensorBoard.
+        """Detectron2's hooks, random states for the checkpoint, pictures, and the report.
 
         Hooks that exist in every process must have the same order in all of them: they exchange
         data, and processes in different hooks would wait for each other forever.
@@ -118,6 +118,8 @@ class Trainer(DefaultTrainer):
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
             ret.insert(len(ret) - 1, DrawPredictions(cfg))
+        if cfg.LOG.REPORT and comm.is_main_process():
+            ret.append(WriteReport(cfg))
         return ret
 
     def build_writers(self) -> list[EventWriter]:
@@ -174,14 +176,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator for the data set's ``evaluator_type``; it writes to OUTPUT_DIR/inference.
+        """The evaluators of TEST.EVALUATORS for a data set; they write to OUTPUT_DIR/inference.
 
         With several data sets in DATASETS.TEST, each has a subfolder with its name.
         """
-        folder = f"{cfg.OUTPUT_DIR}/inference"
-        if len(cfg.DATASETS.TEST) > 1:
-            folder = f"{folder}/{dataset_name}"
-        return build_evaluator(dataset_name, folder)
+        folder = inference_folder(cfg, dataset_name)
+        names = evaluator_names(cfg, dataset_name)
+        return build_evaluator(dataset_name, folder, names, cfg.TEST.MIN_SCORE)
 
 
 def amp_dtype_of(cfg: CfgNode) -> torch.dtype:
@@ -217,25 +218,6 @@ def check_label_space(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
             f"the training set {name} ({shown}), got {wanted}."
         )
-
-
-def check_test_files(cfg: CfgNode) -> None:
-    """Check before training that the annotation files for the evaluation exist.
-
-    Args:
-        cfg: The config; DATASETS.TEST.
-
-    Raises:
-        ConfigError: The annotation file of a test set does not exist.
-    """
-    for name in cfg.DATASETS.TEST:
-        path = MetadataCatalog.get(name).get("json_file")
-        if path and not os.path.isfile(path):
-            raise ConfigError(
-                f"DATASETS.TEST: the annotation file of {name} does not exist: "
-                f"{os.path.abspath(path)}. Put it there, or train without evaluation: "
-                'DATASETS.TEST "()".'
-            )
 
 
 def reset_iteration_counter(model: nn.Module, iteration: int) -> None:

@@ -1,4 +1,4 @@
-"""Detectron2 evaluator for YouTube-VIS data sets: collects tracks, writes them, reports AP.
+"""Detectron2 evaluator for YouTube-VIS data sets: collects tracks, writes them, scores them.
 
 Shape letters: T frames of a video, (h, w) its original size.
 """
@@ -9,39 +9,45 @@ import itertools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import detectron2.utils.comm as comm
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from tabulate import tabulate
 
 from maskfreevis_ext.data.categories import categories_by_label
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.errors import ConfigError
-from maskfreevis_ext.evaluation.score import (
-    Scores,
+from maskfreevis_ext.evaluation.ground_truth import (
+    GroundTruth,
+    NoMasksError,
     has_annotations,
-    is_box_only,
-    score_results,
+    read_detections,
+    read_ground_truth,
 )
+from maskfreevis_ext.evaluation.metrics import MIN_SCORE, TRACK_METRIC_REGISTRY, format_scores
+from maskfreevis_ext.evaluation.score import Scores
 from maskfreevis_ext.files import write_json
 from maskfreevis_ext.tracks import Prediction, with_category_ids
 
-#: The names of ``score.METRICS`` that Detectron2's result table shows.
-SHOWN_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
+_NOT_SHOWN = ("AR100",)  # Detectron2's table has the numbers of the official one
 
 
 class YTVISEvaluator(DatasetEvaluator):
-    """Mask AP and AR of tracks, as measured by the official YouTube-VIS evaluator.
+    """Metrics of mask tracks, by default AP and AR of the official YouTube-VIS evaluator.
 
     Masks are compressed to RLE immediately, to save memory. With several processes each collects
     the results of its videos, and the first process scores all of them.
     """
 
     def __init__(
-        self, dataset_name: str, distributed: bool = True, output_dir: str | None = None
+        self,
+        dataset_name: str,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        metrics: Sequence[str] = ("ytvis_ap",),
+        min_score: float = MIN_SCORE,
     ) -> None:
         """Prepare an evaluation.
 
@@ -51,6 +57,8 @@ class YTVISEvaluator(DatasetEvaluator):
             distributed: Gather the results of all processes. False: score the results of this
                 process only.
             output_dir: Folder for ``results.json``, created if absent; None: no file is written.
+            metrics: Names of ``TRACK_METRIC_REGISTRY``.
+            min_score: Least score of a track for metrics that do not rank tracks by their scores.
 
         Raises:
             ConfigError: The data set has no ``json_file``.
@@ -65,6 +73,8 @@ class YTVISEvaluator(DatasetEvaluator):
             )
         self._distributed = distributed
         self._output_dir = output_dir
+        self._metrics = [(name, TRACK_METRIC_REGISTRY.get(name)) for name in metrics]
+        self._min_score = min_score
         self._predictions: list[dict[str, Any]] = []
 
     def reset(self) -> None:
@@ -87,9 +97,9 @@ class YTVISEvaluator(DatasetEvaluator):
         """Write ``results.json`` and score it.
 
         Returns:
-            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}`` in percent,
-            NaN where undefined. Empty on all processes but the first, and if the annotation file
-            has no masks.
+            Task -> name -> number, in percent, NaN where undefined; for ``ytvis_ap``
+            ``{"segm": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, "AP-<class>"...}}``.
+            Empty on all processes but the first, and if the annotation file has no masks.
 
         Raises:
             DataError: The annotation file does not fit the predictions; ``results.json`` has been
@@ -111,23 +121,48 @@ class YTVISEvaluator(DatasetEvaluator):
             write_json(results, target)
             self._logger.info("Wrote %d tracks to %s.", len(results), target)
 
-        if not has_annotations(ground_truth):
-            self._logger.info("%s has no annotations: the results are not scored.", path)
-            return OrderedDict()
-        if is_box_only(ground_truth):
-            self._logger.warning(
-                "%s has boxes but no masks: mask AP cannot be measured. Name a data set with"
-                " 'segmentations' in DATASETS.TEST to see it.",
-                path,
-            )
+        truth = self._read_truth(ground_truth)
+        if truth is None:
             return OrderedDict()
         if not results:
             self._logger.warning("The model predicted no track: AP is 0.")
-        scores = score_results(
-            ground_truth, results, ground_truth_name=str(path), results_name="predictions"
-        )
-        self._logger.info("Evaluation results for segm:\n%s", format_scores(scores, SHOWN_METRICS))
-        return OrderedDict(segm=_to_detectron2(scores))
+        return self._score(truth, results)
+
+    def check_ground_truth(self) -> None:
+        """Check that the annotation file can be scored; says so in the log where it has no masks.
+
+        Raises:
+            DataError: Something in the file cannot be used.
+        """
+        self._read_truth(read_json(self._json_file))
+
+    def _read_truth(self, content: Mapping[str, Any]) -> GroundTruth | None:
+        """The ground truth; None where it has no masks, which the log says."""
+        if not has_annotations(content):
+            self._logger.info("%s has no annotations: the results are not scored.", self._json_file)
+            return None
+        try:
+            return read_ground_truth(content, str(self._json_file))
+        except NoMasksError:
+            self._logger.warning(
+                "%s has boxes but no masks: scores of masks cannot be measured. Name a data set"
+                " with 'segmentations' in DATASETS.TEST to see them.",
+                self._json_file,
+            )
+            return None
+
+    def _score(
+        self, truth: GroundTruth, results: list[dict[str, Any]]
+    ) -> OrderedDict[str, dict[str, float]]:
+        detections = read_detections(results, truth, "predictions")
+        values: OrderedDict[str, dict[str, float]] = OrderedDict()
+        for name, metric in self._metrics:
+            scores: Scores = metric(truth, detections, self._min_score)
+            shown = [each for each in scores.metrics if each not in _NOT_SHOWN]
+            table = format_scores(scores, shown)
+            self._logger.info("Evaluation results for %s (%s):\n%s", scores.task, name, table)
+            values[scores.task] = _to_detectron2(scores)
+        return values
 
     def _with_dataset_categories(
         self, predictions: list[dict[str, Any]], ground_truth: Mapping[str, Any]
@@ -146,31 +181,7 @@ class YTVISEvaluator(DatasetEvaluator):
         return known
 
 
-def format_scores(scores: Scores, names: Iterable[str]) -> str:
-    """Two text tables: the named metrics, and AP per class. In percent.
-
-    Args:
-        scores: The numbers.
-        names: Metrics to show.
-    """
-    names = list(names)
-    overall = tabulate(
-        [[scores.metrics[name] for name in names]],
-        headers=names,
-        tablefmt="pipe",
-        floatfmt=".3f",
-        numalign="center",
-    )
-    columns = 3 if len(scores.per_class) > 3 else 1
-    rows = [
-        list(itertools.chain.from_iterable(scores.per_class[start : start + columns]))
-        for start in range(0, len(scores.per_class), columns)
-    ]
-    per_class = tabulate(rows, headers=["class", "AP"] * columns, tablefmt="pipe", floatfmt=".3f")
-    return f"{overall}\n\nAP per class:\n{per_class}"
-
-
 def _to_detectron2(scores: Scores) -> dict[str, float]:
-    values = {name: scores.metrics[name] for name in SHOWN_METRICS}
-    values.update({f"AP-{name}": value for name, value in scores.per_class})
+    values = {name: value for name, value in scores.metrics.items() if name not in _NOT_SHOWN}
+    values.update({f"{scores.main}-{name}": value for name, value in scores.per_class})
     return values

@@ -6,7 +6,7 @@ Shape letters: T frames, D predicted tracks, G annotated objects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -35,7 +35,34 @@ def objects_by_id(video: Mapping[str, Any]) -> ObjectFrames:
     return objects
 
 
+class Match(NamedTuple):
+    """A predicted track and the object that it shows.
+
+    Attributes:
+        number: Number of the track.
+        object_id: Id of the object.
+        iou: IoU over the video.
+    """
+
+    number: int
+    object_id: int
+    iou: float
+
+
 def match_objects(prediction: Prediction, video: Mapping[str, Any]) -> dict[int, int]:
+    """Object id by track number, for the pairs of ``find_matches``.
+
+    Args:
+        prediction: The tracks.
+        video: Dataset dict of ``load_ytvis_json``.
+
+    Raises:
+        DataError: A mask is malformed.
+    """
+    return {match.number: match.object_id for match in find_matches(prediction, video)}
+
+
+def find_matches(prediction: Prediction, video: Mapping[str, Any]) -> list[Match]:
     """Match predicted tracks and objects one to one, so that the sum of their IoUs is largest.
 
     The IoU is the one of YouTube-VIS: intersections summed over all frames divided by unions summed
@@ -46,7 +73,7 @@ def match_objects(prediction: Prediction, video: Mapping[str, Any]) -> dict[int,
         video: Dataset dict of ``load_ytvis_json``.
 
     Returns:
-        Object id by track number, for pairs with an IoU of at least ``MIN_IOU``.
+        Pairs with an IoU of at least ``MIN_IOU``.
 
     Raises:
         DataError: A mask is malformed.
@@ -61,7 +88,11 @@ def match_objects(prediction: Prediction, video: Mapping[str, Any]) -> dict[int,
     ious[ious < MIN_IOU] = 0
     ids = list(objects)
     pairs = zip(*linear_sum_assignment(ious, maximize=True), strict=True)
-    return {prediction.numbers[row]: ids[column] for row, column in pairs if ious[row, column]}
+    return [
+        Match(prediction.numbers[row], ids[column], float(ious[row, column]))
+        for row, column in pairs
+        if ious[row, column]
+    ]
 
 
 def _mask_ious(

@@ -34,9 +34,9 @@ from maskfreevis_ext.rle import decode_rle, is_finite_number
 from maskfreevis_ext.tracks import Item, Prediction, RleMasks, make_label
 
 _MIN_SIDE = 240  # pixels; smaller videos are enlarged, so that their labels are readable
-_SHEET_HEIGHT = 180  # pixels of a frame on the sheet
+SHEET_HEIGHT = 180  # pixels of a frame on the sheet
 _UNMATCHED = (255, 255, 255)  # white, which is no object's colour
-_LEGEND = (
+LEGEND = (
     f"A prediction has the colour of the object that it matches (IoU over the video >= {MIN_IOU:g},"
     " one to one); '!= name' is the object's class where the predicted one is wrong. White outline:"
     " a prediction that matches no object. Outline and 'missed': an object that no prediction"
@@ -98,7 +98,7 @@ def write_result_views(
     videos = load_ytvis_json(os.fspath(json_file), os.fspath(image_root))[:max_videos]
     categories = categories_of_file(read_json(os.fspath(json_file)))
     names = [category.name for category in categories.values()]
-    predictions = _predictions(results, videos, categories, min_score, results_name)
+    predictions = read_predictions(results, videos, categories, min_score, results_name)
     if not any(map(len, predictions.values())):
         logger.warning(
             "%s: no track has a score of %g or more: nothing is drawn.", results_name, min_score
@@ -118,24 +118,38 @@ def write_result_views(
                 writer.write(draw_items(*resize_frame(frame, items, factor)))
         views.videos.append(writer.path)
         if video["video_id"] in on_sheet:
-            rows.extend(_sheet_rows(video, prediction, names, columns))
+            rows.extend(sheet_rows(video, prediction, names, columns))
     if rows:
         views.sheet = sheet_file
         is_annotated = any(any(video["annotations"]) for video in videos)
-        sheet = contact_sheet(rows, _SHEET_HEIGHT, _LEGEND if is_annotated else "")
+        sheet = contact_sheet(rows, SHEET_HEIGHT, LEGEND if is_annotated else "")
         write_image(views.sheet, sheet)
     mark_outputs([*views.videos, sheet_file])
     return views
 
 
-def _predictions(
+def read_predictions(
     results: list[Mapping[str, Any]],
     videos: list[dict[str, Any]],
     categories: Mapping[int, Category],
     min_score: float,
     results_name: str,
 ) -> dict[int, Prediction]:
-    """The tracks of each video that have at least ``min_score``."""
+    """The tracks of each video that have at least ``min_score``.
+
+    Args:
+        results: Content of a ``results.json``.
+        videos: Dataset dicts of ``load_ytvis_json``.
+        categories: Categories of the annotation file by label.
+        min_score: Tracks with a lower score are left out.
+        results_name: File name for messages.
+
+    Returns:
+        The tracks by the id of the video, for all videos.
+
+    Raises:
+        DataError: An entry cannot be used, or does not fit its video.
+    """
     by_id = {video["video_id"]: video for video in videos}
     labels = {category.id: label for label, category in categories.items()}
     found: dict[int, list[tuple[float, int, RleMasks]]] = defaultdict(list)
@@ -184,10 +198,20 @@ def _drawn_frames(
         yield read_video_frame(video, index, "RGB"), prediction.items(index, names)
 
 
-def _sheet_rows(
+def sheet_rows(
     video: Mapping[str, Any], prediction: Prediction, names: Sequence[str], columns: int
 ) -> list[SheetRow]:
-    """A row of predictions and, where the data set has annotations, one of the ground truth."""
+    """A row of predictions and, where the data set has annotations, one of the ground truth.
+
+    Args:
+        video: Dataset dict of ``load_ytvis_json``.
+        prediction: The tracks that are drawn.
+        names: Class name of each label.
+        columns: Number of frames.
+
+    Raises:
+        DataError: A frame or a mask cannot be read.
+    """
     indices = spread_indices(video["length"], columns)
     captions = [f"frame {index}" for index in indices]
     title = f"video {video['video_id']} ({Path(video['file_names'][0]).parent.name})"
@@ -196,7 +220,7 @@ def _sheet_rows(
     for index, (frame, items) in zip(
         indices, _drawn_frames(video, prediction, names, indices), strict=True
     ):
-        factor = _SHEET_HEIGHT / frame.shape[0]
+        factor = SHEET_HEIGHT / frame.shape[0]
         if comparison is not None:
             items = [_mark(item, comparison) for item in items]
             objects = _annotated_items(video["annotations"][index], names, comparison.missed)

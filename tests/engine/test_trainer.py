@@ -214,8 +214,10 @@ def test_missing_test_set_is_found_before_training(tiny_videos, tmp_path):
 
 
 def test_training_without_a_test_set(tiny_videos, tmp_path):
-    trainer = _train(_cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1))
+    options = ["DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1, "LOG.REPORT", "False"]
+    trainer = _train(_cfg(tiny_videos, tmp_path, *options))
     assert not any("AP" in name for line in _metrics(trainer) for name in line)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
@@ -224,11 +226,18 @@ def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
     entries.append(["tiny_val_again", *entries[1][1:]])
     more = ["INPUT.DATASETS", entries, "DATASETS.TEST", f"('{VAL}', 'tiny_val_again')"]
     more += ["TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 2]
+    more += ["TEST.EVALUATORS", f"['ytvis_ap', '{VAL}:hota']"]
     trainer = _train(_cfg(tiny_videos, tmp_path, *more))
+    tracked = {name for line in _metrics(trainer) for name in line if name.endswith("/HOTA")}
+    assert tracked == {f"{VAL}/hota/HOTA"}
     evaluated = [line["iteration"] for line in _metrics(trainer) if f"{VAL}/segm/AP" in line]
     assert evaluated == [0, 2]
     for name in (VAL, "tiny_val_again"):
         assert (tmp_path / "inference" / name / "results.json").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<h2>Evaluation on tiny_val") == 2
+    assert 'aria-label="Scores (%)"' in page  # of both evaluations
+    assert "2 of 2 iterations" in page
 
 
 def test_nan_ends_the_training_without_a_traceback_in_the_log(tiny_videos, tmp_path, caplog):

@@ -41,6 +41,26 @@ def test_f_is_the_harmonic_mean_by_a_literal_count():
     assert boundary_f(first, second) == pytest.approx(expected)
 
 
+def test_cut_out_masks_score_as_the_whole_image_does():
+    """Outlines and distances are looked for around the masks only, and by distances."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        mask, truth = np.zeros((2, 30, 40), dtype=bool)
+        for one in (mask, truth):
+            for _ in range(rng.integers(3)):
+                y, x, h, w = rng.integers((0, 0, 1, 1), (30, 40, 20, 25))
+                one[y : y + h, x : x + w] = True
+        outlines = [np.argwhere(outline(one)) for one in (mask, truth)]
+        if not all(map(len, outlines)):
+            assert boundary_f(mask, truth) == (len(outlines[0]) == len(outlines[1]))
+            continue
+        apart = ((outlines[0][:, None] - outlines[1][None]) ** 2).sum(-1)
+        precision, recall = (apart.min(1) <= 4).mean(), (apart.min(0) <= 4).mean()
+        total = precision + recall
+        expected = 2 * precision * recall / total if total else 0
+        assert boundary_f(mask, truth, tolerance=0.03) == pytest.approx(expected)  # 2 pixels
+
+
 def test_empty_masks():
     empty = np.zeros((20, 20), dtype=bool)
     assert boundary_f(empty, empty) == 1

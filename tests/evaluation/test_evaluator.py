@@ -16,8 +16,14 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.evaluation import EVALUATOR_REGISTRY, YTVISEvaluator, build_evaluator
+from maskfreevis_ext.evaluation import (
+    EVALUATOR_REGISTRY,
+    YTVISEvaluator,
+    build_evaluator,
+    evaluator_names,
+)
 from maskfreevis_ext.evaluation import evaluator as module
+from tests.helpers.configs import base_cfg
 from tests.helpers.tracks import make_ground_truth
 from tests.helpers.videos import unique_name
 
@@ -190,7 +196,7 @@ def test_wrong_number_of_frames_names_the_video(register, ground_truth):
     evaluator = YTVISEvaluator(register(ground_truth))
     evaluator.process(inputs, outputs)
 
-    with pytest.raises(DataError, match="video 10: segmentations has 0 entries"):
+    with pytest.raises(DataError, match="segmentations has 0 entries, but video 10 has"):
         evaluator.evaluate()
 
 
@@ -281,3 +287,55 @@ class TestRegistry:
 
         with pytest.raises(ConfigError, match=rf"{name}.* one of: .*ytvis.*; got"):
             build_evaluator(name)
+
+    def test_names_choose_the_metrics_of_one_evaluator(self, register, ground_truth, tmp_path):
+        names = ["hota", "davis_jf", "ytvis_ap"]
+        evaluator = build_evaluator(register(ground_truth), str(tmp_path), names)
+
+        results = run(evaluator, ground_truth)
+
+        assert isinstance(evaluator, YTVISEvaluator)
+        assert list(results) == ["hota", "davis_jf", "segm"]
+        assert results["hota"]["HOTA-fish"] == pytest.approx(100.0)
+        assert results["davis_jf"]["J&F"] == pytest.approx(100.0)
+
+    def test_metrics_and_other_evaluators_go_together(self, register, ground_truth):
+        kind = unique_name("kind")
+
+        def build(dataset_name: str, output_dir: str | None) -> DatasetEvaluator:
+            class Counter(DatasetEvaluator):
+                def evaluate(self):
+                    return {"count": {"videos": 3}}
+
+            return Counter()
+
+        build.__name__ = kind
+        EVALUATOR_REGISTRY.register(build)
+        evaluator = build_evaluator(register(ground_truth), None, [kind, "idf1"])
+
+        results = run(evaluator, ground_truth)
+
+        assert results["count"] == {"videos": 3}
+        assert results["idf1"]["IDF1"] == pytest.approx(100.0)
+
+    def test_entries_of_the_config_are_for_all_sets_or_for_one(self):
+        cfg = base_cfg()
+        cfg.DATASETS.TEST = ("one", "two")
+        assert evaluator_names(cfg, "one") == []
+        cfg.TEST.EVALUATORS = ["ytvis_ap", "two:hota", "two:ytvis_ap"]
+        assert evaluator_names(cfg, "one") == ["ytvis_ap"]
+        assert evaluator_names(cfg, "two") == ["ytvis_ap", "hota"]
+
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ("hotta", "expected one of: ytvis_ap, hota, idf1, davis_jf, .*got 'hotta'"),
+            ("three:hota", "'three', which is not in DATASETS.TEST"),
+        ],
+    )
+    def test_wrong_entry_of_the_config_is_refused(self, entry, message):
+        cfg = base_cfg()
+        cfg.DATASETS.TEST = ("one", "two")
+        cfg.TEST.EVALUATORS = [entry]
+        with pytest.raises(ConfigError, match=rf"TEST\.EVALUATORS: .*{message}"):
+            evaluator_names(cfg, "one")

@@ -10,7 +10,7 @@ import pytest
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation import METRICS, score_results
-from maskfreevis_ext.evaluation.score import has_annotations, is_box_only, read_results
+from maskfreevis_ext.evaluation.ground_truth import NoMasksError, has_annotations, read_results
 from tests.helpers.tracks import (
     encode,
     golden_case,
@@ -58,7 +58,7 @@ class TestOfficialEvaluator:
         expected = score_results(case["gt"], case["results"]).metrics
 
         # Every video counts as too long.
-        monkeypatch.setattr("maskfreevis_ext.evaluation.score._COCO_PIXELS", 0)
+        monkeypatch.setattr("maskfreevis_ext.evaluation.overlap._COCO_PIXELS", 0)
 
         metrics = score_results(case["gt"], case["results"]).metrics
         assert metrics == pytest.approx(expected, nan_ok=True)
@@ -201,19 +201,22 @@ def test_crowd_is_ignored_and_can_match_twice(rng):
 FAULTS = {
     "unknown video": (
         lambda gt, res: res[1].update(video_id=99),
-        r"results\[1\]: video_id 99 is not in the ground truth",
+        r"results: results\[1\]\.video_id must be one of the 3 of the ground truth .*, got 99",
     ),
     "unknown class": (
         lambda gt, res: res[1].update(category_id=1),
-        r"results\[1\]: category_id 1 is not in the ground truth",
+        r"results\[1\]\.category_id must be one of the 2 of the ground truth \(2, 5\), got 1",
     ),
-    "score is text": (lambda gt, res: res[0].update(score="high"), "expected score to be a finite"),
+    "score is text": (
+        lambda gt, res: res[0].update(score="high"),
+        r"score must be a finite number, got 'high'",
+    ),
     "score is NaN": (lambda gt, res: res[0].update(score=float("nan")), "got nan"),
-    "no score": (lambda gt, res: res[0].pop("score"), "got None"),
-    "no masks": (lambda gt, res: res[0].pop("segmentations"), "expected a list 'segmentations'"),
+    "no score": (lambda gt, res: res[0].pop("score"), "got nothing"),
+    "no masks": (lambda gt, res: res[0].pop("segmentations"), "segmentations must be a list"),
     "a frame too many": (
         lambda gt, res: res[0].update(segmentations=[*res[0]["segmentations"], None]),
-        r"results\[0\], video 10: segmentations has \d entries, but the video has \d frames",
+        r"results\[0\]\.segmentations has \d entries, but video 10 has \d frames",
     ),
     "damaged mask": (
         lambda gt, res: res[0].update(
@@ -221,29 +224,31 @@ FAULTS = {
         ),
         r"results\[0\], video 10: segmentations\[0\]",
     ),
-    "result is a number": (lambda gt, res: res.append(3), "expected an object, got a int"),
-    "id is text": (lambda gt, res: res[0].update(video_id="10"), "expected video_id to be a whole"),
-    "no videos": (lambda gt, res: gt.pop("videos"), "expected a list 'videos', got nothing"),
+    "result is a number": (lambda gt, res: res.append(3), r"results\[9\] must be an object, got 3"),
+    "id is text": (lambda gt, res: res[0].update(video_id="10"), "video_id must be an integer"),
+    "no videos": (lambda gt, res: gt.pop("videos"), "'videos' must be a list, got nothing"),
     "no annotations": (lambda gt, res: gt.pop("annotations"), "withheld in public"),
-    "video id twice": (lambda gt, res: gt["videos"].append(gt["videos"][0]), "is there twice"),
-    "class id twice": (lambda gt, res: gt["categories"].append({"id": 2}), "is there twice"),
-    "video without height": (lambda gt, res: gt["videos"][0].pop("height"), "expected height"),
-    "video of no frame": (lambda gt, res: gt["videos"][0].update(length=0), "expected length"),
+    "video id twice": (lambda gt, res: gt["videos"].append(gt["videos"][0]), "id must be unique"),
+    "class id twice": (lambda gt, res: gt["categories"].append({"id": 2}), "id must be unique"),
+    "video without height": (
+        lambda gt, res: gt["videos"][0].pop("height"),
+        "height must be an integer",
+    ),
+    "video of no frame": (
+        lambda gt, res: gt["videos"][0].update(length=0),
+        "length must be an integer",
+    ),
     "track of another length": (
         lambda gt, res: gt["annotations"][0]["segmentations"].append(None),
-        r"annotations\[0\] \(id 0\), video 10: segmentations has",
+        r"annotations\[0\] \(id 0\)\.segmentations has",
     ),
     "areas of text": (
         lambda gt, res: gt["annotations"][0].update(areas=["1"]),
-        "expected areas to be a list of numbers",
+        "areas must be a list of numbers",
     ),
     "crowd flag of text": (
         lambda gt, res: gt["annotations"][0].update(iscrowd="no"),
-        "expected iscrowd to be 0 or 1",
-    ),
-    "one track without masks": (
-        lambda gt, res: gt["annotations"][1].pop("segmentations"),
-        r"annotations\[1\] \(id 1\): has no segmentations, while others have",
+        "iscrowd must be 0 or 1",
     ),
 }
 
@@ -265,16 +270,46 @@ def test_box_only_ground_truth_says_what_is_needed(rng):
     for annotation in ground_truth["annotations"]:
         del annotation["segmentations"]
 
-    assert is_box_only(ground_truth)
-    with pytest.raises(DataError, match=r"val\.json: .*boxes only.* 'segmentations'"):
+    with pytest.raises(NoMasksError, match=r"val\.json: .*boxes only.* 'segmentations'"):
         score_results(ground_truth, results, ground_truth_name="val.json")
+
+
+@pytest.mark.parametrize("masks", [None, [], "null", "empty"])
+def test_object_without_any_mask_is_counted_and_left_out(rng, caplog, masks):
+    ground_truth = make_ground_truth(rng)
+    results = perfect_results(ground_truth)
+    object_ = ground_truth["annotations"][1]
+    video = ground_truth["videos"][0]
+    if masks == "null":
+        masks = [None] * video["length"]
+    elif masks == "empty":
+        masks = [encode(np.zeros((video["height"], video["width"]), dtype=bool))] * video["length"]
+    object_["segmentations"] = masks
+    del results[1]
+
+    scores = score_results(ground_truth, results, ground_truth_name="val.json")
+
+    assert scores.metrics["AP"] == pytest.approx(100.0)
+    assert "val.json: 1 of 9 objects have no mask in any frame: they are left out" in caplog.text
+
+
+@pytest.mark.parametrize("masks", ["null", "empty"])
+def test_ground_truth_of_empty_masks_is_boxes_only(rng, masks):
+    ground_truth = make_ground_truth(rng)
+    sizes = {video["id"]: video for video in ground_truth["videos"]}
+    for each in ground_truth["annotations"]:
+        video = sizes[each["video_id"]]
+        empty = encode(np.zeros((video["height"], video["width"]), dtype=bool))
+        each["segmentations"] = [None if masks == "null" else empty] * video["length"]
+
+    with pytest.raises(NoMasksError, match=r"boxes only"):
+        score_results(ground_truth, [])
 
 
 def test_has_annotations_knows_withheld_ones(rng):
     ground_truth = make_ground_truth(rng)
 
     assert has_annotations(ground_truth)
-    assert not is_box_only(ground_truth)
     assert not has_annotations({"videos": [], "categories": []})
     assert not has_annotations(ground_truth | {"annotations": None})
 

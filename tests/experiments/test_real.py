@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments.command_line import main
-from experiments.real import METHODS, video_iou
+from experiments.real import METHODS
 from maskfreevis_ext.modeling import EfficientNetLite0
 from tests.helpers.videos import plain_content, write_frames, write_json
 
@@ -69,11 +68,3 @@ def test_other_objects_in_the_boxes_are_told(clips, tmp_path, capsys) -> None:
 def test_annotations_without_masks_are_told(clips, tmp_path, capsys) -> None:
     file = write_json(tmp_path, plain_content((3, 2)), "boxes.json")
     assert "needs a mask, and there is only a box" in _fails(capsys, (file, clips[1]))
-
-
-def test_video_iou_sums_over_frames() -> None:
-    truth = np.zeros((2, 4, 4), dtype=bool)
-    truth[0, :2] = truth[1, :1] = True
-    masks = np.zeros_like(truth)
-    masks[0, :1] = masks[1, :2] = True
-    assert video_iou(lambda t: masks[t], truth) == pytest.approx(8 / 16)

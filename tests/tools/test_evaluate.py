@@ -87,7 +87,7 @@ FAULTS = {
         lambda folder: (folder / "results.json").write_text(
             '[{"video_id": 77, "category_id": 1, "score": 1, "segmentations": []}]'
         ),
-        "results[0]: video_id 77",
+        "results[0].video_id must be one of",
     ),
 }
 
@@ -121,3 +121,50 @@ def test_missing_argument_exits_with_2(capsys):
 
     assert stop.value.code == 2
     assert "--results" in capsys.readouterr().err
+
+
+def test_other_metrics_are_printed_and_written(case, tmp_path, capsys):
+    main([*arguments(tmp_path), "--metrics", "jf", "hota", "--json", str(tmp_path / "out.json")])
+
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert list(written) == ["davis_jf", "hota"]
+    assert 0 < written["hota"]["HOTA"] < 100
+    assert "AssA" in capsys.readouterr().out
+
+
+def test_objects_are_scored_one_by_one(case, tmp_path, capsys):
+    made = tmp_path / "made.json"
+    made.write_text(json.dumps(case["gt"]))
+    words = ["--gt", str(tmp_path / "gt.json"), "--results", str(made), "--per-object"]
+    table, numbers = str(tmp_path / "table.csv"), str(tmp_path / "out.json")
+
+    main([*words, "--table", table, "--json", numbers])
+
+    count = json.loads(Path(numbers).read_text())["all objects"]["objects"]
+    assert json.loads(Path(numbers).read_text())["all objects"]["IoU"] == 1
+    assert len(Path(table).read_text().splitlines()) == count + 1
+    printed = capsys.readouterr().out
+    assert f"Masks of {count} objects by annotation id, of 0 by box, of 0 none" in printed
+
+
+@pytest.mark.parametrize("option", ["--json", "--table"])
+def test_input_is_not_written_over(case, tmp_path, capsys, option):
+    words = [*arguments(tmp_path), *(["--per-object"] if option == "--table" else [])]
+    before = (tmp_path / "gt.json").read_bytes()
+    os.symlink(tmp_path / "gt.json", tmp_path / "link.json")
+
+    with pytest.raises(SystemExit) as stop:
+        main([*words, option, str(tmp_path / "link.json")])
+
+    assert stop.value.code == 2
+    assert "is an input" in capsys.readouterr().err
+    assert (tmp_path / "gt.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["--per-object", "--metrics", "ap"], ["--table", "x.md"]])
+def test_options_that_do_not_go_together_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--gt", "gt.json", "--results", "results.json", *words])
+
+    assert stop.value.code == 2
+    assert "--per-object" in capsys.readouterr().err

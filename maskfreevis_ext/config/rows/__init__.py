@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
+    evaluation,
     inference,
     mask2former,
     maskfree,
@@ -24,6 +25,7 @@ ROWS: tuple[Key, ...] = (
     *spatial_mask.ROWS,
     *inference.ROWS,
     *solver.ROWS,
+    *evaluation.ROWS,
     *unread.ROWS,
 )
 

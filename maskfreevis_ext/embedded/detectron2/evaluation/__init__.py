@@ -2,6 +2,7 @@
 
 from detectron2.evaluation.evaluator import (
     DatasetEvaluator,
+    DatasetEvaluators,
     inference_context,
     inference_on_dataset,
 )
@@ -9,6 +10,7 @@ from detectron2.evaluation.testing import flatten_results_dict, print_csv_format
 
 __all__ = [
     "DatasetEvaluator",
+    "DatasetEvaluators",
     "flatten_results_dict",
     "inference_context",
     "inference_on_dataset",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.utils.comm import get_world_size
+from detectron2.utils.comm import get_world_size, is_main_process
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,39 @@ class DatasetEvaluator:
 
     def evaluate(self) -> dict[str, Any] | None:
         """Scores as task -> metric -> number; processes other than rank 0 may return None."""
+
+
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators as one.
+
+    Args:
+        evaluators: They see the same outputs; no two of them may report the same task.
+    """
+
+    def __init__(self, evaluators: list[DatasetEvaluator]) -> None:
+        super().__init__()
+        self._evaluators = evaluators
+
+    def reset(self) -> None:
+        """Reset all evaluators."""
+        for evaluator in self._evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: list[Any], outputs: list[Any]) -> None:
+        """Give a batch to all evaluators."""
+        for evaluator in self._evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, Any]:
+        """The results of all evaluators."""
+        results: OrderedDict[str, Any] = OrderedDict()
+        for evaluator in self._evaluators:
+            result = evaluator.evaluate()
+            if is_main_process() and result is not None:
+                for task, scores in result.items():
+                    assert task not in results, f"Two evaluators report {task}."
+                    results[task] = scores
+        return results
 
 
 @contextmanager

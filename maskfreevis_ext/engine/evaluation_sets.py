@@ -1,0 +1,56 @@
+"""Checks of the data sets of DATASETS.TEST, which come before any long work."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from maskfreevis_ext.data.loaders import load_test_videos
+from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
+from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Where the predictions for a data set are: OUTPUT_DIR/inference, or a folder in it.
+
+    Args:
+        cfg: The config. With several data sets in DATASETS.TEST, each has a folder with its name.
+        dataset_name: One of DATASETS.TEST.
+    """
+    folder = f"{cfg.OUTPUT_DIR}/inference"
+    return f"{folder}/{dataset_name}" if len(cfg.DATASETS.TEST) > 1 else folder
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Check that the data sets of DATASETS.TEST can be read and scored.
+
+    Annotations, frames (that they exist), TEST.EVALUATORS, and the masks that predictions are
+    compared with. A ground truth that cannot be scored (no annotations, boxes only) gives a line
+    in the log.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        ConfigError: An evaluator or a file does not exist.
+        DataError: Something in a file cannot be used.
+    """
+    for name in cfg.DATASETS.TEST:
+        path = MetadataCatalog.get(name).get("json_file")
+        if path and not os.path.isfile(path):
+            raise ConfigError(
+                f"DATASETS.TEST: the annotation file of {name} does not exist: "
+                f"{os.path.abspath(path)}. Put it there, or train without evaluation: "
+                'DATASETS.TEST "()".'
+            )
+        logger.info("Checking the test set %s.", name)
+        load_test_videos(name)
+        evaluator = build_evaluator(name, None, evaluator_names(cfg, name))
+        if isinstance(evaluator, YTVISEvaluator):
+            evaluator.check_ground_truth()
