@@ -97,9 +97,7 @@ def _categories(files: list[CvatFile]) -> dict[int, str]:
     for file in files:
         names.update(dict.fromkeys(file.labels))
         names.update(dict.fromkeys(track.label for track in file.tracks))
-        names.update(
-            dict.fromkeys(shape.label for image in file.images for shape in image.shapes)
-        )
+        names.update(dict.fromkeys(shape.label for image in file.images for shape in image.shapes))
     return dict(enumerate(names, start=1))
 
 
@@ -242,9 +240,7 @@ def _presences(
             numbers = shape.numbers
             if moves and after is not None:
                 share = (t - indices[i]) / (indices[i + 1] - indices[i])
-                numbers = [
-                    a + (b - a) * share for a, b in zip(numbers, after.numbers, strict=True)
-                ]
+                numbers = [a + (b - a) * share for a, b in zip(numbers, after.numbers, strict=True)]
             yield t, shape, numbers
 
 

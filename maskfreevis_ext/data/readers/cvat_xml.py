@@ -235,9 +235,7 @@ def _values(attributes: Mapping[str, str], names: tuple[str, ...], where: str) -
     return [real_number(attributes.get(name, ""), f"{where} {name}") for name in names]
 
 
-def _box(
-    attributes: Mapping[str, str], where: str, notes: Counter[str]
-) -> tuple[str, list[float]]:
+def _box(attributes: Mapping[str, str], where: str, notes: Counter[str]) -> tuple[str, list[float]]:
     x0, y0, x1, y1 = _values(attributes, ("xtl", "ytl", "xbr", "ybr"), where)
     angle = real_number(attributes.get("rotation", "0"), f"{where} rotation") % 360.0
     if not angle:
@@ -276,9 +274,7 @@ def _polygon(
     for point in text.split(";"):
         pair = point.split(",")
         if len(pair) != 2:
-            raise DataError(
-                f"{where}: points must be 'x0,y0;x1,y1;...', got {point!r:.60} in it."
-            )
+            raise DataError(f"{where}: points must be 'x0,y0;x1,y1;...', got {point!r:.60} in it.")
         numbers.extend(real_number(number, f"{where} points") for number in pair)
     return "polygon", numbers
 

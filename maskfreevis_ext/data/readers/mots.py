@@ -107,9 +107,7 @@ def _lines(path: str) -> list[Line]:
             )
         frame, key, class_id, height, width = (
             whole_number(cell, f"{where}: {name}")
-            for cell, name in zip(
-                cells, ("frame", "id", "class", "height", "width"), strict=False
-            )
+            for cell, name in zip(cells, ("frame", "id", "class", "height", "width"), strict=False)
         )
         size = check_frame_size(height, width, where)
         found.append((number, frame, key, class_id, size, cells[5]))

@@ -82,12 +82,14 @@ def find_sequences(path: str) -> list[TrackedSequence]:
 def _name(file: str, root: str) -> str:
     folder, base = os.path.split(os.path.abspath(file))
     stem = os.path.splitext(base)[0]
-    if stem.lower() == "gt":
-        if os.path.basename(folder).lower() == "gt":
-            folder = os.path.dirname(folder)
-        return video_name(os.path.basename(folder))
+    if stem.lower() != "gt":
+        inner = os.path.relpath(os.path.join(folder, stem), os.path.abspath(root))
+        return video_name(inner.replace(os.sep, "/"))
+    if os.path.basename(folder).lower() == "gt":
+        folder = os.path.dirname(folder)
     inner = os.path.relpath(folder, os.path.abspath(root)).replace(os.sep, "/")
-    return video_name(stem if inner == "." else f"{inner}/{stem}")
+    # The file or the folder of one sequence may be given itself.
+    return video_name(os.path.basename(folder) if inner.startswith(".") else inner)
 
 
 def _sequence(name: str, file: str, root: str) -> TrackedSequence:
@@ -107,9 +109,7 @@ def _sequence(name: str, file: str, root: str) -> TrackedSequence:
     if ini is None:
         return TrackedSequence(name, file, None, None, "{:06d}.jpg", False, labels)
     values = read_ini(ini, "Sequence")
-    sides = [
-        whole_number(values.get(key, ""), f"{ini}: {key}") for key in ("imheight", "imwidth")
-    ]
+    sides = [whole_number(values.get(key, ""), f"{ini}: {key}") for key in ("imheight", "imwidth")]
     size = check_frame_size(sides[0], sides[1], ini)
     length = whole_number(values.get("seqlength", ""), f"{ini}: seqLength", 1)
     ending = values.get("imext", ".jpg")
@@ -135,8 +135,7 @@ def read_labels(path: str) -> dict[int, str]:
     for number, name in enumerate(names, start=1):
         if not 0 < len(name) <= MAX_NAME or name in names[: number - 1]:
             raise DataError(
-                f"{path}: line {number}: expected the name of a class, each once, got"
-                f" {name!r:.60}."
+                f"{path}: line {number}: expected the name of a class, each once, got {name!r:.60}."
             )
     return dict(enumerate(names, start=1))
 
@@ -157,12 +156,14 @@ def first_number(
     """
     if options.first_frame is not None:
         return options.first_frame
+    if 0 in numbers:
+        return 0
     if options.images is not None and not sequence.is_official:
         names = listed_frames(options.images, sequence.name, is_only)
-        number = frame_number(names[0]) if names else None
-        if number in (0, 1):
-            return number  # type: ignore[return-value]
-    return 0 if 0 in numbers else 1
+        # KITTI's pictures count from 0, and so do its lines, even if frame 0 is without objects.
+        if names and frame_number(names[0]) == 0 and max(numbers, default=0) < len(names):
+            return 0
+    return 1
 
 
 def frames_of(
@@ -197,4 +198,3 @@ def frames_of(
         is_only,
     )
     return names, sequence.size
-

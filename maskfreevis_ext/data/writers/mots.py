@@ -1,4 +1,4 @@
-"""MOTS text files: one a video, and ``labels.txt`` with the names of the classes."""
+"""MOTS text files: one a video, with ``labels.txt``, the names of the classes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,51 @@ INSTANCES = 1000
 
 @register_writer("mots")
 def write_mots(dataset: AnnotationSet, path: str, options: WriteOptions) -> None:
-    """Write ``<video>.txt`` files with lines ``frame id class height width rle``.
+    """Write ``<video>/gt/gt.txt`` with lines ``frame id class height width rle``.
 
-    Classes count from 1 in the order of their ids, with their names in ``labels.txt``; the id of a
-    track is class x 1000 + its number in the class (ids that are such numbers stay). Frames count from 1, as in MOTSChallenge.
+    This is the layout of MOTSChallenge, with ``seqinfo.ini``; frames count from 1. With
+    ``options.first_frame`` 0 it is that of KITTI MOTS: ``<video>.txt``. Classes count from 1 in the
+    order of their ids, with their names in ``labels.txt``; the id of a track is class x 1000 + its
+    number in the class (ids that are such numbers stay).
 
     Args:
         dataset: The set.
         path: The folder.
-        options: ``first_frame``: 0 for KITTI MOTS.
+        options: ``first_frame``.
 
     Raises:
         DataError: A video cannot be read, or has more than 999 tracks of a class.
     """
     numbers = {key: i for i, key in enumerate(dataset.categories, start=1)}
-    with open(os.path.join(path, LABELS), "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{name}\n" for name in dataset.categories.values())
     first = 1 if options.first_frame is None else options.first_frame
     for video in dataset:
-        target = os.path.join(path, *f"{video.name}.txt".split("/"))
+        folder = os.path.join(path, *video.name.split("/"))
+        target = os.path.join(folder, "gt", "gt.txt") if first else f"{folder}.txt"
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "w", encoding="ascii", newline="\n") as file:
             file.writelines(_lines(dataset, video, numbers, first))
+        labels = os.path.join(os.path.dirname(target), LABELS)
+        with open(labels, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{name}\n" for name in dataset.categories.values())
+        if first:
+            _write_seqinfo(video, os.path.join(folder, "seqinfo.ini"))
 
 
-def _lines(
-    dataset: AnnotationSet, video: Video, numbers: dict[int, int], first: int
-) -> list[str]:
+def _write_seqinfo(video: Video, path: str) -> None:
+    values = {
+        "name": os.path.basename(video.name),
+        "imDir": "img1",
+        "seqLength": len(video.file_names),
+        "imWidth": video.width,
+        "imHeight": video.height,
+        "imExt": os.path.splitext(video.file_names[0])[1],
+    }
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("[Sequence]\n")
+        file.writelines(f"{key}={value}\n" for key, value in values.items())
+
+
+def _lines(dataset: AnnotationSet, video: Video, numbers: dict[int, int], first: int) -> list[str]:
     ids: dict[int, int] = {}
     for class_key, class_id in numbers.items():
         tracks = [t for t in video.tracks if t.masks and t.category_id == class_key]
