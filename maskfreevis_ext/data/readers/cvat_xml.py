@@ -284,7 +284,7 @@ def _ellipse(
 ) -> tuple[str, list[float]]:
     cx, cy, rx, ry = _values(attributes, ("cx", "cy", "rx", "ry"), where)
     turn = math.radians(real_number(attributes.get("rotation", "0"), f"{where} rotation"))
-    numbers = []
+    numbers: list[float] = []
     for k in range(_ELLIPSE_POINTS):
         angle = 2 * math.pi * k / _ELLIPSE_POINTS
         x, y = rx * math.cos(angle), ry * math.sin(angle)
