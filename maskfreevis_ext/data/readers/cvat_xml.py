@@ -270,7 +270,7 @@ def _polygon(
     text = attributes.get("points", "")
     if text.count(",") > MAX_POLYGON_NUMBERS // 2:
         raise DataError(f"{where}: points has more than {MAX_POLYGON_NUMBERS} numbers.")
-    numbers = []
+    numbers: list[float] = []
     for point in text.split(";"):
         pair = point.split(",")
         if len(pair) != 2:
