@@ -136,7 +136,6 @@ def as_mot(dataset: AnnotationSet, official: bool = True) -> dict[str, bytes]:
 def png(pixels: np.ndarray) -> bytes:
     """A grey PNG of 8 or 16 bits."""
 
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return file.getvalue()
@@ -258,7 +257,6 @@ def as_yolo(dataset: AnnotationSet) -> dict[str, bytes]:
 
 def as_labelme(dataset: AnnotationSet) -> dict[str, bytes]:
     """``<video>/<frame>.json`` with rectangles and masks of a group."""
-
 
     files = {}
     for video in dataset:

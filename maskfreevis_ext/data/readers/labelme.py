@@ -114,13 +114,14 @@ def _read_video(
 
 def _add_frame(builder: VideoBuilder, t: int, entry: Entry, categories: dict[str, int]) -> None:
     height, width = builder.video.height, builder.video.width
-    boxes: dict[Any, list[list[float]]] = {}
-    masks: dict[Any, list[dict[str, Any]]] = {}
+    # Rectangles and masks of each object, in the order of the file.
+    found: dict[Any, tuple[list[list[float]], list[dict[str, Any]]]] = {}
     for i, shape in enumerate(list_of(entry.json_file, entry.content, "shapes")):
         key = _key(shape, t, i, builder.notes)
+        parts = found.setdefault(key, ([], []))
         kind = shape.content.get("shape_type", "polygon")
         if kind == "rectangle":
-            boxes.setdefault(key, []).append(_rectangle(shape))
+            parts[0].append(_rectangle(shape))
             continue
         mask = _mask(shape, kind, height, width)
         if mask is None:
@@ -129,11 +130,12 @@ def _add_frame(builder: VideoBuilder, t: int, entry: Entry, categories: dict[str
         rle, _, dropped = segmentation_to_rle(mask, height, width, shape.name("points"))
         builder.notes["polygons dropped (fewer than 3 points)"] += dropped
         if rle is not None:
-            masks.setdefault(key, []).append(rle)
-    for key in dict.fromkeys((*boxes, *masks)):
-        parts = masks.get(key)
-        merged = mask_util.merge(parts) if parts else None
-        box = _union(boxes[key]) if key in boxes else None
+            parts[1].append(rle)
+    for key, (boxes, masks) in found.items():
+        if not boxes and not masks:
+            continue  # counted above
+        merged = mask_util.merge(masks) if masks else None
+        box = _union(boxes) if boxes else None
         where = f"{entry.json_file}: the shapes of group {key[0]!r}"
         builder.add(key, categories[key[1]], t, where, box=box, mask=merged)
 
