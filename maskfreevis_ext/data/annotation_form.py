@@ -23,13 +23,12 @@ from typing import Any
 
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data.boxes import clip_to_frame
+from maskfreevis_ext.data.boxes import Box, clip_to_frame
 from maskfreevis_ext.data.json_fields import MAX_ID, short
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import MAX_SIDE, is_finite_number, segmentation_to_rle
 
-#: (x, y, width, height) in pixels, and a compressed RLE.
-Box = tuple[float, float, float, float]
+#: A compressed RLE.
 Rle = dict[str, Any]
 
 #: Most pixels of a frame, and most frames of a video.

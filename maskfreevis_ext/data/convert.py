@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video
-from maskfreevis_ext.data.frame_files import check_images
+from maskfreevis_ext.data.frame_files import check_images, similar_name
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.data.readers import ReadOptions, read_annotations
 from maskfreevis_ext.data.readers.frames import picture_size
@@ -23,6 +23,7 @@ from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import move_into_place
 
 DROPPED_CLASS = "tracks left out, of the class"
+MENDED_NAMES = "file names corrected in case or ending to those in the image folder"
 MASKS_DROPPED = "masks left out (--to-boxes)"
 
 #: Problems that ``check_annotations`` describes; the rest is only counted.
@@ -170,13 +171,16 @@ def map_classes(
 def check_frames(dataset: AnnotationSet, images: str) -> AnnotationSet:
     """The set with a check, as each video is read, that its frames exist and have its size.
 
+    A name that differs from that of a file in case or ending alone is corrected and counted.
+
     Args:
         dataset: The set.
         images: Folder of the frames. Sizes are read from the header of each first frame.
     """
 
     def change(video: Video) -> Video:
-        paths = [os.path.join(images, name.replace("\\", "/")) for name in video.file_names]
+        _mend_names(video, images, dataset.notes)
+        paths = [os.path.join(images, name) for name in video.file_names]
         head = {"video_id": video.id, "length": len(paths), "image_root": images}
         check_images([{**head, "file_names": paths}])
         height, width = picture_size(paths[0])
@@ -188,6 +192,21 @@ def check_frames(dataset: AnnotationSet, images: str) -> AnnotationSet:
         return video
 
     return each_video(dataset, change)
+
+
+def _mend_names(video: Video, images: str, notes: Counter[str]) -> None:
+    listed: dict[str, list[str]] = {}
+    for t, name in enumerate(video.file_names):
+        if os.path.isfile(os.path.join(images, name)):
+            continue
+        folder, base = os.path.split(name)
+        if folder not in listed:
+            place = os.path.join(images, folder)
+            listed[folder] = os.listdir(place) if os.path.isdir(place) else []
+        other = similar_name(base, listed[folder])
+        if other is not None:
+            video.file_names[t] = os.path.join(folder, other)
+            notes[MENDED_NAMES] += 1
 
 
 def split_videos(names: Sequence[str], share: float) -> tuple[list[int], list[int]]:
@@ -238,8 +257,9 @@ def staged_outputs(
     for path in paths:
         _check_output(path, is_folder, inputs, overwrite)
     parent = os.path.dirname(os.path.abspath(paths[0]))
+    while not os.path.lexists(parent):  # made at the end only
+        parent = os.path.dirname(parent)
     try:
-        os.makedirs(parent, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".convert_", dir=parent) as folder:
             temporary = [os.path.join(folder, str(i)) for i in range(len(paths))]
             if is_folder:

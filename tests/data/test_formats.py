@@ -18,8 +18,8 @@ from tests.helpers.annotations import (
     as_labelme,
     as_labelstudio,
     as_mot,
-    as_youtube_vos,
     as_yolo,
+    as_youtube_vos,
     make_set,
     plain,
     videos,
@@ -28,7 +28,7 @@ from tests.helpers.annotations import (
 )
 
 _SETTINGS = settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 
 #: Writer -> whether it holds masks and classes.
@@ -99,16 +99,16 @@ def _without_ids(content):
     return [(*video[:4], sorted((t[1:] for t in video[4]), key=repr)) for video in content]
 
 
-#: Format that is only read -> files of a set, path inside, kind, masks, classes.
-FOREIGN: dict[str, tuple[Callable, str, str, bool, bool]] = {
-    "mot": (as_mot, "", "boxes", False, True),
-    "kitti-mots": (as_kitti_mots, "", "masks", True, True),
-    "youtube-vos": (as_youtube_vos, "", "masks", True, True),
-    "bdd100k": (as_bdd100k, "", "any", True, True),
-    "burst": (as_burst, "burst.json", "masks", True, True),
-    "yolo-tracks": (as_yolo, "labels", "boxes", False, True),
-    "labelme": (as_labelme, "", "any", True, True),
-    "labelstudio": (as_labelstudio, "tasks.json", "boxes", False, True),
+#: Format that is only read -> files of a set, path inside, kind of annotations, masks.
+FOREIGN: dict[str, tuple[Callable, str, str, bool]] = {
+    "mot": (as_mot, "", "boxes", False),
+    "kitti-mots": (as_kitti_mots, "", "masks", True),
+    "youtube-vos": (as_youtube_vos, "", "masks", True),
+    "bdd100k": (as_bdd100k, "", "any", True),
+    "burst": (as_burst, "burst.json", "masks", True),
+    "yolo-tracks": (as_yolo, "labels", "boxes", False),
+    "labelme": (as_labelme, "", "any", True),
+    "labelstudio": (as_labelstudio, "tasks.json", "boxes", False),
 }
 
 
@@ -120,7 +120,7 @@ def test_every_reader_is_tested():
 @_SETTINGS
 @given(masks=videos("masks"), boxes=videos("boxes"), anything=videos("any"))
 def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
-    make, inner, kind, has_masks, classes = FOREIGN[name]
+    make, inner, kind, has_masks = FOREIGN[name]
     data = {"masks": masks, "boxes": boxes, "any": anything}[kind]
     dataset = make_set(data)
     options = ReadOptions()
