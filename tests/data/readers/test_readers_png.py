@@ -98,3 +98,6 @@ def test_kitti_mots_pixels_are_class_and_instance(tmp_path):
     write_files(tmp_path, {"instances/0002/000000.png": _pixels(3001, dtype=np.uint16)})
     with pytest.raises(DataError, match="got 3001"):
         list(_read("kitti-mots", tmp_path / "instances"))
+    write_files(tmp_path, {"instances/labels.txt": b"cat\ndog\nemu"})
+    dataset = _read("kitti-mots", tmp_path / "instances")
+    assert [dataset.categories[t.category_id] for v in dataset for t in v.tracks] == ["emu"]
