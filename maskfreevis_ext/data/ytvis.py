@@ -34,12 +34,12 @@ from maskfreevis_ext.data.json_fields import (
     short,
     unique_id,
 )
+from maskfreevis_ext.data.track_masks import CheckedMask, check_masks
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.rle import (
     MAX_SIDE,
     decode_rle,
     is_finite_number,
-    segmentation_to_rle,
 )
 
 logger = logging.getLogger(__name__)
@@ -146,9 +146,15 @@ class TrackReader:
             "category_id": self.class_of[category_id],
             "iscrowd": int(crowd),
         }
+        checked = check_masks(
+            masks or [None] * video["length"],
+            video["height"],
+            video["width"],
+            lambda t: entry.name(f"segmentations[{t}]"),
+        )
         is_seen = False
         for t in range(video["length"]):
-            found = self._object(entry, t, video, boxes and boxes[t], masks and masks[t])
+            found = self._object(entry, t, video, boxes and boxes[t], checked[t])
             if found is not None:
                 video["annotations"][t].append({**head, **found})
                 is_seen = True
@@ -173,12 +179,10 @@ class TrackReader:
                 raise entry.fail(f"areas[{i}]", "a number >= 0 or null")
 
     def _object(
-        self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, raw_mask: Any
+        self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, mask: CheckedMask
     ) -> dict[str, Any] | None:
         """Box and mask of a track in frame t, or None if it is absent."""
-        height, width = video["height"], video["width"]
-        where = entry.name(f"segmentations[{t}]")
-        rle, area, dropped = segmentation_to_rle(raw_mask, height, width, where)
+        rle, area, dropped = mask
         self.counts["polygons dropped (odd count of numbers, or fewer than 3 points)"] += dropped
         box = None if raw_box is None else self._box(entry, t, video, raw_box)
         if box is None and area > 0:
