@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.pseudo.features import FeatureBasis, extract_features, motion_windows
 from maskfreevis_ext.pseudo.grabcut import sharpen
+from maskfreevis_ext.pseudo.join import Predicted, join_predictions
 from maskfreevis_ext.pseudo.known import KnownMasks
 from maskfreevis_ext.pseudo.pixel_head import PixelHeadSettings, PixelNetworks, fit_pixel_head
 from maskfreevis_ext.pseudo.refine import refine
@@ -92,6 +95,27 @@ class ObjectHead:
     bases: list[FeatureBasis]
     networks: PixelNetworks
 
+    def split(self) -> list[ObjectHead]:
+        """One for each object."""
+        count = len(self.bases)
+        parameters = zip(*(part.chunk(count) for part in self.networks.parameters), strict=True)
+        return [
+            ObjectHead([basis], self._networks(part))
+            for basis, part in zip(self.bases, parameters, strict=True)
+        ]
+
+    @staticmethod
+    def join(heads: Sequence[ObjectHead]) -> ObjectHead:
+        """One for several objects."""
+        bases = [basis for head in heads for basis in head.bases]
+        parameters = zip(*(head.networks.parameters for head in heads), strict=True)
+        return ObjectHead(bases, heads[0]._networks([torch.cat(parts) for parts in parameters]))
+
+    def _networks(self, parameters: Iterable[Tensor]) -> PixelNetworks:
+        networks = copy(self.networks)
+        networks.parameters = [part.detach().clone().requires_grad_() for part in parameters]
+        return networks
+
 
 class Clip:
     """Frames of a clip and the boxes of its objects, some of which are segmented at a time.
@@ -124,20 +148,32 @@ class Clip:
         self.windows = place_windows(boxes, sizes.pop(), settings.grid, settings.margin)
         self.settings = settings
         self.known = KnownMasks.of(known or {}, self.windows)
-        self._motion = motion_windows(frames, self.windows) if settings.use_motion else None
 
-    def groups(self) -> list[list[int]]:
+    @cached_property
+    def _motion(self) -> np.ndarray | None:
+        return motion_windows(self.frames, self.windows) if self.settings.use_motion else None
+
+    def groups(
+        self, objects: Iterable[int] | None = None, started: Collection[int] = ()
+    ) -> list[list[int]]:
         """Objects that are fitted together: a few, with boxes in about the same frames.
 
-        Objects with known masks are apart from the others, as they are fitted in another way.
+        Objects with known masks are apart from the others, as they are fitted in another way, and
+        those that go on from another clip from those that begin.
+
+        Args:
+            objects: Which; None: all.
+            started: Those that go on from another clip.
         """
         present = self.windows.is_present
         has_known = np.zeros(len(present), dtype=bool)
         if self.known is not None:
             has_known = self.known.is_known.any(1).numpy()
-        groups: list[list[int]] = []
-        for kind in (True, False):
-            members = np.flatnonzero(has_known == kind).tolist()
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for index in range(len(present)) if objects is None else objects:
+            kinds.setdefault((bool(has_known[index]), index in started), []).append(index)
+        groups = []
+        for members in kinds.values():
             members.sort(key=lambda index: int(present[index].argmax()))
             groups += [
                 sorted(members[start : start + _OBJECTS_TOGETHER])
@@ -151,6 +187,7 @@ class Clip:
         backbone: nn.Module,
         head: ObjectHead | None = None,
         steps: int | None = None,
+        predicted: Predicted | None = None,
     ) -> tuple[Tensor, Tensor, ObjectHead]:
         """Fit a pixel head to some objects.
 
@@ -161,6 +198,7 @@ class Clip:
             head: What was fitted to the same objects in other frames, to go on from; its networks
                 are changed. None: from the beginning.
             steps: Steps of the fit; None: as the settings say.
+            predicted: What a trained model says about all objects of the clip.
 
         Returns:
             Probabilities before and after smoothing by colour, (n, T, S, S) float32 each, and what
@@ -188,6 +226,8 @@ class Clip:
         )
         networks = None if head is None else head.networks
         raw, networks = fit_pixel_head(features, windows, settings, known, networks)
+        if predicted is not None:
+            raw = join_predictions(raw, predicted.select(chosen, frames)) * windows.inside_frame()
         if known is not None:
             raw = torch.where(known.is_known[..., None, None], known.labels, raw)
         refined = refine(raw, features.lab) * windows.inside_frame()

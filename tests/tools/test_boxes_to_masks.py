@@ -14,6 +14,11 @@ from maskfreevis_ext.rle import decode_rle
 from tests.helpers.training import ROOT
 from tests.helpers.videos import HEIGHT, WIDTH, plain_content, write_frames, write_json
 
+ADDED = {
+    *("segmentations", "areas", "mask_source", "confidence", "confidences"),
+    *("doubtful", "doubtful_frames"),
+}
+
 tool = runpy.run_path(str(ROOT / "tools" / "boxes_to_masks.py"))
 
 
@@ -46,7 +51,7 @@ def test_masks_are_added_and_the_rest_stays(clips, tmp_path, capsys, method: str
     _run(clips, output, method)
     given, made = json.loads(Path(clips[0]).read_text()), json.loads(output.read_text())
     for before, after in zip(given["annotations"], made["annotations"], strict=True):
-        added = {"segmentations", "areas", "confidence"} if not before["iscrowd"] else set()
+        added = ADDED if not before["iscrowd"] else set()
         assert after.keys() - before.keys() == added
         assert {key: after[key] for key in before} == before
         if not added:

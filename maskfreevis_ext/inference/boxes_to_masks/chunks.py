@@ -1,0 +1,119 @@
+"""Long videos a few frames at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+_MOST_FRAMES = 40  # of a chunk, ...
+_FEWEST_FRAMES = 8
+_MOST_BYTES = 300 << 20  # ... whose pictures and windows are to take no more than this
+_WINDOW_BYTES = 300 << 10  # of one object in one frame
+_OVERLAP = 4  # frames before and after it, which its masks are made to agree with
+#: Later chunks of an object go on from the fit to the one before.
+LATER_STEPS = 0.25
+
+
+class Source(Protocol):
+    """Where frames come from."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8, RGB, by rising index."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames of a video that are in memory together.
+
+    Attributes:
+        frames: Their numbers in the video, rising.
+        core: Those of them whose masks are kept, as a slice of ``frames``.
+        objects: Objects that need masks in the core.
+    """
+
+    frames: list[int]
+    core: slice
+    objects: list[int]
+
+
+def chunk_length(num_objects: float, size: tuple[int, int]) -> int:
+    """Frames of a chunk, so that memory depends on neither objects nor pixels.
+
+    Args:
+        num_objects: Mean number of objects in a frame.
+        size: (H, W) of the frames.
+    """
+    of_frame = 3 * size[0] * size[1] + _WINDOW_BYTES * num_objects
+    return int(np.clip(_MOST_BYTES // of_frame, _FEWEST_FRAMES, _MOST_FRAMES))
+
+
+def plan_chunks(is_missing: np.ndarray, is_present: np.ndarray, length: int) -> list[Chunk]:
+    """Cut the frames that show objects with missing masks into chunks.
+
+    Frames in which all objects have masks, or there are none, are in no chunk; those that help, as
+    their masks are given, are.
+
+    Args:
+        is_missing: (N, T) bool, where an object needs a mask.
+        is_present: (N, T) bool, where it has a box.
+        length: Frames of a core.
+    """
+    needs = is_missing.any(1)
+    if not needs.any():
+        return []
+    frames = np.flatnonzero(is_present[needs].any(0)).tolist()
+    chunks = []
+    count = -(-len(frames) // length)  # of about equal length
+    edges = np.linspace(0, len(frames), count + 1).round().astype(int).tolist()
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        objects = np.flatnonzero(is_missing[:, frames[start:end]].any(1)).tolist()
+        if objects:
+            low, high = max(start - _OVERLAP, 0), min(end + _OVERLAP, len(frames))
+            chunks.append(Chunk(frames[low:high], slice(start - low, end - low), objects))
+    return chunks
+
+
+def read_chunks(chunks: Sequence[Chunk], source: Source) -> Iterator[list[np.ndarray]]:
+    """The frames of one chunk after the other; each frame is read once.
+
+    Args:
+        chunks: Of ``plan_chunks``.
+        source: Of the frames.
+
+    Yields:
+        The frames of a chunk.
+    """
+    wanted = sorted({frame for chunk in chunks for frame in chunk.frames})
+    stream = source.read(wanted)
+    kept: dict[int, np.ndarray] = {}
+    place = 0
+    for chunk in chunks:
+        kept = {frame: picture for frame, picture in kept.items() if frame >= chunk.frames[0]}
+        while place < len(wanted) and wanted[place] <= chunk.frames[-1]:
+            kept[wanted[place]] = next(stream)
+            place += 1
+        yield [kept[frame] for frame in chunk.frames]
+
+
+def count_work(chunks: Sequence[Chunk], is_missing: np.ndarray, steps: int) -> tuple[int, int]:
+    """Boxes that need a mask, and steps of all fits times their objects.
+
+    Args:
+        chunks: Of ``plan_chunks``.
+        is_missing: (N, T) bool.
+        steps: Steps of the first fit of an object.
+    """
+    seen: set[int] = set()
+    total = 0
+    for chunk in chunks:
+        total += sum(fit_steps(index in seen, steps) for index in chunk.objects)
+        seen |= set(chunk.objects)
+    return int(is_missing.sum()), total
+
+
+def fit_steps(is_later: bool, steps: int) -> int:
+    """Steps of the first or of a later fit of an object, at least one."""
+    return max(round(steps * LATER_STEPS), 1) if is_later else steps
