@@ -233,10 +233,7 @@ def fit_pixel_head(
     Raises:
         ValueError: An object has no box at all.
     """
-    present = [torch.from_numpy(row).nonzero()[:, 0] for row in windows.is_present]
-    empty = [index for index, frames in enumerate(present) if not len(frames)]
-    if empty:
-        raise ValueError(f"expected a box in at least one frame of each object, got none: {empty}")
+    present = _frames_with_boxes(windows)
     generator = torch.Generator().manual_seed(settings.seed)
     networks = networks or PixelNetworks(features.values, settings, generator)
     optimizer = torch.optim.AdamW(
@@ -271,6 +268,15 @@ def fit_pixel_head(
         losses.mean(-1).sum().backward()
         optimizer.step()
     return _apply(networks, features.values) * everything.in_frame, networks
+
+
+def _frames_with_boxes(windows: ObjectWindows) -> list[Tensor]:
+    """Frames in which each object has a box, int64."""
+    present = [torch.from_numpy(row).nonzero()[:, 0] for row in windows.is_present]
+    empty = [index for index, frames in enumerate(present) if not len(frames)]
+    if empty:
+        raise ValueError(f"expected a box in at least one frame of each object, got none: {empty}")
+    return present
 
 
 @torch.no_grad()

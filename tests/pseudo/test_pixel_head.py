@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.pseudo import PixelHeadSettings, fit_pixel_head, segment_clip
 from maskfreevis_ext.pseudo.clip import Clip
-from maskfreevis_ext.pseudo.features import Scale, _fit_basis, _project, extract_features, motion_windows
+from maskfreevis_ext.pseudo.features import (
+    Scale,
+    _fit_basis,
+    _project,
+    extract_features,
+    motion_windows,
+)
 from maskfreevis_ext.pseudo.pixel_head import Evidence, PixelNetworks, box_losses
 from maskfreevis_ext.pseudo.windows import place_windows
 from tests.pseudo.clips import NUM_FRAMES, Colours, disc_clip

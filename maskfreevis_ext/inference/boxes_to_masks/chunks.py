@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,7 +69,7 @@ def plan_chunks(is_missing: np.ndarray, is_present: np.ndarray, length: int) -> 
     chunks = []
     count = -(-len(frames) // length)  # of about equal length
     edges = np.linspace(0, len(frames), count + 1).round().astype(int).tolist()
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         objects = np.flatnonzero(is_missing[:, frames[start:end]].any(1)).tolist()
         if objects:
             low, high = max(start - _OVERLAP, 0), min(end + _OVERLAP, len(frames))

@@ -201,9 +201,7 @@ def _make_all(
     partial: Partial,
 ) -> None:
     """Make the masks of all videos that are not finished, and keep them."""
-    counts = [
-        count_work(work.chunks, work.given.is_missing, options.steps) for work in works
-    ]
+    counts = [count_work(work.chunks, work.given.is_missing, options.steps) for work in works]
     boxes, steps = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
     budget = Budget(options.minutes, options.method, boxes, steps)
     settings = PixelHeadSettings(steps=options.steps, seed=options.seed)
@@ -251,7 +249,9 @@ def _write(
                 file.write(page.encode())
         write_json(content, options.output)
     except OSError as error:
-        raise DataError(f"{options.output}: cannot be written: {error.strerror or error}.") from error
+        raise DataError(
+            f"{options.output}: cannot be written: {error.strerror or error}."
+        ) from error
     return confidences
 
 
@@ -294,7 +294,9 @@ def _page(
     confidences: Mapping[int, float],
 ) -> str:
     """The review page; of the pictures of all videos only those that are shown are kept."""
-    categories = {category.id: category.name for category in categories_of_file(dict(content)).values()}
+    categories = {
+        category.id: category.name for category in categories_of_file(dict(content)).values()
+    }
     entries = {entry["id"]: entry for entry in content.get("annotations") or []}
     video_of = {track: one for one in given for track in one.tracks}
     order = sorted(confidences, key=lambda track: (confidences[track], track))
@@ -321,5 +323,3 @@ def _page(
             )
 
     return review_page(Path(options.json).name, rows(), len(order), options.min_confidence)
-
-

@@ -308,7 +308,9 @@ class _ChunkMasks:
                     return mask, None, GRABCUT
         return box_mask(box, self.video.given.size), None, BOX
 
-    def _keep_pictures(self, row: int, made: dict[int, tuple[np.ndarray, float | None, str]]) -> None:
+    def _keep_pictures(
+        self, row: int, made: dict[int, tuple[np.ndarray, float | None, str]]
+    ) -> None:
         index = self.rows[row]
         result = self.video.results[index]
         wanted = result.pictures.wanted(self.video.given.is_present[index])

@@ -126,5 +126,6 @@ def _read_track(entry: dict[str, Any]) -> TrackMasks:
     pictures = Pictures()
     for frame, confidence, data in entry["pictures"]:
         pictures.spread[frame] = Picture(frame, confidence, base64.b64decode(data))
-    fields = (entry[name] for name in ("masks", "areas", "confidences", "sources"))
-    return TrackMasks(*fields, pictures)
+    return TrackMasks(
+        entry["masks"], entry["areas"], entry["confidences"], entry["sources"], pictures
+    )
