@@ -38,3 +38,28 @@ def overlap_and_union(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
     overlap = sides.clip(min=0).prod(-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (one, other)]
     return overlap, areas[0] + areas[1] - overlap
+
+
+def clip_to_frame(
+    box: tuple[float, float, float, float], height: int, width: int
+) -> tuple[tuple[float, float, float, float] | None, bool]:
+    """The part of a box that lies inside the frame.
+
+    Args:
+        box: (x, y, width, height) in pixels, with a positive size.
+        height: Of the frame, pixels.
+        width: Of the frame, pixels.
+
+    Returns:
+        (x, y, width, height), or None if nothing is inside; and whether more than a thousandth of
+        a pixel was cut off.
+    """
+    x, y, w, h = box
+    x0, y0 = max(x, 0.0), max(y, 0.0)
+    x1, y1 = min(x + w, float(width)), min(y + h, float(height))
+    if x1 <= x0 or y1 <= y0:
+        return None, True
+    if (x0, y0, x1, y1) == (x, y, x + w, y + h):
+        return box, False  # x1 - x0 would round
+    is_clipped = max(x0 - x, y0 - y, x + w - x1, y + h - y1) > 1e-3
+    return (x0, y0, x1 - x0, y1 - y0), is_clipped

@@ -1,11 +1,21 @@
-"""Checks that the image files of the frames exist and lie under the image root."""
+"""Image files of frames: their order, and checks that they exist under the image root."""
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from maskfreevis_ext.errors import DataError
+
+#: Endings of files that are read as pictures.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that compares runs of digits as numbers: frame2 before frame10."""
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part.lower()) for part in parts]
 
 
 def check_images(dataset_dicts: list[dict[str, Any]]) -> None:

@@ -40,18 +40,18 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Read an annotation file, which must be one JSON object.
+def read_json_value(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file in UTF-8 (with or without byte order mark), UTF-16 or UTF-32.
 
     Args:
         json_file: Path.
         max_bytes: Largest file that is read.
 
     Returns:
-        The object. Its content is not checked.
+        Its value, mostly an object or a list. The content is not checked.
 
     Raises:
-        DataError: The file is absent, too large, or not a JSON object with unique keys.
+        DataError: The file is absent, too large, or not JSON with unique keys.
     """
     try:
         size = os.stat(json_file).st_size
@@ -60,7 +60,7 @@ def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]
                 f"{json_file}: expected at most {max_bytes} bytes, got {size}. Split the data set."
             )
         with open(json_file, "rb") as file:
-            content = json.loads(file.read(), object_pairs_hook=_object_of_unique_keys)
+            return json.loads(file.read(), object_pairs_hook=_object_of_unique_keys)
     except FileNotFoundError:
         raise DataError(
             f"{json_file}: there is no such annotation file. Check the path; built-in data sets"
@@ -77,6 +77,22 @@ def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]
         raise DataError(
             f"{json_file}: expected valid JSON, got: {error}. Write it again."
         ) from None
+
+
+def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read an annotation file, which must be one JSON object.
+
+    Args:
+        json_file: Path.
+        max_bytes: Largest file that is read.
+
+    Returns:
+        The object. Its content is not checked.
+
+    Raises:
+        DataError: The file is absent, too large, or not a JSON object with unique keys.
+    """
+    content = read_json_value(json_file, max_bytes)
     if not isinstance(content, dict):
         raise DataError(
             f"{json_file}: expected one JSON object with 'videos', 'categories' and 'annotations',"
@@ -183,3 +199,25 @@ def unique_id(entry: Entry, seen: Mapping[int, Any]) -> int:
     if entry_id in seen:
         raise entry.fail("id", "unique", "Give every entry its own id.")
     return entry_id
+
+
+def path_fault(name: Any) -> str | None:
+    """What is wrong with a path that must stay under a folder, or None.
+
+    Args:
+        name: The path, with "/" or backslashes; unchecked.
+
+    Returns:
+        What it must be, after "must be"; None if it is that.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+        return f"a path of 1 to {MAX_NAME} characters"
+    parts = re.split(r"[/\\]", name)
+    is_inside = ".." not in parts and parts[0] != "" and not re.match(r"[A-Za-z]:", name)
+    if not is_inside or "\0" in name:
+        return "a path that stays under the image root (absolute paths and '..' are refused)"
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "a path in valid Unicode"
+    return None

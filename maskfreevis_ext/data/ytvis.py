@@ -21,11 +21,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.annotation_form import MAX_FRAME_PIXELS
+from maskfreevis_ext.data.boxes import clip_to_frame
 from maskfreevis_ext.data.json_fields import (
     MAX_ID,
-    MAX_NAME,
     Entry,
     list_of,
+    path_fault,
     read_json,
     short,
     unique_id,
@@ -40,15 +42,25 @@ from maskfreevis_ext.rle import (
 
 logger = logging.getLogger(__name__)
 
-#: Limits: number of categories of a file, and pixels of a frame.
+#: Most categories of a file.
 MAX_CATEGORIES = 10_000
-MAX_FRAME_PIXELS = 178_000_000
 
 DatasetDict = dict[str, Any]
 
 
-def _read_categories(json_file: str, content: Mapping[str, Any]) -> dict[int, str]:
-    """Names by category id, in the order of the ids."""
+def read_categories(json_file: str, content: Mapping[str, Any]) -> dict[int, str]:
+    """Read the ``categories`` of a file in COCO's or YouTube-VIS form.
+
+    Args:
+        json_file: Path, for messages.
+        content: The file's object.
+
+    Returns:
+        Names by category id, in the order of the ids.
+
+    Raises:
+        DataError: They are absent, or an id or name is not unique.
+    """
     entries = list_of(json_file, content, "categories")
     if not 0 < len(entries) <= MAX_CATEGORIES:
         raise DataError(
@@ -69,26 +81,28 @@ def _read_categories(json_file: str, content: Mapping[str, Any]) -> dict[int, st
 def _check_file_name(entry: Entry, index: int) -> str:
     """A frame's path, which must stay under the image root."""
     name = entry.content["file_names"][index]
-    field = f"file_names[{index}]"
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-        raise entry.fail(field, f"a path of 1 to {MAX_NAME} characters")
-    parts = re.split(r"[/\\]", name)
-    is_inside = ".." not in parts and parts[0] != "" and not re.match(r"[A-Za-z]:", name)
-    if not is_inside or "\0" in name:
-        raise entry.fail(
-            field, "a path that stays under the image root", "Absolute paths and '..' are refused."
-        )
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise entry.fail(field, "a path in valid Unicode") from None
+    fault = path_fault(name)
+    if fault is not None:
+        raise entry.fail(f"file_names[{index}]", fault)
     return name
 
 
-def _read_videos(
+def read_videos(
     json_file: str, content: Mapping[str, Any], image_root: str
 ) -> dict[int, DatasetDict]:
-    """A dataset dict without objects for each video, by id."""
+    """Read the ``videos`` of a YouTube-VIS file.
+
+    Args:
+        json_file: Path, for messages.
+        content: The file's object.
+        image_root: Folder that ``file_names`` are relative to.
+
+    Returns:
+        A dataset dict without objects for each video, by id.
+
+    Raises:
+        DataError: A field of a video cannot be used, or there is no video.
+    """
     videos: dict[int, DatasetDict] = {}
     for entry in list_of(json_file, content, "videos"):
         video_id = unique_id(entry, videos)
@@ -121,8 +135,14 @@ def _read_videos(
     return dict(sorted(videos.items()))
 
 
-class _TrackReader:
-    """Reads annotations into dataset dicts and counts its repairs by kind."""
+class TrackReader:
+    """Reads annotations into dataset dicts and counts its repairs by kind.
+
+    Args:
+        json_file: Path, for messages.
+        videos: Dataset dicts of ``read_videos`` by id, which get the objects.
+        class_of: What a category id of the file becomes in the objects.
+    """
 
     def __init__(
         self, json_file: str, videos: Mapping[int, DatasetDict], class_of: Mapping[int, int]
@@ -216,9 +236,8 @@ class _TrackReader:
         if w == 0 or h == 0:
             self.counts["boxes without area taken as absent"] += 1
             return None
-        x1, y1 = max(x, 0.0), max(y, 0.0)
-        x2, y2 = min(x + w, float(video["width"])), min(y + h, float(video["height"]))
-        if x2 <= x1 or y2 <= y1:
+        box, is_clipped = clip_to_frame((x, y, w, h), video["height"], video["width"])
+        if box is None:
             size = f"{video['width']} x {video['height']}"
             raise entry.fail(
                 field,
@@ -226,9 +245,8 @@ class _TrackReader:
                 "Boxes are [x, y, width, height], not corners; use null where the object is out"
                 " of view.",
             )
-        if max(x1 - x, y1 - y, x + w - x2, y + h - y2) > 1e-3:
-            self.counts["boxes clipped to the frame"] += 1
-        return [x1, y1, x2 - x1, y2 - y1]
+        self.counts["boxes clipped to the frame"] += is_clipped
+        return list(box)
 
 
 def load_ytvis_json(
@@ -261,12 +279,12 @@ def load_ytvis_json(
             metadata.
     """
     content = read_json(json_file)
-    names = _read_categories(json_file, content)
+    names = read_categories(json_file, content)
     id_map = {category_id: i for i, category_id in enumerate(names)}
     if dataset_name is not None:
         _set_metadata(dataset_name, json_file, list(names.values()), id_map)
-    videos = _read_videos(json_file, content, image_root)
-    reader = _TrackReader(json_file, videos, id_map)
+    videos = read_videos(json_file, content, image_root)
+    reader = TrackReader(json_file, videos, id_map)
     if content.get("annotations") is not None:
         seen: dict[int, None] = {}
         for entry in list_of(json_file, content, "annotations"):
