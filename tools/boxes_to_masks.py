@@ -20,6 +20,8 @@ from collections.abc import Sequence
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
 # isort: split
+from maskfreevis_ext.data.readers import READERS
+from maskfreevis_ext.data.writers import WRITERS
 from maskfreevis_ext.engine.predict import build_predictor, load_config
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
@@ -36,9 +38,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--json", required=True, metavar="FILE", help="annotations with boxes")
+    add("--json", required=True, metavar="PATH", help="annotations with boxes")
     add("--images", required=True, metavar="PATH", help="folder of frames or videos, or a video")
-    add("--output", required=True, metavar="FILE", help="annotations with masks")
+    add("--output", required=True, metavar="PATH", help="annotations with masks")
+    add("--from", dest="source_format", choices=sorted(READERS), default=Options.source_format)
+    add("--to", dest="target_format", choices=sorted(WRITERS), default=Options.target_format)
     add("--method", choices=("pixel_head", "grabcut"), default=Options.method)
     add("--minutes", type=float, metavar="M", help="time for all masks; default: what it takes")
     add("--steps", type=int, default=Options.steps, help="steps of a fit (default %(default)s)")
@@ -58,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="output of an earlier run, some of whose masks were corrected in --json; the others"
         " are made anew",
     )
-    add("--overwrite", action="store_true", help="replace the output; drop unfinished work on it")
+    add("--overwrite", action="store_true", help="replace the output and work on it that stopped")
     add("--config-file", metavar="YAML", help="trained model whose masks are joined in")
     add("--weights", default="", metavar="FILE", help="its checkpoint; default: MODEL.WEIGHTS")
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config; last")

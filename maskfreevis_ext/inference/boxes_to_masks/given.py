@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from pycocotools import mask as mask_util
 from maskfreevis_ext.data.ytvis import DatasetDict
 
 GIVEN = "given"
+#: Compressed RLEs of a video by frame.
+FrameMasks = dict[int, list[dict[str, Any]]]
+
 _UNCHANGED = 0.98  # IoU from which a mask is that of an earlier run: formats round masks
 
 
@@ -56,17 +60,17 @@ class GivenVideo:
 def given_video(
     video: DatasetDict,
     annotations: Mapping[int, Mapping[str, Any]],
-    previous: Mapping[int, Mapping[str, Any]] | None = None,
+    previous: FrameMasks | None = None,
 ) -> GivenVideo:
     """Gather the boxes of a video by object, and its masks.
 
     A mask whose ``mask_source`` says that an earlier run made it is not given, nor is one that
-    equals that of the earlier run.
+    an earlier run made in this frame.
 
     Args:
         video: Dict of ``load_ytvis_json``.
         annotations: Entries of the file by id.
-        previous: Entries of the file that an earlier run wrote, by id.
+        previous: Masks that an earlier run made of this video, of ``made_masks``.
 
     Returns:
         The objects that have a box in some frame.
@@ -85,7 +89,9 @@ def given_video(
             x, y, width, height = item["bbox"]
             boxes[index, t] = x, y, x + width, y + height
             mask = item.get("segmentation")
-            if mask is not None and _is_given(item["id"], t, mask, annotations, previous or {}):
+            if mask is None or mask_source(annotations.get(item["id"], {}), t) != GIVEN:
+                continue
+            if not _is_among(mask, (previous or {}).get(t, [])):
                 masks[index, t] = mask
     return GivenVideo(video, tracks, boxes, masks)
 
@@ -99,19 +105,51 @@ def mask_source(annotation: Mapping[str, Any], frame: int) -> str:
     return source if isinstance(source, str) else GIVEN
 
 
-def _is_given(
-    track: int,
-    frame: int,
-    mask: Mapping[str, Any],
-    annotations: Mapping[int, Mapping[str, Any]],
-    previous: Mapping[int, Mapping[str, Any]],
-) -> bool:
-    if mask_source(annotations.get(track, {}), frame) != GIVEN:
+def made_masks(videos: Sequence[DatasetDict], content: Mapping[str, Any]) -> list[FrameMasks]:
+    """The masks that an earlier run made, of each video.
+
+    Args:
+        videos: Dicts of ``load_ytvis_json``.
+        content: The file's object.
+    """
+    entries = {entry["id"]: entry for entry in content.get("annotations") or []}
+    result: list[FrameMasks] = []
+    for video in videos:
+        masks: FrameMasks = {}
+        for t, frame in enumerate(video["annotations"]):
+            for item in frame:
+                if "segmentation" in item and mask_source(entries[item["id"]], t) != GIVEN:
+                    masks.setdefault(t, []).append(item["segmentation"])
+        result.append(masks)
+    return result
+
+
+def same_video(video: DatasetDict, others: Sequence[DatasetDict]) -> int | None:
+    """Which of other videos has the same frames, by the folder of their names and their number.
+
+    Formats change ids and endings, so these do not count.
+
+    Args:
+        video: Dict of ``load_ytvis_json``.
+        others: Further dicts.
+
+    Returns:
+        Its place; None if there is none, or several.
+    """
+    places = [place for place, other in enumerate(others) if other["length"] == video["length"]]
+    if len(others) > 1:
+        name = _folder(video)
+        places = [place for place in places if _folder(others[place]) == name]
+    return places[0] if len(places) == 1 else None
+
+
+def _folder(video: DatasetDict) -> str:
+    return Path(video["file_names"][0]).parent.name
+
+
+def _is_among(mask: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a mask equals one of others, but for what formats round."""
+    same = [other for other in others if list(other["size"]) == list(mask["size"])]
+    if not same:
         return False
-    before = previous.get(track, {})
-    old = (before.get("segmentations") or {}) and before["segmentations"][frame : frame + 1]
-    if not old or old[0] is None or mask_source(before, frame) == GIVEN:
-        return True
-    if list(old[0]["size"]) != list(mask["size"]):
-        return True
-    return float(mask_util.iou([mask], [old[0]], [0])[0, 0]) < _UNCHANGED
+    return bool(mask_util.iou([mask], same, [0] * len(same)).max() >= _UNCHANGED)

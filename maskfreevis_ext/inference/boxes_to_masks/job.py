@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,20 @@ from maskfreevis_ext.inference.boxes_to_masks.chunks import (
     count_work,
     plan_chunks,
 )
-from maskfreevis_ext.inference.boxes_to_masks.given import GIVEN, GivenVideo, given_video
+from maskfreevis_ext.inference.boxes_to_masks.formats import (
+    YTVIS,
+    from_ytvis,
+    is_file_format,
+    to_ytvis,
+)
+from maskfreevis_ext.inference.boxes_to_masks.given import (
+    GIVEN,
+    FrameMasks,
+    GivenVideo,
+    given_video,
+    made_masks,
+    same_video,
+)
 from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, Predictor, TrackMasks
 from maskfreevis_ext.inference.boxes_to_masks.partial import Partial
 from maskfreevis_ext.inference.boxes_to_masks.review import ReviewEntry, review_page
@@ -44,22 +57,27 @@ class Options:
     """What is wanted.
 
     Attributes:
-        json: YouTube-VIS JSON with boxes.
+        json: Annotations with boxes, a file or folder.
         images: Folder of the frames or of video files, or a video file.
-        output: YouTube-VIS JSON to write.
+        output: Annotations with masks to write, a file or folder.
+        source_format: Format of ``json``, a name of ``data.readers``.
+        target_format: Format of ``output``, a name of ``data.writers``.
         method: "pixel_head" or "grabcut".
         steps: Steps of a fit.
         seed: Of the fits.
         minutes: Time for the masks; None: as much as it takes.
         min_confidence: Objects and frames below are marked, in [0, 1].
         review: HTML page to write, or "".
-        previous: File of an earlier run: masks that are as it made them are made anew, or "".
+        previous: YouTube-VIS JSON of an earlier run: masks that it made and nobody changed are made
+            anew, or "".
         overwrite: Replace the files that are to be written.
     """
 
     json: str
     images: str
     output: str
+    source_format: str = YTVIS
+    target_format: str = YTVIS
     method: str = PIXEL_HEAD
     steps: int = PixelHeadSettings.steps
     seed: int = 0
@@ -87,17 +105,19 @@ def check_options(options: Options) -> None:
     written = [path for path in (options.output, options.review) if path]
     if len({os.path.realpath(path) for path in written}) < len(written):
         raise DataError(f"{options.review}: is --output and --review at once.")
-    for path in written:
-        check_output(path, read, options.overwrite)
+    check_output(options.output, read, options.overwrite, is_file_format(options.target_format))
+    if options.review:
+        check_output(options.review, read, options.overwrite)
 
 
-def check_output(path: str, inputs: Sequence[str], overwrite: bool) -> None:
-    """Check that a file can be written and replaces nothing by accident.
+def check_output(path: str, inputs: Sequence[str], overwrite: bool, is_file: bool = True) -> None:
+    """Check that a file or folder can be written and replaces nothing by accident.
 
     Args:
         path: The file.
         inputs: Files that must stay.
         overwrite: Whether an existing file may be replaced.
+        is_file: It is a file; otherwise a folder, which must be new or empty.
 
     Raises:
         DataError: It cannot, or would.
@@ -107,9 +127,11 @@ def check_output(path: str, inputs: Sequence[str], overwrite: bool) -> None:
         raise DataError(f"{path}: cannot be written: {folder} is no writable folder.")
     if any(os.path.realpath(path) == os.path.realpath(other) for other in inputs):
         raise DataError(f"{path}: is the input; expected another file for the output.")
-    if os.path.isdir(path):
+    if os.path.isdir(path) and is_file:
         raise DataError(f"{path}: cannot be written: it is a folder; expected a file.")
-    if os.path.exists(path) and not overwrite:
+    if not is_file and os.path.exists(path) and (os.path.isfile(path) or os.listdir(path)):
+        raise DataError(f"{path}: expected a new or empty folder for this format.")
+    if is_file and os.path.exists(path) and not overwrite:
         raise DataError(f"{path}: exists already. Give another name, or --overwrite to replace it.")
 
 
@@ -137,25 +159,52 @@ def boxes_to_masks(options: Options, predict: Predictor | None = None) -> dict[i
         DataError: The input cannot be used, or the output not written.
     """
     check_options(options)
-    videos = load_ytvis_json(options.json, options.images)
+    converted = Path(f"{options.output}.partial") / "converted"
+    if options.source_format != YTVIS:
+        to_ytvis(options.source_format, options.json, options.images, converted / "boxes.json")
+        options = replace(options, json=str(converted / "boxes.json"))
     content = read_json(options.json)
-    entries = {entry["id"]: entry for entry in content.get("annotations") or []}
-    previous = _read_previous(options.previous)
-    given = [given_video(video, entries, previous) for video in videos]
-    given = [one for one in given if one.tracks]
-    needed = [one.video for one in given if one.is_missing.any()]
-    sources = open_sources(needed, options.images) if needed else {}
-    works = [
-        _Work(one, _chunks(one), sources[one.video["video_id"]])
-        for one in given
-        if one.is_missing.any()
-    ]
+    given, works = _plan(options, content)
     backbone = _backbone() if options.method == PIXEL_HEAD and works else None
     partial = Partial(options.output, _settings(options, predict), options.overwrite)
     _make_all(works, options, backbone, predict, partial)
-    confidences = _write(content, given, options, partial)
+    confidences = _fill(content, given, options, partial)
+    try:
+        if options.review:
+            page = _page(content, given, options, partial, confidences)
+            with atomic_write(options.review) as file:
+                file.write(page.encode())
+        if options.target_format == YTVIS:
+            write_json(content, options.output)
+        else:
+            write_json(content, converted / "masks.json")
+            from_ytvis(
+                converted / "masks.json", options.target_format, options.output, options.overwrite
+            )
+    except OSError as error:
+        path = error.filename or options.output
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
     partial.remove()
     return confidences
+
+
+def _plan(options: Options, content: Mapping[str, Any]) -> tuple[list[GivenVideo], list[_Work]]:
+    """The videos that have objects, and what is to be done."""
+    videos = load_ytvis_json(options.json, options.images)
+    entries = {entry["id"]: entry for entry in content.get("annotations") or []}
+    before: list[Any] = []
+    made: list[FrameMasks] = []
+    if options.previous:
+        before = load_ytvis_json(options.previous, "")
+        made = made_masks(before, read_json(options.previous))
+    given = []
+    for video in videos:
+        place = same_video(video, before)
+        given.append(given_video(video, entries, None if place is None else made[place]))
+    given = [one for one in given if one.tracks]
+    missing = [one for one in given if one.is_missing.any()]
+    sources = open_sources([one.video for one in missing], options.images) if missing else {}
+    return given, [_Work(one, _chunks(one), sources[one.video["video_id"]]) for one in missing]
 
 
 def _chunks(given: GivenVideo) -> list[Chunk]:
@@ -168,13 +217,6 @@ def _backbone() -> nn.Module:
     backbone = EfficientNetLite0()
     backbone.load_imagenet_weights()
     return backbone.eval()
-
-
-def _read_previous(path: str) -> dict[int, Mapping[str, Any]]:
-    if not path:
-        return {}
-    load_ytvis_json(path, "")  # checks it
-    return {entry["id"]: entry for entry in read_json(path).get("annotations") or []}
 
 
 def _settings(options: Options, predict: Predictor | None) -> dict[str, Any]:
@@ -228,30 +270,20 @@ def _how(plan: Plan, steps: int) -> str:
     return plan.method
 
 
-def _write(
+def _fill(
     content: dict[str, Any], given: Sequence[GivenVideo], options: Options, partial: Partial
 ) -> dict[int, float]:
-    """Write the annotations and the page; returns confidence by annotation id."""
+    """Put all masks into the annotations; returns confidence by annotation id."""
     entries = {entry["id"]: entry for entry in content.get("annotations") or []}
     confidences: dict[int, float] = {}
     for one in given:
         results = partial.load(one.video["video_id"])
         for track in one.tracks:
             if results is None:  # all of its masks are given
-                entries[track].update(confidence=1.0, mask_source=GIVEN)
+                entries[track].update(confidence=1.0, mask_source=GIVEN, doubtful=False)
             else:
                 fill_in(entries[track], results[track], options.min_confidence)
             confidences[track] = entries[track]["confidence"]
-    try:
-        if options.review:
-            page = _page(content, given, options, partial, confidences)
-            with atomic_write(options.review) as file:
-                file.write(page.encode())
-        write_json(content, options.output)
-    except OSError as error:
-        raise DataError(
-            f"{options.output}: cannot be written: {error.strerror or error}."
-        ) from error
     return confidences
 
 

@@ -17,6 +17,7 @@ from maskfreevis_ext.inference.boxes_to_masks.masking import TrackMasks
 from maskfreevis_ext.inference.boxes_to_masks.pictures import Picture, Pictures
 
 _RUN = "run.json"
+_CONVERTED = "converted"  # folder of annotations in YouTube-VIS form
 
 
 class Partial:
@@ -37,7 +38,7 @@ class Partial:
         self.folder = Path(f"{os.fspath(output)}.partial")
         run = self.folder / _RUN
         if restart and run.is_file() and read_json(str(run)) != settings:
-            self.remove()
+            self._forget()
         try:
             if run.is_file():
                 if read_json(str(run)) != settings:
@@ -46,7 +47,7 @@ class Partial:
                         " options. Remove the folder, give another --output, or start anew with"
                         " --overwrite."
                     )
-            elif self.folder.exists() and any(self.folder.iterdir()):
+            elif self.folder.exists() and any(p.name != _CONVERTED for p in self.folder.iterdir()):
                 raise DataError(
                     f"{self.folder}: is needed for unfinished work, but has other files. Rename it."
                 )
@@ -97,13 +98,16 @@ class Partial:
             ) from error
 
     def remove(self) -> None:
-        """Remove what this class wrote, and the folder if nothing else is in it."""
-        for path in [*self.folder.glob("video_*.json"), *self.folder.glob("*.tmp")]:
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "converted", ignore_errors=True)
-        (self.folder / _RUN).unlink(missing_ok=True)
+        """Remove what was written there, and the folder if nothing else is in it."""
+        self._forget()
+        shutil.rmtree(self.folder / _CONVERTED, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def _forget(self) -> None:
+        for path in [*self.folder.glob("video_*.json"), *self.folder.glob("*.tmp")]:
+            path.unlink(missing_ok=True)
+        (self.folder / _RUN).unlink(missing_ok=True)
 
     def _file(self, video_id: int) -> Path:
         return self.folder / f"video_{video_id}.json"
