@@ -10,31 +10,12 @@ import torch
 from maskfreevis_ext.pseudo import segment_clip
 from maskfreevis_ext.pseudo.known import KnownMasks
 from maskfreevis_ext.pseudo.windows import place_windows
-from tests.pseudo.clips import NUM_FRAMES, Colours, disc_clip
+from tests.pseudo.clips import NUM_FRAMES, Colours, carried_clip, disc_clip
 from tests.pseudo.test_pixel_head import FAST
 
 
-def _carried_clip() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """An L of one colour that carries a block of another, which its boxes do not tell from it."""
-    random = np.random.RandomState(0)
-    ground = random.randint(0, 60, (64, 96, 3)) + np.array([30, 90, 30])
-    frames, boxes, masks = [], [], []
-    for t in range(4):
-        x, y = 20 + 6 * t, 16
-        frame = np.roll(ground, t, axis=1).astype(np.uint8)
-        frame[y : y + 32, x : x + 32] = 240, 220, 60
-        mask = np.zeros((64, 96), dtype=bool)
-        mask[y : y + 32, x : x + 10] = True
-        mask[y + 24 : y + 32, x : x + 32] = True
-        frame[mask] = 200, 40, 160
-        frames.append(frame)
-        boxes.append((x, y, x + 32, y + 32))
-        masks.append(mask)
-    return frames, np.array([boxes], dtype=float), np.array([masks])
-
-
 def _iou_of_others(known: dict[tuple[int, int], np.ndarray]) -> float:
-    frames, boxes, masks = _carried_clip()
+    frames, boxes, masks = carried_clip()
     result = segment_clip(frames, boxes, Colours(), FAST, known)
     found = np.stack([result.mask(0, t) for t in (0, 2, 3)])
     truth = masks[0, [0, 2, 3]]
@@ -42,7 +23,7 @@ def _iou_of_others(known: dict[tuple[int, int], np.ndarray]) -> float:
 
 
 def test_one_corrected_frame_improves_the_others() -> None:
-    masks = _carried_clip()[2]
+    masks = carried_clip()[2]
     without, with_one = _iou_of_others({}), _iou_of_others({(0, 1): masks[0, 1]})
     assert without < 0.7
     assert with_one > 0.9

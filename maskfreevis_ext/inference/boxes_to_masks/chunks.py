@@ -14,6 +14,8 @@ _FEWEST_FRAMES = 8
 _MOST_BYTES = 300 << 20  # ... whose pictures and windows are to take no more than this
 _WINDOW_BYTES = 300 << 10  # of one object in one frame
 _OVERLAP = 4  # frames before and after it, which its masks are made to agree with
+_MOST_ANCHORS = 12  # frames with given masks that are kept for a whole video, ...
+_ANCHORS = 4  # of which each chunk sees the nearest
 #: Later chunks of an object go on from the fit to the one before.
 LATER_STEPS = 0.25
 
@@ -30,7 +32,7 @@ class Chunk:
     """Frames of a video that are in memory together.
 
     Attributes:
-        frames: Their numbers in the video, rising.
+        frames: Their numbers in the video, rising; frames far from the core have given masks.
         core: Those of them whose masks are kept, as a slice of ``frames``.
         objects: Objects that need masks in the core.
     """
@@ -66,6 +68,7 @@ def plan_chunks(is_missing: np.ndarray, is_present: np.ndarray, length: int) -> 
     if not needs.any():
         return []
     frames = np.flatnonzero(is_present[needs].any(0)).tolist()
+    anchors = _anchors(is_missing[needs], is_present[needs])
     chunks = []
     count = -(-len(frames) // length)  # of about equal length
     edges = np.linspace(0, len(frames), count + 1).round().astype(int).tolist()
@@ -73,12 +76,25 @@ def plan_chunks(is_missing: np.ndarray, is_present: np.ndarray, length: int) -> 
         objects = np.flatnonzero(is_missing[:, frames[start:end]].any(1)).tolist()
         if objects:
             low, high = max(start - _OVERLAP, 0), min(end + _OVERLAP, len(frames))
-            chunks.append(Chunk(frames[low:high], slice(start - low, end - low), objects))
+            near = frames[low:high]
+            middle = (near[0] + near[-1]) / 2
+            far = [frame for frame in anchors if not near[0] <= frame <= near[-1]]
+            far = sorted(far, key=lambda frame: abs(frame - middle))[:_ANCHORS]
+            low -= sum(frame < near[0] for frame in far)
+            core = slice(start - low, end - low)
+            chunks.append(Chunk(sorted([*near, *far]), core, objects))
     return chunks
 
 
+def _anchors(is_missing: np.ndarray, is_present: np.ndarray) -> list[int]:
+    """Some frames with given masks of objects that need others, spread over the video."""
+    frames = np.flatnonzero((is_present & ~is_missing).any(0))
+    places = np.linspace(0, len(frames) - 1, min(_MOST_ANCHORS, len(frames))).round().astype(int)
+    return [int(frames[place]) for place in places]
+
+
 def read_chunks(chunks: Sequence[Chunk], source: Source) -> Iterator[list[np.ndarray]]:
-    """The frames of one chunk after the other; each frame is read once.
+    """The frames of one chunk after the other; each frame is read once, far ones first.
 
     Args:
         chunks: Of ``plan_chunks``.
@@ -87,16 +103,30 @@ def read_chunks(chunks: Sequence[Chunk], source: Source) -> Iterator[list[np.nda
     Yields:
         The frames of a chunk.
     """
-    wanted = sorted({frame for chunk in chunks for frame in chunk.frames})
+    pinned = dict(_read_far(chunks, source))
+    wanted = sorted({frame for chunk in chunks for frame in chunk.frames} - pinned.keys())
     stream = source.read(wanted)
     kept: dict[int, np.ndarray] = {}
     place = 0
     for chunk in chunks:
-        kept = {frame: picture for frame, picture in kept.items() if frame >= chunk.frames[0]}
-        while place < len(wanted) and wanted[place] <= chunk.frames[-1]:
+        own = [frame for frame in chunk.frames if frame not in pinned]
+        kept = {frame: picture for frame, picture in kept.items() if own and frame >= own[0]}
+        while place < len(wanted) and own and wanted[place] <= own[-1]:
             kept[wanted[place]] = next(stream)
             place += 1
-        yield [kept[frame] for frame in chunk.frames]
+        yield [pinned[frame] if frame in pinned else kept[frame] for frame in chunk.frames]
+
+
+def _read_far(chunks: Sequence[Chunk], source: Source) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames that are far from the core of some chunk, which stay in memory."""
+    far = set()
+    for chunk in chunks:
+        core = chunk.frames[chunk.core]
+        near = range(chunk.core.start - _OVERLAP, chunk.core.stop + _OVERLAP)
+        far |= {frame for place, frame in enumerate(chunk.frames) if core and place not in near}
+    numbers = sorted(far)
+    if numbers:
+        yield from zip(numbers, source.read(numbers), strict=True)
 
 
 def count_work(chunks: Sequence[Chunk], is_missing: np.ndarray, steps: int) -> tuple[int, int]:

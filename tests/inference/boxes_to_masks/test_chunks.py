@@ -50,7 +50,8 @@ def test_every_missing_mask_is_in_the_core_of_one_chunk(
     source = _Numbers()
     for chunk, pictures in zip(chunks, read_chunks(chunks, source), strict=True):
         assert [int(picture[0, 0, 0]) for picture in pictures] == chunk.frames
-    assert source.seen == sorted(set(source.seen))
+    assert len(source.seen) == len(set(source.seen))
+    assert len(source.seen) - len(set().union(*(c.frames for c in chunks))) <= 12
 
 
 def test_frames_that_need_nothing_are_not_read() -> None:
@@ -79,3 +80,22 @@ def test_later_fits_have_fewer_steps() -> None:
     assert boxes == 60
     assert steps == 2 * (200 + 2 * fit_steps(True, 200))
     assert fit_steps(True, 1) == 1
+
+
+def test_far_frames_with_given_masks_are_seen_by_every_chunk() -> None:
+    present = np.ones((2, 200), dtype=bool)
+    missing = present.copy()
+    missing[0, [90, 150]] = False
+    chunks = plan_chunks(missing, present, 20)
+    assert len(chunks) == 10
+    for chunk in chunks:
+        assert {90, 150} <= set(chunk.frames)
+        core = chunk.frames[chunk.core]
+        assert core == list(range(core[0], core[0] + 20))
+    missing[0, ::3] = False
+    seen = [set(chunk.frames) for chunk in plan_chunks(missing, present, 20)]
+    assert max(map(len, seen)) <= 20 + 8 + 4
+    source = _Numbers()
+    for _ in read_chunks(plan_chunks(missing, present, 20), source):
+        pass
+    assert sorted(source.seen) == list(range(200))

@@ -14,7 +14,7 @@ from maskfreevis_ext.inference.boxes_to_masks.chunks import count_work, plan_chu
 from maskfreevis_ext.inference.boxes_to_masks.given import GivenVideo
 from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, TrackMasks, box_mask
 from maskfreevis_ext.rle import decode_rle, encode_masks
-from tests.pseudo.clips import SIZE, Colours
+from tests.pseudo.clips import SIZE, Colours, carried_clip
 from tests.pseudo.test_pixel_head import FAST
 
 RADIUS = 9
@@ -135,3 +135,20 @@ def test_pictures_are_few_and_have_the_least_certain_frames() -> None:
 
 def test_box_mask_has_a_pixel_at_least() -> None:
     assert box_mask(np.array([3.1, 2.2, 3.2, 2.3]), SIZE).sum() == 1
+
+
+def test_corrected_frame_helps_far_chunks() -> None:
+    """An L that carries a block which its boxes do not tell from it, 12 frames in 3 chunks."""
+    frames, boxes, masks = carried_clip(12)
+    video = {"height": SIZE[0], "width": SIZE[1], "video_id": 1, "length": 12}
+    ious = []
+    for known in ({}, {(0, 10): encode_masks(masks[0, 10][None])[0]}):
+        given = GivenVideo(video, [5], boxes, known)
+        chunks = plan_chunks(given.is_missing, given.is_present, 4)
+        assert len(chunks) == 3
+        budget = Budget(None, PIXEL_HEAD, *count_work(chunks, given.is_missing, FAST.steps))
+        (result,) = MaskMaker(Colours(), FAST, budget).run(given, chunks, _Frames(frames))
+        result.masks[4:] = [None] * 8
+        ious.append(_iou(result, np.where(np.arange(12)[:, None, None] < 4, masks[0], False)))
+    assert ious[0] < 0.7
+    assert ious[1] > 0.85
