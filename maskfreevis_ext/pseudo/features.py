@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from maskfreevis_ext.pseudo.windows import ObjectWindows
 #: Pixels per cell of a window.
 STRIDE = 4
 _FRAMES_TOGETHER = 8  # windows that pass the backbone at once
+_LONGEST_SIDE = 960  # pixels of a frame for optical flow; larger ones are reduced
 _SAMPLE_STEP = 4  # cells between the samples of the principal components, and frames / 2
 _EPS = 1e-3
 
@@ -124,6 +125,8 @@ def extract_features(
 def motion_windows(frames: Sequence[np.ndarray], windows: ObjectWindows) -> np.ndarray:
     """Motion against the background in the windows of all objects of a clip.
 
+    It is estimated on frames of at most 960 pixels.
+
     Args:
         frames: T frames, (H, W, 3) uint8, RGB.
         windows: Windows of the N objects.
@@ -134,6 +137,16 @@ def motion_windows(frames: Sequence[np.ndarray], windows: ObjectWindows) -> np.n
     grid = windows.grid
     result = np.empty((*windows.boxes.shape[:2], grid, grid, 6), np.float32)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    factor = _LONGEST_SIDE / max(windows.frame_size)
+    if factor < 1:
+        height, width = (round(factor * side) for side in windows.frame_size)
+        grey = [cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA) for one in grey]
+        windows = replace(
+            windows,
+            boxes=factor * windows.boxes,
+            places=factor * windows.places,
+            frame_size=(height, width),
+        )
     for t in range(len(frames)):
         motion = residual_motion(grey, windows.boxes, t)
         for index in range(len(windows.boxes)):

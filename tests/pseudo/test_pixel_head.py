@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -200,3 +201,15 @@ def test_fit_goes_on_from_other_frames() -> None:
     raw, refined, _ = later.fit([0], Colours(), head, steps=0)
     found = later.masks([0], raw, refined).mask(0, 0)
     assert _iou(found, masks[0, 2]) > masks[0, 2].sum() / 29**2 + 0.05
+
+
+def test_motion_of_large_frames_is_about_that_of_small_ones(monkeypatch) -> None:
+    frames, boxes, _ = disc_clip()
+    windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
+    small = motion_windows(frames, windows)
+    large = [cv2.resize(frame, None, fx=2, fy=2) for frame in frames]
+    monkeypatch.setattr("maskfreevis_ext.pseudo.features._LONGEST_SIDE", 96)
+    doubled = place_windows(2 * boxes, large[0].shape[:2], 16, 1.6)
+    doubled = replace(doubled, places=2 * windows.places)
+    reduced = motion_windows(large, doubled)
+    assert np.abs(small - reduced).mean() < 0.25 * np.abs(small).mean()
