@@ -82,7 +82,7 @@ class Options:
     steps: int = PixelHeadSettings.steps
     seed: int = 0
     minutes: float | None = None
-    min_confidence: float = 0.5
+    min_confidence: float = 0.75
     review: str = ""
     previous: str = ""
     overwrite: bool = False
