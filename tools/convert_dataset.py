@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="folder of the frames: gives names and sizes that the annotations lack, and is checked",
+        help="folder of the frames: names and sizes that annotations lack; they are checked",
     )
     parser.add_argument(
         "--video",
@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help='JSON {"old name": "new name"}; other classes are left out',
+        help='JSON {"old name": "new name"}; others are left out',
     )
     parser.add_argument(
         "--split", type=float, metavar="SHARE", help="part of the videos for validation, as 0.2"

@@ -222,7 +222,8 @@ class VideoBuilder:
         self.notes[BAD_POLYGONS] += dropped
         clipped = None if box is None else self._clip(box, where)
         if clipped is None and area:
-            clipped = tuple(float(number) for number in mask_util.toBbox(rle))
+            x, y, w, h = (float(number) for number in mask_util.toBbox(rle))
+            clipped = (x, y, w, h)
             self.notes[FROM_MASK] += 1
         track = self._track(key, category_id, is_crowd)
         if clipped is None:
@@ -233,7 +234,7 @@ class VideoBuilder:
                 " Give every object of a frame its own id."
             )
         track.boxes[frame] = clipped
-        if area:
+        if rle is not None and area:
             track.masks[frame] = rle
         if occluded:
             track.occluded.add(frame)

@@ -1,4 +1,4 @@
-"""Conversion of annotation sets: from any reader to any writer, checked, and whole or not at all."""
+"""Conversion of annotation sets from any reader to any writer: checked, whole or not at all."""
 
 from __future__ import annotations
 
@@ -293,8 +293,8 @@ class Conversion:
     source: str
     target_format: str
     target: str
-    read: ReadOptions = ReadOptions()
-    write: WriteOptions = WriteOptions()
+    read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+    write: WriteOptions = dataclasses.field(default_factory=WriteOptions)
     classes: str | None = None
     split: float | None = None
     to_boxes: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from maskfreevis_ext.data.annotation_form import (
@@ -157,7 +158,7 @@ def read_coco(path: str, options: ReadOptions) -> AnnotationSet:
         return builder.build()
 
     lazy = [
-        LazyVideo(name, lambda image_id=image_id, name=name: load(image_id, name))  # type: ignore[misc]
+        LazyVideo(name, partial(load, image_id, name))
         for image_id, name in zip(images, names, strict=True)
     ]
     return AnnotationSet(path, categories, lazy, notes, has_global_ids=True, is_images=True)

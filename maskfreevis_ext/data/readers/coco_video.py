@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from maskfreevis_ext.data.annotation_form import (
@@ -96,7 +97,7 @@ def coco_video_set(path: str, content: Mapping[str, Any]) -> AnnotationSet:
         return builder.build()
 
     lazy = [
-        LazyVideo(name, lambda video_id=video_id, name=name: load(video_id, name))  # type: ignore[misc]
+        LazyVideo(name, partial(load, video_id, name))
         for video_id, name in zip(heads, names, strict=True)
     ]
     return AnnotationSet(path, categories, lazy, notes, has_global_ids=is_global)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
+from functools import partial
 from typing import Any
 
 from maskfreevis_ext.data.annotation_form import (
@@ -62,8 +63,8 @@ def read_csv(path: str, options: ReadOptions) -> AnnotationSet:
     lazy = [
         LazyVideo(
             name,
-            lambda i=i, name=name: _read_video(  # type: ignore[misc]
-                path, i + 1, name, rows[name], numbers, options, notes, len(names) == 1
+            partial(
+                _read_video, path, i + 1, name, rows[name], numbers, options, notes, len(names) == 1
             ),
         )
         for i, name in enumerate(names)

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def read_cvat(path: str, options: ReadOptions) -> AnnotationSet:
             return _read_image(i + 1, names[i], part, numbers, notes)
         return _read_task(i + 1, names[i], file, part, numbers, options, notes, is_only)
 
-    lazy = [LazyVideo(name, lambda i=i: load(i)) for i, name in enumerate(names)]  # type: ignore[misc]
+    lazy = [LazyVideo(name, partial(load, i)) for i, name in enumerate(names)]
     is_images = bool(parts) and all(isinstance(part, CvatImage) for _, _, part in parts)
     return AnnotationSet(path, categories, lazy, notes, is_images=is_images)
 

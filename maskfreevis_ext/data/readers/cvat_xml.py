@@ -270,7 +270,7 @@ def _polygon(
     text = attributes.get("points", "")
     if text.count(",") > MAX_POLYGON_NUMBERS // 2:
         raise DataError(f"{where}: points has more than {MAX_POLYGON_NUMBERS} numbers.")
-    numbers = []
+    numbers: list[float] = []
     for point in text.split(";"):
         pair = point.split(",")
         if len(pair) != 2:
@@ -284,7 +284,7 @@ def _ellipse(
 ) -> tuple[str, list[float]]:
     cx, cy, rx, ry = _values(attributes, ("cx", "cy", "rx", "ry"), where)
     turn = math.radians(real_number(attributes.get("rotation", "0"), f"{where} rotation"))
-    numbers = []
+    numbers: list[float] = []
     for k in range(_ELLIPSE_POINTS):
         angle = 2 * math.pi * k / _ELLIPSE_POINTS
         x, y = rx * math.cos(angle), ry * math.sin(angle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -45,8 +46,8 @@ def read_davis(path: str, options: ReadOptions) -> AnnotationSet:
     lazy = [
         LazyVideo(
             name,
-            lambda i=i, name=name, files=files: read_masks(  # type: ignore[misc]
-                i + 1, name, files, options, notes, lambda value: 1, len(folders) == 1
+            partial(
+                read_masks, i + 1, name, files, options, notes, lambda value: 1, len(folders) == 1
             ),
         )
         for i, (name, files) in enumerate(folders)

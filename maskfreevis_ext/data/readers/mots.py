@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from maskfreevis_ext.data.annotation_form import (
     AnnotationSet,
@@ -53,9 +54,7 @@ def read_mots(path: str, options: ReadOptions) -> AnnotationSet:
     lazy = [
         LazyVideo(
             sequence.name,
-            lambda i=i, sequence=sequence: _read_video(  # type: ignore[misc]
-                sequence, i + 1, categories, options, notes, len(sequences) == 1
-            ),
+            partial(_read_video, sequence, i + 1, categories, options, notes, len(sequences) == 1),
         )
         for i, sequence in enumerate(sequences)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from functools import partial
 from typing import Any
 
 from maskfreevis_ext.data.annotation_form import (
@@ -56,7 +57,7 @@ def read_ytvis(path: str, options: ReadOptions) -> AnnotationSet:
         return _read_video(reader, video_id, name, entries[video_id])
 
     lazy = [
-        LazyVideo(name, lambda video_id=video_id, name=name: load(video_id, name))  # type: ignore[misc]
+        LazyVideo(name, partial(load, video_id, name))
         for video_id, name in zip(videos, names, strict=True)
     ]
     return AnnotationSet(path, categories, lazy, notes, has_global_ids=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import cv2
 import numpy as np
@@ -41,14 +43,15 @@ def write_cvat(dataset: AnnotationSet, path: str, options: WriteOptions) -> None
 class _Xml(XMLGenerator):
     """Indented elements."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: Any) -> None:
         super().__init__(file, encoding="utf-8", short_empty_elements=True)
         self._depth = 0
         self.startDocument()
 
     def open(self, name: str, **attributes: object) -> None:
         self.ignorableWhitespace("\n" + "  " * self._depth)
-        self.startElement(name, {key: str(value) for key, value in attributes.items()})
+        values = {key: str(value) for key, value in attributes.items()}
+        self.startElement(name, AttributesImpl(values))
         self._depth += 1
 
     def close(self, name: str, breaks: bool = True) -> None:
@@ -171,7 +174,7 @@ def outline(rle: Rle) -> tuple[np.ndarray, bool]:
         (P, 2) float64: x and y in pixels, a quarter of a pixel inside the edge; and whether the
         mask has no other part and no hole.
     """
-    doubled = np.kron(decode_rle(rle).astype(np.uint8), np.ones((2, 2), np.uint8))
+    doubled = decode_rle(rle).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     largest = max(contours, key=cv2.contourArea)
     return (largest[:, 0].astype(np.float64) + 0.5) / 2, len(contours) == 1

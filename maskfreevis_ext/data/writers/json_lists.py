@@ -54,7 +54,7 @@ def json_lists(path: str, names: Sequence[str], head: dict[str, Any]) -> Iterato
     """
     with contextlib.ExitStack() as stack:
         files: dict[str, IO[bytes]] = {
-            name: stack.enter_context(tempfile.SpooledTemporaryFile(_MAX_IN_MEMORY))  # type: ignore[misc]
+            name: stack.enter_context(tempfile.SpooledTemporaryFile(_MAX_IN_MEMORY))
             for name in names
         }
         yield JsonLists(files)

@@ -1,0 +1,83 @@
+"""KITTI MOTS: a PNG of 16 bits a frame, whose pixels are class x 1000 + instance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+
+from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video, VideoBuilder
+from maskfreevis_ext.data.readers.index_png import (
+    frame_files,
+    mask_folders,
+    masks_of_values,
+    read_index_png,
+)
+from maskfreevis_ext.data.readers.mots import IGNORED, MOTS_CLASSES
+from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
+from maskfreevis_ext.errors import DataError
+
+#: Pixels of regions that are not annotated.
+IGNORED_VALUE = 10_000
+
+
+@register_reader("kitti-mots")
+def read_kitti_mots(path: str, options: ReadOptions) -> AnnotationSet:
+    """Read folders of KITTI MOTS PNG files (``instances/<sequence>/<frame>.png``).
+
+    Args:
+        path: Folder of sequences, or of one.
+        options: ``images`` gives the endings of the frames.
+
+    Returns:
+        The sequences; track ids are class x 1000 + instance.
+
+    Raises:
+        DataError: A file cannot be used, or has a pixel of an unknown class.
+    """
+    notes: Counter[str] = Counter()
+    folders = mask_folders(path)
+    lazy = [
+        LazyVideo(
+            name,
+            partial(_read_video, i + 1, name, files, options, notes, len(folders) == 1),
+        )
+        for i, (name, files) in enumerate(folders)
+    ]
+    return AnnotationSet(path, dict(MOTS_CLASSES), lazy, notes)
+
+
+def _read_video(
+    number: int,
+    name: str,
+    files: list[str],
+    options: ReadOptions,
+    notes: Counter[str],
+    is_only: bool,
+) -> Video:
+    names = frame_files(name, files, options, lambda stem: f"{name}/{stem}.png", is_only)
+    builder: VideoBuilder | None = None
+    for t, path in enumerate(files):
+        pixels = read_index_png(path, ("I;16", "I", "I;16B"), "a grey PNG of 16 bits")
+        height, width = pixels.shape
+        if builder is None:
+            builder = VideoBuilder(Video(number, name, height, width, names), notes)
+        elif (height, width) != (builder.video.height, builder.video.width):
+            raise DataError(
+                f"{path}: expected {builder.video.width} x {builder.video.height} pixels like the"
+                f" first mask of the video, got {width} x {height}."
+            )
+        values = [int(value) for value in np.unique(pixels) if value]
+        for value, mask in zip(values, masks_of_values(pixels, values), strict=True):
+            if value == IGNORED_VALUE:
+                notes[IGNORED] += 1
+            elif value // 1000 not in MOTS_CLASSES:
+                raise DataError(
+                    f"{path}: a pixel must be class x 1000 + instance with class 1 (car) or 2"
+                    f" (pedestrian), or {IGNORED_VALUE} (ignored), got {value}."
+                )
+            else:
+                builder.add(value, value // 1000, t, path, mask=mask)
+    assert builder is not None  # a folder has files
+    return builder.build()
