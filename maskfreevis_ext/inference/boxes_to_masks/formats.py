@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from maskfreevis_ext.data.convert import Conversion, convert
+from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES
 from maskfreevis_ext.data.readers import ReadOptions
 from maskfreevis_ext.data.writers import WRITERS
-from maskfreevis_ext.inference.video_io import IMAGE_SUFFIXES, open_frames
+from maskfreevis_ext.inference.video_io import open_frames
 
 YTVIS = "ytvis"
 

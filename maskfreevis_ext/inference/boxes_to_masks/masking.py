@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from torch import nn
 
-from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.budget import BOX, GRABCUT, PIXEL_HEAD, Budget, Plan
 from maskfreevis_ext.inference.boxes_to_masks.chunks import (
     Chunk,
@@ -25,6 +24,7 @@ from maskfreevis_ext.inference.boxes_to_masks.chunks import (
 )
 from maskfreevis_ext.inference.boxes_to_masks.given import GIVEN, GivenVideo
 from maskfreevis_ext.inference.boxes_to_masks.pictures import Pictures
+from maskfreevis_ext.inference.boxes_to_masks.sources import BrokenVideoError
 from maskfreevis_ext.pseudo import PixelHeadSettings
 from maskfreevis_ext.pseudo.clip import Clip, ObjectHead
 from maskfreevis_ext.pseudo.confidence import (
@@ -136,7 +136,7 @@ class _VideoMasks:
             if is_readable and self.maker.budget.plan().method != BOX:
                 try:
                     frames = next(stream)
-                except DataError as error:
+                except BrokenVideoError as error:
                     logger.warning("%s The rest of the video gets its boxes as masks.", error)
                     is_readable = False
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +11,15 @@ import numpy as np
 
 from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.images import read_video_frame
+from maskfreevis_ext.data.readers.frames import picture_size
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.chunks import Source
 from maskfreevis_ext.inference.video_io import VIDEO_SUFFIXES, open_frames
 
-logger = logging.getLogger(__name__)
+
+class BrokenVideoError(DataError):
+    """A video file ends before its last annotated frame."""
 
 
 class PictureFiles:
@@ -60,8 +62,8 @@ class VideoFrames:
         """Frames (H, W, 3) uint8, RGB, by rising index.
 
         Raises:
-            DataError: The frames have another size than the annotations say, or the video ends
-                before the last of them.
+            DataError: The frames have another size than the annotations say.
+            BrokenVideoError: The video ends before the last of them.
         """
         wanted = [self._places[index] for index in indices]
         expected = self._video["height"], self._video["width"]
@@ -80,7 +82,7 @@ class VideoFrames:
             place += 1
             yield frame
         if place < len(wanted):
-            raise DataError(
+            raise BrokenVideoError(
                 f"{self._path}: ends before frame {wanted[place]}, which is annotated in video"
                 f" {self._video['video_id']}. Is the file complete?"
             )
@@ -122,7 +124,7 @@ def frame_places(video: DatasetDict, num_frames: int, path: Path) -> list[int]:
 
 
 def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source]:
-    """Find the frames of all videos; no picture is decoded.
+    """Find the frames of all videos; of picture files the size of the first one is checked.
 
     Args:
         videos: Dicts of ``load_ytvis_json`` with the image root ``images``.
@@ -132,7 +134,7 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         Source by video id.
 
     Raises:
-        DataError: Frames or videos are missing (all are counted).
+        DataError: Frames or videos are missing (all are counted), or of another size.
     """
     sources: dict[int, Source] = {}
     with_files = []
@@ -158,6 +160,13 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         else:
             sources[video["video_id"]] = VideoFrames(video, path)
     check_images(with_files)
+    for video in with_files:
+        found, expected = picture_size(video["file_names"][0]), (video["height"], video["width"])
+        if found != expected:
+            raise DataError(
+                f"{video['file_names'][0]}: expected {expected[1]} x {expected[0]} pixels as the"
+                f" annotations of video {video['video_id']} say, got {found[1]} x {found[0]}."
+            )
     return sources
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.budget import BOX, GRABCUT, PIXEL_HEAD, Budget
 from maskfreevis_ext.inference.boxes_to_masks.chunks import count_work, plan_chunks
 from maskfreevis_ext.inference.boxes_to_masks.given import GivenVideo
 from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, TrackMasks, box_mask
+from maskfreevis_ext.inference.boxes_to_masks.sources import BrokenVideoError
 from maskfreevis_ext.rle import decode_rle, encode_masks
 from tests.pseudo.clips import SIZE, Colours, carried_clip
 from tests.pseudo.test_pixel_head import FAST
@@ -47,7 +47,7 @@ class _Frames:
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
             if index >= self.end:
-                raise DataError("film.mp4: ends before frame 5.")
+                raise BrokenVideoError("film.mp4: ends before frame 5.")
             yield self.frames[index]
 
 

@@ -79,6 +79,15 @@ def test_wrong_size_and_short_video_are_told(tmp_path) -> None:
         open_sources(_videos(tmp_path, path, (6,)), str(path))
 
 
+def test_pictures_of_another_size_are_told_before_the_work(tmp_path) -> None:
+    content = plain_content((4,))
+    root = write_frames(tmp_path, content)
+    content["videos"][0]["height"] = HEIGHT + 4
+    videos = load_ytvis_json(write_json(tmp_path, content), root)
+    with pytest.raises(DataError, match=r"v1/00000.png: expected 30 x 24 pixels .* got 30 x 20"):
+        open_sources(videos, root)
+
+
 def test_one_video_file_for_two_videos_and_no_folder(tmp_path) -> None:
     path = _write_video(tmp_path / "v1.mp4", 4)
     with pytest.raises(DataError, match="the annotations have 2 videos"):
