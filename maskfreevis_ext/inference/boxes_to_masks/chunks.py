@@ -12,8 +12,8 @@ import numpy as np
 _MOST_FRAMES = 40  # of a chunk, ...
 _FEWEST_FRAMES = 8
 _MOST_BYTES = 300 << 20  # ... whose pictures and windows are to take no more than this
-_WINDOW_BYTES = 300 << 10  # of one object in one frame
-_OVERLAP = 4  # frames before and after it, which its masks are made to agree with
+_WINDOW_BYTES = 150 << 10  # of one object in one frame
+_MOST_OVERLAP = 4  # frames before and after it, which its masks are made to agree with
 _MOST_ANCHORS = 12  # frames with given masks that are kept for a whole video, ...
 _ANCHORS = 4  # of which each chunk sees the nearest
 #: Later chunks of an object go on from the fit to the one before.
@@ -35,11 +35,13 @@ class Chunk:
         frames: Their numbers in the video, rising; frames far from the core have given masks.
         core: Those of them whose masks are kept, as a slice of ``frames``.
         objects: Objects that need masks in the core.
+        far: Those of the frames that are far from the core.
     """
 
     frames: list[int]
     core: slice
     objects: list[int]
+    far: list[int]
 
 
 def chunk_length(num_objects: float, size: tuple[int, int]) -> int:
@@ -69,20 +71,21 @@ def plan_chunks(is_missing: np.ndarray, is_present: np.ndarray, length: int) -> 
         return []
     frames = np.flatnonzero(is_present[needs].any(0)).tolist()
     anchors = _anchors(is_missing[needs], is_present[needs])
+    overlap = int(np.clip(length // 8, 1, _MOST_OVERLAP))
     chunks = []
     count = -(-len(frames) // length)  # of about equal length
     edges = np.linspace(0, len(frames), count + 1).round().astype(int).tolist()
     for start, end in itertools.pairwise(edges):
         objects = np.flatnonzero(is_missing[:, frames[start:end]].any(1)).tolist()
         if objects:
-            low, high = max(start - _OVERLAP, 0), min(end + _OVERLAP, len(frames))
+            low, high = max(start - overlap, 0), min(end + overlap, len(frames))
             near = frames[low:high]
             middle = (near[0] + near[-1]) / 2
             far = [frame for frame in anchors if not near[0] <= frame <= near[-1]]
             far = sorted(far, key=lambda frame: abs(frame - middle))[:_ANCHORS]
             low -= sum(frame < near[0] for frame in far)
             core = slice(start - low, end - low)
-            chunks.append(Chunk(sorted([*near, *far]), core, objects))
+            chunks.append(Chunk(sorted([*near, *far]), core, objects, far))
     return chunks
 
 
@@ -103,7 +106,8 @@ def read_chunks(chunks: Sequence[Chunk], source: Source) -> Iterator[list[np.nda
     Yields:
         The frames of a chunk.
     """
-    pinned = dict(_read_far(chunks, source))
+    far = sorted({frame for chunk in chunks for frame in chunk.far})
+    pinned = dict(zip(far, source.read(far), strict=True)) if far else {}
     wanted = sorted({frame for chunk in chunks for frame in chunk.frames} - pinned.keys())
     stream = source.read(wanted)
     kept: dict[int, np.ndarray] = {}
@@ -115,18 +119,6 @@ def read_chunks(chunks: Sequence[Chunk], source: Source) -> Iterator[list[np.nda
             kept[wanted[place]] = next(stream)
             place += 1
         yield [pinned[frame] if frame in pinned else kept[frame] for frame in chunk.frames]
-
-
-def _read_far(chunks: Sequence[Chunk], source: Source) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames that are far from the core of some chunk, which stay in memory."""
-    far = set()
-    for chunk in chunks:
-        core = chunk.frames[chunk.core]
-        near = range(chunk.core.start - _OVERLAP, chunk.core.stop + _OVERLAP)
-        far |= {frame for place, frame in enumerate(chunk.frames) if core and place not in near}
-    numbers = sorted(far)
-    if numbers:
-        yield from zip(numbers, source.read(numbers), strict=True)
 
 
 def count_work(chunks: Sequence[Chunk], is_missing: np.ndarray, steps: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def test_every_missing_mask_is_in_the_core_of_one_chunk(
     for chunk, pictures in zip(chunks, read_chunks(chunks, source), strict=True):
         assert [int(picture[0, 0, 0]) for picture in pictures] == chunk.frames
     assert len(source.seen) == len(set(source.seen))
-    assert len(source.seen) - len(set().union(*(c.frames for c in chunks))) <= 12
+    assert len({frame for chunk in chunks for frame in chunk.far}) <= 12
 
 
 def test_frames_that_need_nothing_are_not_read() -> None:
@@ -68,7 +68,7 @@ def test_frames_that_need_nothing_are_not_read() -> None:
 
 def test_chunks_are_shorter_for_large_frames_and_crowds() -> None:
     assert chunk_length(1, (360, 640)) == 40
-    assert chunk_length(100, (360, 640)) < 20
+    assert 10 < chunk_length(100, (360, 640)) < 20
     assert chunk_length(1, (2160, 3840)) < 20
     assert chunk_length(1000, (2160, 3840)) == 8
 
