@@ -21,7 +21,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["maskfreevis_ext", "maskfreevis_ext.*"]),
-    package_data={"maskfreevis_ext": ["py.typed", "embedded/detectron2/config/defaults.yaml"]},
+    package_data={
+        "maskfreevis_ext": [
+            "py.typed",
+            "embedded/detectron2/config/defaults.yaml",
+            "inference/boxes_to_masks/review.html",
+        ]
+    },
     install_requires=[
         "torch>=2.10",  # older ones can be made to run code by a weights file
         "numpy>=1.26",

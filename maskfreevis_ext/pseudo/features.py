@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from maskfreevis_ext.pseudo.windows import ObjectWindows
 #: Pixels per cell of a window.
 STRIDE = 4
 _FRAMES_TOGETHER = 8  # windows that pass the backbone at once
+_LONGEST_SIDE = 960  # pixels of a frame for optical flow; larger ones are reduced
 _SAMPLE_STEP = 4  # cells between the samples of the principal components, and frames / 2
 _EPS = 1e-3
 
@@ -33,10 +34,48 @@ class WindowFeatures:
     Attributes:
         values: (N, T, D, S, S), float16, standardized.
         lab: Mean Lab colour of each cell, (N, T, 3, S, S), float32.
+        bases: How the values of each object were made, to make those of further frames alike.
     """
 
     values: Tensor
     lab: Tensor
+    bases: list[FeatureBasis]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Brings maps to mean 0 and variance 1 / C per channel, so that together they have variance 1.
+
+    Attributes:
+        mean: (1, C, 1, 1).
+        size: What is divided by, (1, C, 1, 1).
+    """
+
+    mean: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor) -> Scale:
+        """The scale of maps (T, C, s, s)."""
+        mean, deviation = maps.mean((0, 2, 3), keepdim=True), maps.std((0, 2, 3), keepdim=True)
+        return cls(mean, (deviation + _EPS) * math.sqrt(maps.shape[1]))
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Scaled maps."""
+        return (maps - self.mean) / self.size
+
+
+@dataclass(frozen=True)
+class FeatureBasis:
+    """What the features of one object were scaled and projected by.
+
+    Attributes:
+        scales: Of the maps of the backbone, then of colour and, where there is one, of motion.
+        projection: Principal components, (channels of all maps, components).
+    """
+
+    scales: list[Scale]
+    projection: Tensor
 
 
 def extract_features(
@@ -44,7 +83,8 @@ def extract_features(
     windows: ObjectWindows,
     backbone: nn.Module,
     components: int,
-    use_motion: bool,
+    motion: np.ndarray | None = None,
+    bases: Sequence[FeatureBasis] | None = None,
 ) -> WindowFeatures:
     """Features of the windows of all objects of a clip.
 
@@ -57,25 +97,61 @@ def extract_features(
         windows: Windows of the N objects.
         backbone: Takes (RGB - 127) / 128, (B, 3, H, W), and gives named maps.
         components: Principal components that are kept.
-        use_motion: Add six channels of motion against the background.
+        motion: Motion of the cells against the background, of ``motion_windows``, or None.
+        bases: Scales and projections of the objects from other frames; None: from these frames.
 
     Returns:
         The features; D is ``components`` + 3, and 6 more with motion.
     """
-    motion: list[np.ndarray] = []
-    if use_motion:
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-        motion = [residual_motion(grey, windows.boxes, t) for t in range(len(frames))]
-    values, labs = [], []
+    values, labs, found = [], [], []
     for index in range(len(windows.boxes)):
         pixels = _crops(frames, windows, index, windows.grid * STRIDE)
         lab = rgb_to_lab(F.avg_pool2d(pixels, STRIDE))
-        parts = [_principal_maps(_run(backbone, pixels), components), _standardize(lab)]
-        if motion:
-            parts.append(_standardize(_crops(motion, windows, index, windows.grid)))
+        maps = _run(backbone, pixels)
+        further = [lab]
+        if motion is not None:
+            further.append(torch.from_numpy(motion[index]).permute(0, 3, 1, 2).float())
+        basis = bases[index] if bases is not None else _fit_basis(maps, further, components)
+        scales = basis.scales[: len(maps)], basis.scales[len(maps) :]
+        maps = [scale(x) for scale, x in zip(scales[0], maps, strict=True)]
+        parts = [_project(maps, basis.projection)]
+        parts += [scale(x) for scale, x in zip(scales[1], further, strict=True)]
         values.append(torch.cat(parts, 1).half())
         labs.append(lab)
-    return WindowFeatures(torch.stack(values), torch.stack(labs))
+        found.append(basis)
+    return WindowFeatures(torch.stack(values), torch.stack(labs), found)
+
+
+def motion_windows(frames: Sequence[np.ndarray], windows: ObjectWindows) -> np.ndarray:
+    """Motion against the background in the windows of all objects of a clip.
+
+    It is estimated on frames of at most 960 pixels.
+
+    Args:
+        frames: T frames, (H, W, 3) uint8, RGB.
+        windows: Windows of the N objects.
+
+    Returns:
+        Channels of ``residual_motion``, (N, T, S, S, 6) float32.
+    """
+    grid = windows.grid
+    result = np.empty((*windows.boxes.shape[:2], grid, grid, 6), np.float32)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    factor = _LONGEST_SIDE / max(windows.frame_size)
+    if factor < 1:
+        height, width = (round(factor * side) for side in windows.frame_size)
+        grey = [cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA) for one in grey]
+        windows = replace(
+            windows,
+            boxes=factor * windows.boxes,
+            places=factor * windows.places,
+            frame_size=(height, width),
+        )
+    for t in range(len(frames)):
+        motion = residual_motion(grey, windows.boxes, t)
+        for index in range(len(windows.boxes)):
+            result[index, t] = windows.crop(motion, index, t, grid)
+    return result
 
 
 def _crops(pictures: Iterable[np.ndarray], windows: ObjectWindows, index: int, side: int) -> Tensor:
@@ -90,39 +166,38 @@ def _run(backbone: nn.Module, pixels: Tensor) -> list[Tensor]:
     return [torch.cat([part[name] for part in parts]) for name in parts[0]]
 
 
-def _standardize(maps: Tensor) -> Tensor:
-    """Mean 0, variance 1 / C per channel, so that C channels together have variance 1."""
-    mean, deviation = maps.mean((0, 2, 3), keepdim=True), maps.std((0, 2, 3), keepdim=True)
-    return (maps - mean) / ((deviation + _EPS) * math.sqrt(maps.shape[1]))
-
-
-def _principal_maps(maps: Sequence[Tensor], components: int) -> Tensor:
-    """The principal components of maps of several strides at the finest of them.
-
-    A projection of channels and bilinear upsampling can be exchanged, so the coarse maps are
-    projected before they are upsampled.
+def _fit_basis(maps: Sequence[Tensor], further: Sequence[Tensor], components: int) -> FeatureBasis:
+    """Scales of all maps, and the principal components of those of the backbone.
 
     Args:
         maps: (T, C, s, s) of falling size.
+        further: Other maps (T, C, S, S), which are not projected.
         components: Number of components.
-
-    Returns:
-        (T, components, S, S).
     """
-    maps = [_standardize(x) for x in maps]
+    scales = [Scale.of(x) for x in maps]
     size = maps[0].shape[-1]
     cells = torch.arange(1, size, _SAMPLE_STEP)
     samples = []
-    for x in maps:
+    for scale, x in zip(scales, maps, strict=True):
         near = cells * x.shape[-1] // size
-        sampled = x[:: _SAMPLE_STEP // 2, :, near][..., near]
+        sampled = scale(x[:: _SAMPLE_STEP // 2, :, near][..., near])
         samples.append(sampled.permute(0, 2, 3, 1).flatten(0, 2))
     sample = torch.cat(samples, 1)
     _, vectors = torch.linalg.eigh(sample.T @ sample)
-    basis = vectors.flip(1)[:, :components]  # eigh sorts by rising variance
-    basis = basis * torch.where(basis.sum(0) < 0, -1.0, 1.0)  # the sign is arbitrary
-    result = maps[0].new_zeros(len(maps[0]), basis.shape[1], size, size)
-    for x, part in zip(maps, basis.split([x.shape[1] for x in maps]), strict=True):
+    projection = vectors.flip(1)[:, :components]  # eigh sorts by rising variance
+    projection = projection * torch.where(projection.sum(0) < 0, -1.0, 1.0)  # arbitrary sign
+    return FeatureBasis([*scales, *map(Scale.of, further)], projection)
+
+
+def _project(maps: Sequence[Tensor], projection: Tensor) -> Tensor:
+    """Maps of several strides projected at the finest of them, (T, components, S, S).
+
+    A projection of channels and bilinear upsampling can be exchanged, so the coarse maps are
+    projected before they are upsampled.
+    """
+    size = maps[0].shape[-1]
+    result = maps[0].new_zeros(len(maps[0]), projection.shape[1], size, size)
+    for x, part in zip(maps, projection.split([x.shape[1] for x in maps]), strict=True):
         projected = F.conv2d(x, part.T[:, :, None, None])
         result += F.interpolate(projected, size=(size, size), mode="bilinear", align_corners=False)
     return result

@@ -18,6 +18,7 @@ _CERTAIN = 0.8  # probability from which a pixel keeps its label
 _MARGIN = 20  # pixels around the box that the colours of the ground are taken from
 _FEWEST_PIXELS = 16  # of a box, for mixtures of five colours
 _ITERATIONS = 5  # from a box
+_QUICK_SIDE, _QUICK_ITERATIONS = 96, 2
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,31 @@ def _grabcut(
         cv2.grabCut(picture, part, no_rect, ground, figure, iterations, cv2.GC_INIT_WITH_MASK)
         labels[rows, cols] = part
     return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)) & in_box
+
+
+def quick_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """GrabCut from a box on a small picture of the box and what surrounds it, in milliseconds.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB.
+        box: x0, y0, x1, y1 in pixels.
+
+    Returns:
+        Mask (H, W) bool, empty outside the box.
+    """
+    size = frame.shape[0], frame.shape[1]
+    x0, y0, x1, y1 = pixel_box(box, size)
+    margin = max(_MARGIN, max(x1 - x0, y1 - y0) // 4)
+    rows = slice(max(y0 - margin, 0), min(y1 + margin, size[0]))
+    cols = slice(max(x0 - margin, 0), min(x1 + margin, size[1]))
+    part = frame[rows, cols]
+    factor = min(1.0, _QUICK_SIDE / max(part.shape[:2]))
+    width, height = (max(round(factor * side), 1) for side in (part.shape[1], part.shape[0]))
+    small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    place = factor * np.array([x0 - cols.start, y0 - rows.start, x1 - cols.start, y1 - rows.start])
+    found = grabcut_from_box(small, place, _QUICK_ITERATIONS).astype(np.float32)
+    mask = np.zeros(size, dtype=bool)
+    mask[rows, cols] = cv2.resize(found, (part.shape[1], part.shape[0])) > 0.5
+    in_box = np.zeros(size, dtype=bool)
+    in_box[y0:y1, x0:x1] = True
+    return mask & in_box

@@ -22,6 +22,7 @@ from maskfreevis_ext.ops.neighbors import pair_slices
 from maskfreevis_ext.ops.similarity import spatial_edges
 from maskfreevis_ext.pseudo.background import background_share
 from maskfreevis_ext.pseudo.features import WindowFeatures
+from maskfreevis_ext.pseudo.known import KnownMasks
 from maskfreevis_ext.pseudo.windows import ObjectWindows
 
 _OFFSETS = ((0, 2), (2, 0), (2, 2), (2, -2))
@@ -209,28 +210,32 @@ def _affinity_loss(logits: Tensor, inside: Tensor, evidence: Evidence, similarit
 
 
 def fit_pixel_head(
-    features: WindowFeatures, windows: ObjectWindows, settings: PixelHeadSettings
-) -> Tensor:
+    features: WindowFeatures,
+    windows: ObjectWindows,
+    settings: PixelHeadSettings,
+    known: KnownMasks | None = None,
+    networks: PixelNetworks | None = None,
+) -> tuple[Tensor, PixelNetworks]:
     """Fit the networks of all objects of a clip to their boxes, and apply them.
 
     Args:
         features: Of the windows.
         windows: Windows of objects that each have a box in at least one frame.
         settings: How to fit.
+        known: Masks that are known in some frames: hard labels there.
+        networks: Networks of these objects to go on from, which are changed; None: new ones.
 
     Returns:
         Probabilities of the object in its windows, (N, T, S, S) float32, zero outside the frame;
-        the mean over the networks of an object. Equal seeds give equal results on one machine.
+        the mean over the networks of an object; and the networks. Equal seeds give equal results on
+        one machine.
 
     Raises:
         ValueError: An object has no box at all.
     """
-    present = [torch.from_numpy(row).nonzero()[:, 0] for row in windows.is_present]
-    empty = [index for index, frames in enumerate(present) if not len(frames)]
-    if empty:
-        raise ValueError(f"expected a box in at least one frame of each object, got none: {empty}")
+    present = _frames_with_boxes(windows)
     generator = torch.Generator().manual_seed(settings.seed)
-    networks = PixelNetworks(features.values, settings, generator)
+    networks = networks or PixelNetworks(features.values, settings, generator)
     optimizer = torch.optim.AdamW(
         networks.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -248,6 +253,8 @@ def fit_pixel_head(
             frames[torch.randint(len(frames), (settings.frames_per_step,), generator=generator)]
             for frames in present
         ]
+        if known is not None:
+            known.put_into(draws, step)
         chosen = number, torch.stack(draws)  # (N, K)
         evidence = Evidence(
             everything.profiles[chosen], everything.in_frame[chosen], everything.lab[chosen]
@@ -255,10 +262,21 @@ def fit_pixel_head(
         factor = min(1.0, step / max(settings.warmup_steps, 1))
         logits = networks(features.values[chosen])
         losses = box_losses(logits, evidence, settings, factor, fill_weights)
+        if known is not None:
+            losses = known.losses(losses, logits, chosen)
         optimizer.zero_grad()
         losses.mean(-1).sum().backward()
         optimizer.step()
-    return _apply(networks, features.values) * everything.in_frame
+    return _apply(networks, features.values) * everything.in_frame, networks
+
+
+def _frames_with_boxes(windows: ObjectWindows) -> list[Tensor]:
+    """Frames in which each object has a box, int64."""
+    present = [torch.from_numpy(row).nonzero()[:, 0] for row in windows.is_present]
+    empty = [index for index, frames in enumerate(present) if not len(frames)]
+    if empty:
+        raise ValueError(f"expected a box in at least one frame of each object, got none: {empty}")
+    return present
 
 
 @torch.no_grad()

@@ -31,6 +31,28 @@ def disc_clip() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     return frames, np.array([boxes], dtype=float), np.array([masks])
 
 
+def carried_clip(length: int = 4) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """An L of one colour that carries a block of another, which its boxes do not tell from it.
+
+    Frames RGB, boxes (1, T, 4) and masks (1, T, H, W).
+    """
+    random = np.random.RandomState(0)
+    ground = random.randint(0, 60, (*SIZE, 3)) + np.array([30, 90, 30])
+    frames, boxes, masks = [], [], []
+    for t in range(length):
+        x, y = 20 + 18 * t // (length - 1), 16
+        frame = np.roll(ground, t, axis=1).astype(np.uint8)
+        frame[y : y + 32, x : x + 32] = 240, 220, 60
+        mask = np.zeros(SIZE, dtype=bool)
+        mask[y : y + 32, x : x + 10] = True
+        mask[y + 24 : y + 32, x : x + 32] = True
+        frame[mask] = 200, 40, 160
+        frames.append(frame)
+        boxes.append((x, y, x + 32, y + 32))
+        masks.append(mask)
+    return frames, np.array([boxes], dtype=float), np.array([masks])
+
+
 class Colours(nn.Module):
     """Stands in for a backbone: smoothed colours at strides 4 and 8."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,14 @@ import torch.nn.functional as F
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.pseudo import PixelHeadSettings, fit_pixel_head, segment_clip
-from maskfreevis_ext.pseudo.features import _principal_maps, _standardize, extract_features
+from maskfreevis_ext.pseudo.clip import Clip
+from maskfreevis_ext.pseudo.features import (
+    Scale,
+    _fit_basis,
+    _project,
+    extract_features,
+    motion_windows,
+)
 from maskfreevis_ext.pseudo.pixel_head import Evidence, PixelNetworks, box_losses
 from maskfreevis_ext.pseudo.windows import place_windows
 from tests.pseudo.clips import NUM_FRAMES, Colours, disc_clip
@@ -142,8 +150,8 @@ def test_neighbours_of_other_colour_may_differ() -> None:
 
 def test_principal_maps_of_one_map_keep_distances() -> None:
     maps = torch.randn(6, 3, 16, 16)
-    kept = _principal_maps([maps], 3)
-    standard = _standardize(maps)
+    standard = Scale.of(maps)(maps)
+    kept = _project([standard], _fit_basis([maps], [], 3).projection)
     torch.testing.assert_close(kept.square().sum(1), standard.square().sum(1))
 
 
@@ -151,7 +159,8 @@ def test_features_have_motion_only_where_asked() -> None:
     frames, boxes, _ = disc_clip()
     windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
     for use_motion, channels in ((True, 4 + 3 + 6), (False, 4 + 3)):
-        features = extract_features(frames, windows, Colours(), 4, use_motion)
+        motion = motion_windows(frames, windows) if use_motion else None
+        features = extract_features(frames, windows, Colours(), 4, motion)
         assert features.values.shape == (1, NUM_FRAMES, channels, 16, 16)
         assert features.values.isfinite().all()
         assert features.lab.shape == (1, NUM_FRAMES, 3, 16, 16)
@@ -160,7 +169,7 @@ def test_features_have_motion_only_where_asked() -> None:
 def test_object_without_any_box_is_told() -> None:
     frames, boxes, _ = disc_clip()
     windows = place_windows(np.zeros_like(boxes), frames[0].shape[:2], 16, 1.6)
-    features = extract_features(frames, windows, Colours(), 4, False)
+    features = extract_features(frames, windows, Colours(), 4)
     with pytest.raises(ValueError, match="at least one frame"):
         fit_pixel_head(features, windows, FAST)
 
@@ -172,3 +181,35 @@ def test_wrong_number_or_size_of_frames_is_told() -> None:
     frames[1] = frames[1][:40]
     with pytest.raises(DataError, match=r"\(40, 96\), \(64, 96\)"):
         segment_clip(frames, boxes, Colours(), FAST)
+
+
+def test_features_of_further_frames_are_made_alike() -> None:
+    frames, boxes, _ = disc_clip()
+    windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
+    motion = motion_windows(frames, windows)
+    whole = extract_features(frames, windows, Colours(), 4, motion)
+    part = replace(windows, boxes=boxes[:, 1:2], places=windows.places[:, 1:2])
+    again = extract_features(frames[1:2], part, Colours(), 4, motion[:, 1:2], whole.bases)
+    torch.testing.assert_close(again.values, whole.values[:, 1:2])
+
+
+def test_fit_goes_on_from_other_frames() -> None:
+    frames, boxes, masks = disc_clip()
+    first = Clip(frames[:2], boxes[:, :2], FAST)
+    _, _, head = first.fit([0], Colours())
+    later = Clip(frames[2:3], boxes[:, 2:3], FAST)
+    raw, refined, _ = later.fit([0], Colours(), head, steps=0)
+    found = later.masks([0], raw, refined).mask(0, 0)
+    assert _iou(found, masks[0, 2]) > masks[0, 2].sum() / 29**2 + 0.05
+
+
+def test_motion_of_large_frames_is_about_that_of_small_ones(monkeypatch) -> None:
+    frames, boxes, _ = disc_clip()
+    windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
+    small = motion_windows(frames, windows)
+    large = [cv2.resize(frame, None, fx=2, fy=2) for frame in frames]
+    monkeypatch.setattr("maskfreevis_ext.pseudo.features._LONGEST_SIDE", 96)
+    doubled = place_windows(2 * boxes, large[0].shape[:2], 16, 1.6)
+    doubled = replace(doubled, places=2 * windows.places)
+    reduced = motion_windows(large, doubled)
+    assert np.abs(small - reduced).mean() < 0.25 * np.abs(small).mean()
