@@ -54,8 +54,7 @@ class ClipMasks:
             boxes = np.concatenate([boxes, self.others[:, frame]])
         if not self.windows.is_present[index, frame] or _is_overlapped(boxes, index):
             return probability > 0.5
-        raw = self._lay(self.raw, index, frame)
-        return sharpen(self.frames[frame], boxes[index], probability, raw, _GRABCUT_ITERATIONS)
+        return sharpen(self.frames[frame], boxes[index], probability, _GRABCUT_ITERATIONS)
 
     def confidence(self, index: int) -> float:
         """How decided the pixel head is about an object, in [0, 1].
@@ -225,7 +224,8 @@ class Clip:
             None if head is None else head.bases,
         )
         networks = None if head is None else head.networks
-        raw, networks = fit_pixel_head(features, windows, settings, known, networks)
+        others = self.windows.covered_by_others(chosen)[:, frames]
+        raw, networks = fit_pixel_head(features, windows, settings, others, known, networks)
         if predicted is not None:
             raw = join_predictions(raw, predicted.select(chosen, frames)) * windows.inside_frame()
         if known is not None:

@@ -72,17 +72,19 @@ class FeatureBasis:
     Attributes:
         scales: Of the maps of the backbone, then of colour and, where there is one, of motion.
         projection: Principal components, (channels of all maps, components).
+        num_coarse: The first of the components, which are those of the coarsest map.
     """
 
     scales: list[Scale]
     projection: Tensor
+    num_coarse: int
 
 
 def extract_features(
     frames: Sequence[np.ndarray],
     windows: ObjectWindows,
     backbone: nn.Module,
-    components: int,
+    components: tuple[int, int],
     motion: np.ndarray | None = None,
     bases: Sequence[FeatureBasis] | None = None,
 ) -> WindowFeatures:
@@ -90,18 +92,18 @@ def extract_features(
 
     The maps of the backbone are standardized per channel and object, divided by the square root of
     their number of channels, so that each stride counts alike, brought to stride 4, and reduced to
-    their principal components.
+    their principal components: those of the coarsest map, then those of the others together.
 
     Args:
         frames: T frames, (H, W, 3) uint8, RGB.
         windows: Windows of the N objects.
-        backbone: Takes (RGB - 127) / 128, (B, 3, H, W), and gives named maps.
-        components: Principal components that are kept.
+        backbone: Takes (RGB - 127) / 128, (B, 3, H, W), and gives two or more named maps.
+        components: Principal components that are kept, of the coarsest map and of the others.
         motion: Motion of the cells against the background, of ``motion_windows``, or None.
         bases: Scales and projections of the objects from other frames; None: from these frames.
 
     Returns:
-        The features; D is ``components`` + 3, and 6 more with motion.
+        The features; D is the sum of ``components`` + 3, and 6 more with motion.
     """
     values, labs, found = [], [], []
     for index in range(len(windows.boxes)):
@@ -166,13 +168,15 @@ def _run(backbone: nn.Module, pixels: Tensor) -> list[Tensor]:
     return [torch.cat([part[name] for part in parts]) for name in parts[0]]
 
 
-def _fit_basis(maps: Sequence[Tensor], further: Sequence[Tensor], components: int) -> FeatureBasis:
+def _fit_basis(
+    maps: Sequence[Tensor], further: Sequence[Tensor], components: tuple[int, int]
+) -> FeatureBasis:
     """Scales of all maps, and the principal components of those of the backbone.
 
     Args:
         maps: (T, C, s, s) of falling size.
         further: Other maps (T, C, S, S), which are not projected.
-        components: Number of components.
+        components: Number of components of the coarsest map, and of the others together.
     """
     scales = [Scale.of(x) for x in maps]
     size = maps[0].shape[-1]
@@ -182,11 +186,19 @@ def _fit_basis(maps: Sequence[Tensor], further: Sequence[Tensor], components: in
         near = cells * x.shape[-1] // size
         sampled = scale(x[:: _SAMPLE_STEP // 2, :, near][..., near])
         samples.append(sampled.permute(0, 2, 3, 1).flatten(0, 2))
-    sample = torch.cat(samples, 1)
-    _, vectors = torch.linalg.eigh(sample.T @ sample)
-    projection = vectors.flip(1)[:, :components]  # eigh sorts by rising variance
-    projection = projection * torch.where(projection.sum(0) < 0, -1.0, 1.0)  # arbitrary sign
-    return FeatureBasis([*scales, *map(Scale.of, further)], projection)
+    coarse = _principal_axes(samples[-1], components[0])
+    fine = _principal_axes(torch.cat(samples[:-1], 1), components[1])
+    projection = torch.block_diag(fine, coarse)  # its rows are the channels of all maps
+    num_coarse = coarse.shape[1]
+    projection = projection.roll(num_coarse, 1)  # the coarse components come first
+    return FeatureBasis([*scales, *map(Scale.of, further)], projection, num_coarse)
+
+
+def _principal_axes(samples: Tensor, number: int) -> Tensor:
+    """The directions of the largest variance of samples (n, C), as (C, number) or less."""
+    _, vectors = torch.linalg.eigh(samples.T @ samples)
+    axes = vectors.flip(1)[:, :number]  # eigh sorts by rising variance
+    return axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # the sign is arbitrary
 
 
 def _project(maps: Sequence[Tensor], projection: Tensor) -> Tensor:

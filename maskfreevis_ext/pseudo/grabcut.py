@@ -63,15 +63,14 @@ def _box_iou(found: Sequence[float] | None, given: np.ndarray) -> float:
 
 
 def sharpen(
-    frame: np.ndarray, box: np.ndarray, probability: np.ndarray, raw: np.ndarray, iterations: int
+    frame: np.ndarray, box: np.ndarray, probability: np.ndarray, iterations: int
 ) -> np.ndarray:
     """Decide the uncertain pixels of a box by the colours of object and ground in the frame.
 
     Args:
         frame: (H, W, 3) uint8, RGB.
         box: x0, y0, x1, y1 in pixels.
-        probability: (H, W), where GrabCut starts from.
-        raw: (H, W), probabilities without smoothing: above 0.8 a pixel stays object, below 0.2
+        probability: (H, W), where GrabCut starts from; above 0.8 a pixel stays object, below 0.2
             ground.
         iterations: Rounds of GrabCut.
 
@@ -81,8 +80,8 @@ def sharpen(
     """
     start = probability > 0.5
     labels = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[raw > _CERTAIN] = cv2.GC_FGD
-    labels[raw < 1 - _CERTAIN] = cv2.GC_BGD
+    labels[probability > _CERTAIN] = cv2.GC_FGD
+    labels[probability < 1 - _CERTAIN] = cv2.GC_BGD
     mask = _grabcut(frame, box, labels, iterations)
     return mask if (mask & start).sum() >= 0.5 * (mask | start).sum() else start
 

@@ -11,7 +11,7 @@ N objects, M networks of an object, K frames of a step, T frames, S x S cells, D
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,9 @@ class PixelHeadSettings:
     Attributes:
         grid: Cells of a side of a window.
         margin: Side of a window divided by the longer side of the box.
-        components: Principal components of the backbone's features.
+        components: Principal components of the backbone's features: of its coarsest map, which
+            every other network of an object does not see, and of the other maps. The coarse map
+            knows things, but blurs; networks with and without it make different mistakes.
         use_motion: Look at motion against the background.
         num_networks: Networks of an object, whose probabilities are averaged.
         width: Channels of the two hidden layers.
@@ -46,6 +48,8 @@ class PixelHeadSettings:
         weight_decay: Its weight decay.
         hard_cells: Background cells of a frame with the largest losses, which count once more ...
         hard_weight: ... with this weight.
+        other_weight: Weight of background cells in the boxes of other objects, which may look like
+            the object.
         pairwise_weight: Weight of the colour affinity.
         similarity: Least colour similarity of neighbours that have the same label.
         warmup_steps: Steps in which the weight of the colour affinity grows.
@@ -63,7 +67,7 @@ class PixelHeadSettings:
 
     grid: int = 64
     margin: float = 1.6
-    components: int = 64
+    components: tuple[int, int] = (16, 64)
     use_motion: bool = True
     num_networks: int = 4
     width: int = 32
@@ -73,6 +77,7 @@ class PixelHeadSettings:
     weight_decay: float = 1e-2
     hard_cells: int = 100
     hard_weight: float = 0.5
+    other_weight: float = 0.3
     pairwise_weight: float = 1.0
     similarity: float = 0.3
     warmup_steps: int = 40
@@ -94,11 +99,13 @@ class Evidence:
         profiles: (..., 2, S), shares of rows and columns that the box covers.
         in_frame: (..., S, S) bool.
         lab: (..., 3, S, S).
+        others: Shares of the cells that boxes of other objects cover, (..., S, S).
     """
 
     profiles: Tensor
     in_frame: Tensor
     lab: Tensor
+    others: Tensor
 
     @property
     def inside(self) -> Tensor:
@@ -106,18 +113,29 @@ class Evidence:
         rows, cols = self.profiles.unbind(-2)
         return rows[..., :, None] * cols[..., None, :]
 
+    def __getitem__(self, chosen: tuple[Tensor, Tensor]) -> Evidence:
+        """The evidence of some objects and frames."""
+        return Evidence(*(getattr(self, part.name)[chosen] for part in fields(self)))
+
 
 class PixelNetworks:
     """N x M networks of three layers, D -> width -> width -> 1.
 
+    Every other network of an object does not see the coarsest map, from the second on.
+
     Args:
         values: (N, T, D, S, S); only its scale and shape are used.
+        num_coarse: The first of the D channels, which are those of the coarsest map.
         settings: Width and number.
         generator: Source of the initial weights.
     """
 
     def __init__(
-        self, values: Tensor, settings: PixelHeadSettings, generator: torch.Generator
+        self,
+        values: Tensor,
+        num_coarse: int,
+        settings: PixelHeadSettings,
+        generator: torch.Generator,
     ) -> None:
         num_objects, _, channels = values.shape[:3]
         count, width = settings.num_networks, settings.width
@@ -129,6 +147,8 @@ class PixelNetworks:
         first = draw(num_objects, count * width, channels) * (2 / energy).sqrt()[:, None, None]
         number = num_objects * count
         self.count = count
+        self._sees = torch.ones(count, width, channels)
+        self._sees[1::2, :, :num_coarse] = 0
         self.parameters = [
             first,
             torch.zeros(num_objects, count * width, 1),
@@ -145,7 +165,7 @@ class PixelNetworks:
         num_objects, num_frames, _, rows, cols = values.shape
         first, bias1, second, bias2, third, bias3 = self.parameters
         x = values.float().transpose(1, 2).flatten(2)  # (N, D, K * S * S)
-        x = F.relu(torch.baddbmm(bias1, first, x))
+        x = F.relu(torch.baddbmm(bias1, first * self._sees.flatten(0, 1), x))
         x = x.view(num_objects * self.count, -1, x.shape[-1])
         x = F.relu(torch.baddbmm(bias2, second, x))
         x = torch.baddbmm(bias3, third, x)
@@ -174,6 +194,7 @@ def box_losses(
     rows, cols = evidence.profiles.unbind(-2)
     inside = evidence.inside
     outside = ((inside <= _OUTSIDE) & evidence.in_frame).float()
+    outside = outside * (1 - (1 - settings.other_weight) * evidence.others)
     background = F.softplus(logits) * outside
     loss = background.sum((-1, -2)) / outside.sum((-1, -2)).clamp(min=1)
     hardest = background.flatten(-2).topk(min(settings.hard_cells, outside[0, 0].numel())).values
@@ -213,6 +234,7 @@ def fit_pixel_head(
     features: WindowFeatures,
     windows: ObjectWindows,
     settings: PixelHeadSettings,
+    others: Tensor,
     known: KnownMasks | None = None,
     networks: PixelNetworks | None = None,
 ) -> tuple[Tensor, PixelNetworks]:
@@ -222,6 +244,7 @@ def fit_pixel_head(
         features: Of the windows.
         windows: Windows of objects that each have a box in at least one frame.
         settings: How to fit.
+        others: Shares of the cells that boxes of other objects cover, (N, T, S, S).
         known: Masks that are known in some frames: hard labels there.
         networks: Networks of these objects to go on from, which are changed; None: new ones.
 
@@ -235,11 +258,13 @@ def fit_pixel_head(
     """
     present = _frames_with_boxes(windows)
     generator = torch.Generator().manual_seed(settings.seed)
-    networks = networks or PixelNetworks(features.values, settings, generator)
+    if networks is None:
+        num_coarse = features.bases[0].num_coarse
+        networks = PixelNetworks(features.values, num_coarse, settings, generator)
     optimizer = torch.optim.AdamW(
         networks.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    everything = Evidence(windows.profiles(), windows.inside_frame(), features.lab)
+    everything = Evidence(windows.profiles(), windows.inside_frame(), features.lab, others)
     number = torch.arange(len(present))[:, None]
     fill_weights = torch.zeros(len(present))
     checks = {int(share * settings.steps) for share in settings.fill_checks}
@@ -256,9 +281,7 @@ def fit_pixel_head(
         if known is not None:
             known.put_into(draws, step)
         chosen = number, torch.stack(draws)  # (N, K)
-        evidence = Evidence(
-            everything.profiles[chosen], everything.in_frame[chosen], everything.lab[chosen]
-        )
+        evidence = everything[chosen]
         factor = min(1.0, step / max(settings.warmup_steps, 1))
         logits = networks(features.values[chosen])
         losses = box_losses(logits, evidence, settings, factor, fill_weights)

@@ -6,7 +6,8 @@ N objects, T frames, (H, W) frame, S x S cells of a window. Pixel (x, y) covers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -88,25 +89,50 @@ class ObjectWindows:
         result[y0:y1, x0:x1] = laid[y0:y1, x0:x1]
         return result
 
-    def profiles(self) -> Tensor:
-        """Shares of the rows and columns of the windows that the boxes cover.
+    def profiles(self, boxes: np.ndarray | None = None) -> Tensor:
+        """Shares of the rows and columns of the windows that boxes cover.
+
+        Args:
+            boxes: (N, T, 4) or (1, T, 4), a box in each window, empty where there is none; None:
+                those of the objects.
 
         Returns:
-            (N, T, 2, S) float32 in [0, 1]: rows, then columns; zeros where an object is absent.
+            (N, T, 2, S) float32 in [0, 1]: rows, then columns; zeros where there is no box.
         """
+        boxes = self.boxes if boxes is None else boxes
         x, y, length = np.moveaxis(self.places, -1, 0)
         edges = np.arange(self.grid)
         shares = []
         for low, high, centre in (
-            (self.boxes[..., 1], self.boxes[..., 3], y),
-            (self.boxes[..., 0], self.boxes[..., 2], x),
+            (boxes[..., 1], boxes[..., 3], y),
+            (boxes[..., 0], boxes[..., 2], x),
         ):
             cells = self.grid / length
             start = ((low - centre + length / 2) * cells)[..., None]
             end = ((high - centre + length / 2) * cells)[..., None]
             shares.append(np.clip(np.minimum(edges + 1, end) - np.maximum(edges, start), 0, 1))
-        covered = np.stack(shares, 2) * self.is_present[..., None, None]
+        is_present = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+        covered = np.stack(shares, 2) * is_present[..., None, None]
         return torch.from_numpy(covered.astype(np.float32))
+
+    def covered_by_others(self, chosen: Sequence[int]) -> Tensor:
+        """Shares of the cells that the boxes of all other objects cover.
+
+        Args:
+            chosen: Objects, n of them.
+
+        Returns:
+            (n, T, S, S) float32 in [0, 1]; where boxes overlap, the largest share.
+        """
+        covered = torch.zeros(len(chosen), self.boxes.shape[1], self.grid, self.grid)
+        for number, index in enumerate(chosen):
+            window = replace(self, boxes=self.boxes[[index]], places=self.places[[index]])
+            for other in range(len(self.boxes)):
+                if other != index:
+                    rows, cols = window.profiles(self.boxes[[other]])[0].unbind(1)
+                    share = rows[:, :, None] * cols[:, None, :]
+                    torch.maximum(covered[number], share, out=covered[number])
+        return covered
 
     def inside_frame(self) -> Tensor:
         """Cells whose centre lies in the frame, (N, T, S, S) bool."""
