@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from maskfreevis_ext.config.checks import (
     BOOLEAN,
+    FRACTION,
     ODD,
     POSITIVE_FRACTION,
     at_least,
@@ -158,6 +159,34 @@ _TEMPORAL = (
     ),
 )
 
+_TEACHER = (
+    Key(
+        "MODEL.MASKFREE.TEACHER.WEIGHT",
+        1.0,
+        at_least(0),
+        "Weight of `loss_teacher`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: BCE and Dice with the "
+        "masks of a teacher (`INPUT.SUPERVISION` `teacher`), weighted by their confidence.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.GROW",
+        0.1,
+        at_least(0),
+        "The term looks at the box and at what is around it up to this share of its sides.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.LEAST_CONFIDENCE",
+        0.0,
+        FRACTION,
+        "Masks of a smaller confidence are not used.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.MATCH_WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of Dice with the teacher's masks in the matching cost, beside Dice of the boxes.",
+    ),
+)
+
 _OTHERS = (
     Key(
         "MODEL.MASKFREE.MATCHER.NONFINITE_COST",
@@ -176,4 +205,4 @@ _OTHERS = (
     ),
 )
 
-ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_OTHERS)
+ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_TEACHER, *_OTHERS)

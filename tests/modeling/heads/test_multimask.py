@@ -16,7 +16,7 @@ from tests.helpers.configs import tiny_cfg
 from tests.helpers.criteria import LOSS_NAMES
 from tests.modeling.test_meta_arch import _clip, _video
 
-MULTIMASK_LOSS_NAMES = ("loss_iou", "loss_class")
+OTHER_LOSS_NAMES = ("loss_iou", "loss_class", "loss_teacher")
 ON = ("MODEL.MULTIMASK.ENABLED", True)
 
 
@@ -37,7 +37,9 @@ def _head_gradients(model: nn.Module) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.parametrize(
-    "kinds", [("box",), ("mask",), ("box", "mask"), ("mask", "box", "box")], ids="-".join
+    "kinds",
+    [("box",), ("mask",), ("box", "mask"), ("mask", "box", "box"), ("teacher", "mask", "box")],
+    ids="-".join,
 )
 @pytest.mark.parametrize("frames", [1, 3])
 def test_every_loss_is_there_and_every_parameter_has_a_gradient(
@@ -45,7 +47,7 @@ def test_every_loss_is_there_and_every_parameter_has_a_gradient(
 ) -> None:
     model.train().zero_grad()
     losses = model([_clip(frames, supervision=kind) for kind in kinds])
-    names = (*LOSS_NAMES, *MULTIMASK_LOSS_NAMES)
+    names = (*LOSS_NAMES, *OTHER_LOSS_NAMES)
     suffixes = ["", *(f"_{i}" for i in range(3))]
     assert set(losses) == {name + suffix for name in names for suffix in suffixes}
     assert all(torch.isfinite(value.detach()) for value in losses.values())
@@ -53,6 +55,7 @@ def test_every_loss_is_there_and_every_parameter_has_a_gradient(
         assert losses["loss_class" + suffix] > 0
         assert losses["loss_iou" + suffix] > 0
         assert (losses["loss_mask_proj" + suffix] > 0) == ("box" in kinds)
+        assert (losses["loss_teacher" + suffix] > 0) == ("teacher" in kinds)
         assert (losses["loss_dice" + suffix] > 0) == ("mask" in kinds)
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -196,7 +199,7 @@ def test_sums_over_frames_and_outputs_can_be_means() -> None:
         for model in (plain, mean):
             torch.manual_seed(0)
             values.append(model.train()(batch))
-        for name in MULTIMASK_LOSS_NAMES:
+        for name in ("loss_iou", "loss_class"):
             torch.testing.assert_close(values[1][name] * 12, values[0][name])
 
 
