@@ -7,6 +7,7 @@ from maskfreevis_ext.config.checks import (
     FRACTION,
     ODD,
     POSITIVE_FRACTION,
+    SHARES,
     at_least,
     integer,
     matching,
@@ -187,6 +188,35 @@ _TEACHER = (
     ),
 )
 
+_PRIORS = (
+    Key(
+        "MODEL.MASKFREE.OUTSIDE.WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of `loss_outside`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: pixels outside all boxes "
+        "of a frame are background. 0: the term is left out.",
+    ),
+    Key(
+        "MODEL.MASKFREE.OUTSIDE.SHARE",
+        0.1,
+        POSITIVE_FRACTION,
+        "That term is the mean over this share of the cells, those that look most like object.",
+    ),
+    Key(
+        "MODEL.MASKFREE.FILL.WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of `loss_fill`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: the share of its box that a "
+        "mask fills lies in `RANGE`. 0: the term is left out.",
+    ),
+    Key(
+        "MODEL.MASKFREE.FILL.RANGE",
+        [0.4, 0.9],
+        SHARES,
+        "Least and largest share of the box.",
+    ),
+)
+
 _OTHERS = (
     Key(
         "MODEL.MASKFREE.MATCHER.NONFINITE_COST",
@@ -205,4 +235,4 @@ _OTHERS = (
     ),
 )
 
-ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_TEACHER, *_OTHERS)
+ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_TEACHER, *_PRIORS, *_OTHERS)
