@@ -33,6 +33,7 @@ def validate(cfg: CfgNode) -> None:
         _check_multimask,
         _check_spatial_mask,
         _check_augmentation,
+        _check_self_training,
         _check_solver,
     ):
         check(cfg)
@@ -170,6 +171,16 @@ def _check_augmentation(cfg: CfgNode) -> None:
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
         raise _fail(
             "INPUT.CROP.SIZE", f"(least, greatest) side in pixels with TYPE {crop.TYPE}", crop.SIZE
+        )
+
+
+def _check_self_training(cfg: CfgNode) -> None:
+    node = cfg.MODEL.MASKFREE
+    if node.SELF_TRAINING.ENABLED and node.TEACHER.WEIGHT == 0:
+        raise _fail(
+            "MODEL.MASKFREE.TEACHER.WEIGHT",
+            "more than 0 with MODEL.MASKFREE.SELF_TRAINING.ENABLED",
+            node.TEACHER.WEIGHT,
         )
 
 

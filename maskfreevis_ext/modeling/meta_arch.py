@@ -163,7 +163,7 @@ class VideoMaskFormer(nn.Module):
         outputs, sizes = self.predict(video)
 
         def rate(kept: Tensor) -> tuple[Tensor, Tensor]:
-            return self._rate(outputs, kept)
+            return self.rate(outputs, kept)
 
         result = clip_result(
             outputs,
@@ -175,8 +175,13 @@ class VideoMaskFormer(nn.Module):
             result |= head.results(outputs, sizes)
         return result
 
-    def _rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits of the kept queries (N, T, h, w) and the factors on their scores (N,)."""
+    def rate(self, outputs: dict[str, Tensor], kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits of the kept queries (N, T, h, w) and the factors on their scores (N,).
+
+        Args:
+            outputs: Outputs of ``predict``.
+            kept: Queries, (N,), int64.
+        """
         masks = outputs["pred_masks"][kept]
         factor = masks.new_ones(len(kept), dtype=torch.float32)
         for head in self.heads.values():

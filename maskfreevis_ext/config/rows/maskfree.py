@@ -217,6 +217,42 @@ _PRIORS = (
     ),
 )
 
+_SELF_TRAINING = (
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.ENABLED",
+        False,
+        BOOLEAN,
+        "An average of the weights over the last steps is the teacher of clips that have boxes: "
+        "its masks train `loss_teacher` where they agree with the boxes and over time. A step "
+        "takes about a third longer, and checkpoints hold the weights twice.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.DECAY",
+        0.998,
+        FRACTION,
+        "Weight of the old average at each step.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.START_ITER",
+        500,
+        integer(0),
+        "The teacher teaches from this iteration on.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.BOX_IOU",
+        0.8,
+        FRACTION,
+        "Least IoU of the tight box of a mask with the given box.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.STEADINESS",
+        0.7,
+        FRACTION,
+        "The least share of its box that an object fills in any frame must be this share of the "
+        "largest one.",
+    ),
+)
+
 _OTHERS = (
     Key(
         "MODEL.MASKFREE.MATCHER.NONFINITE_COST",
@@ -235,4 +271,12 @@ _OTHERS = (
     ),
 )
 
-ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_TEACHER, *_PRIORS, *_OTHERS)
+ROWS: tuple[Key, ...] = (
+    *_GENERAL,
+    *_PAIRWISE,
+    *_TEMPORAL,
+    *_TEACHER,
+    *_PRIORS,
+    *_SELF_TRAINING,
+    *_OTHERS,
+)

@@ -36,9 +36,10 @@ _HEAD = (
     Key(
         "MODEL.MULTIMASK.IOU_TARGET",
         "box",
-        one_of("box", "mask"),
+        one_of("box", "teacher", "mask"),
         "IoU that the prediction learns from objects with boxes only. `box`: the IoU of the mask's "
-        "tight box with the given box. `mask`: none; the prediction learns from objects with masks "
+        "tight box with the given box. `teacher`: the IoU with the teacher's mask where there is "
+        "one, else as `box`. `mask`: none; the prediction learns from objects with masks "
         "only.",
     ),
     Key(

@@ -10,8 +10,11 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.losses.affinities import Affinities
 from maskfreevis_ext.losses.hypotheses import Hypotheses
-from maskfreevis_ext.losses.multimask_terms import MultimaskSettings, sam2_sums
+from maskfreevis_ext.losses.multimask_terms import IoUTerm, MultimaskSettings, sam2_sums
+from maskfreevis_ext.losses.scene import BoxObjects, Scene
+from maskfreevis_ext.losses.teacher_masks import TeacherMasks
 from tests.helpers.configs import tiny_cfg
 from tests.helpers.criteria import LOSS_NAMES
 from tests.modeling.test_meta_arch import _clip, _video
@@ -178,6 +181,39 @@ def test_iou_of_objects_with_boxes_can_be_left_out() -> None:
     assert losses["loss_iou"] == 0
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_predicted_iou_learns_from_the_teacher_where_there_is_one() -> None:
+    """A ring and a full square have the same box; the teacher says full in frame 0 only."""
+    full = torch.full((1, 1, 2, 4, 6), -9.0)
+    full[..., 0:4, 1:5] = 9
+    ring = full.clone()
+    ring[..., 1:3, 2:4] = -9  # 12 of the 16 cells are left
+    maps = (full[:, 0] > 0).float()
+    objects = BoxObjects(
+        boxes=torch.tensor([[[4.0, 0, 20, 16]] * 2]),
+        clips=torch.zeros(1, dtype=torch.int64),
+        affinities=Affinities([], [], None, torch.zeros(1, 0, 1, 4, 6), [], []),
+        map_size=(4, 6),
+        stride=4,
+        teacher=TeacherMasks(maps, torch.tensor([[0.5, 0.0]])),
+    )
+    hypotheses = Hypotheses(
+        logits=torch.stack([full, ring], dim=1),
+        embeddings=torch.zeros(1, 2, 1, 3),
+        mask_features=torch.zeros(1, 3, 2, 4, 6),
+        ious=torch.zeros(1, 2, 1, 2),
+        scores=None,
+        is_matched=torch.ones(1, 1),
+        clips=torch.zeros(1, dtype=torch.int64),
+        anchor=torch.zeros(1),
+        all_matched=True,
+    )
+    for source, expected in (("box", [1, 1, 1, 1]), ("teacher", [1, 0.75, 1, 1])):
+        term = IoUTerm(**IoUTerm.from_config(tiny_cfg(*ON, "MODEL.MULTIMASK.IOU_TARGET", source)))
+        # the predictions are 0, so that the errors, averaged over the hypotheses, are the targets
+        value = term.of_boxes(hypotheses, Scene(boxes=objects))
+        assert value.tolist() == pytest.approx([sum(expected) / 2])
 
 
 def test_without_object_scores() -> None:
