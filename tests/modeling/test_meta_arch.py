@@ -278,8 +278,9 @@ def test_training_waits_for_the_device_in_the_matcher_only(
     has_heads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True)
-    model = build_model(tiny_cfg(*options if has_heads else ())).train()
-    clips = [_clip(2), _clip(2, objects=1, supervision="mask")]
+    priors = ("MODEL.MASKFREE.OUTSIDE.WEIGHT", 1.0, "MODEL.MASKFREE.FILL.WEIGHT", 1.0)
+    model = build_model(tiny_cfg(*priors, *options if has_heads else ())).train()
+    clips = [_clip(2), _clip(2, objects=1, supervision="mask"), _clip(2, supervision="teacher")]
     matches: list = []
     find = model.criterion.matcher.forward
     monkeypatch.setattr(model.criterion.matcher, "forward", lambda *x: matches.append(find(*x)))
