@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,6 +38,24 @@ def hardest_negatives(logits: Tensor, is_negative: Tensor, share: float) -> Tens
     return losses.topk(count, dim=-1).values.mean(-1)
 
 
+def outside_all_boxes(maps: Tensor, clips: Tensor, num_clips: int) -> Tensor:
+    """Cells that no box of the object's clip touches, (N, T, h, w), bool.
+
+    Args:
+        maps: Filled boxes, (N, T, h, w), values in [0, 1].
+        clips: Index of each object's clip, (N,), int64, in [0, ``num_clips``).
+        num_clips: Number of clips.
+
+    Example:
+        >>> maps = torch.tensor([[1.0, 0, 0], [0, 0.5, 0], [0, 0, 1]]).view(3, 1, 1, 3)
+        >>> outside_all_boxes(maps, torch.tensor([0, 0, 1]), 2).int().flatten(1).tolist()
+        [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    """
+    boxes = maps.new_zeros(num_clips, *maps.shape[1:])
+    boxes.index_add_(0, clips, (maps > 0).to(maps.dtype))
+    return boxes[clips] == 0
+
+
 @LOSS_TERM_REGISTRY.register()
 class OutsideTerm(MaskWeightTerm):
     """Pixels outside all boxes of a frame are background: ``hardest_negatives`` of each mask.
@@ -67,8 +84,13 @@ class OutsideTerm(MaskWeightTerm):
 
     def by_object(self, mask_logits: Tensor, objects: BoxObjects, normalizers: Tensor) -> Tensor:
         """Loss of each object, summed over its frames, (K, N)."""
-        negative = objects.once(self.name, lambda: outside_all_boxes(objects))
+        negative = objects.once(self.name, lambda: self._negative(objects))
         return hardest_negatives(mask_logits, negative, self.share).sum(-1) / normalizers
+
+    @staticmethod
+    def _negative(objects: BoxObjects) -> Tensor:
+        num_clips = objects.affinities.matches.shape[0]
+        return outside_all_boxes(objects.maps, objects.clips, num_clips) & objects.in_frame
 
 
 @LOSS_TERM_REGISTRY.register()
@@ -104,18 +126,3 @@ class FillTerm(MaskWeightTerm):
         share = (mask_logits.sigmoid() * objects.maps).sum((-2, -1)) / area.clamp(min=0.5)
         beyond = F.relu(self.least - share) + F.relu(share - self.largest)
         return (beyond * (area > 0)).sum(-1) / normalizers
-
-
-def outside_all_boxes(objects: BoxObjects) -> Tensor:
-    """Cells of a frame that no box of its clip touches, (N, T, h, w), bool, without the padding.
-
-    Args:
-        objects: The objects of all clips.
-    """
-    is_inside = objects.maps > 0
-    free = torch.ones_like(is_inside)
-    for clip in range(int(objects.affinities.matches.shape[0])):
-        of_clip = objects.clips == clip
-        taken = (is_inside & of_clip[:, None, None, None]).any(0)
-        free &= ~(taken & of_clip[:, None, None, None])
-    return free & objects.in_frame

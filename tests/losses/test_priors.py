@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskfreevis_ext.config import default_config
 from maskfreevis_ext.losses.affinities import AffinitySettings, compute_affinities
-from maskfreevis_ext.losses.priors import FillTerm, OutsideTerm, outside_all_boxes
+from maskfreevis_ext.losses.priors import FillTerm, OutsideTerm
 from maskfreevis_ext.losses.scene import BoxObjects
 from maskfreevis_ext.losses.term import build_terms
 from tests.helpers.configs import tiny_cfg
@@ -29,7 +29,7 @@ def _objects(boxes: Tensor, clips: list[int], sizes: list[tuple[int, int]]) -> B
 
 def test_cells_outside_are_those_of_the_own_clip_without_padding() -> None:
     boxes = torch.tensor([[[0.0, 0, 8, 8]], [[8, 8, 16, 16]], [[16, 0, 20, 4]]])
-    free = outside_all_boxes(_objects(boxes, [0, 0, 1], [(16, 24), (8, 20)]))
+    free = OutsideTerm._negative(_objects(boxes, [0, 0, 1], [(16, 24), (8, 20)]))
     first = [[0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1]]
     second = [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [0] * 6, [0] * 6]
     assert free[:, 0].int().tolist() == [first, first, second]
