@@ -146,6 +146,13 @@ _TEST = (
         "SAM 2 does. False: take the highest predicted IoU of all.",
     ),
     Key(
+        "MODEL.MULTIMASK.TEST.CONSENSUS",
+        False,
+        BOOLEAN,
+        "In each frame show the hypothesis with the highest mean IoU with the others, whatever "
+        "their predicted IoUs; `STABILITY` and `MARGIN` do not matter then.",
+    ),
+    Key(
         "MODEL.MULTIMASK.TEST.MARGIN",
         0.0,
         FRACTION,
