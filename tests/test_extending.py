@@ -36,11 +36,11 @@ def test_loss_term_in_one_file_is_trained_and_configured(heads: bool) -> None:
     assert len([line for line in source.splitlines() if line.strip()]) <= 20
     exec(source, {})
     options = ("MODEL.MULTIMASK.ENABLED", True) if heads else ()
-    model = build_model(tiny_cfg("MODEL.MASKFREE.FILL.WEIGHT", 2.0, *options)).train()
+    model = build_model(tiny_cfg("MODEL.MASKFREE.AREA.WEIGHT", 2.0, *options)).train()
     losses = model([_clip(2), _clip(2, supervision="mask")])
-    names = ["loss_fill", *(f"loss_fill_{i}" for i in range(3))]
+    names = ["loss_area", *(f"loss_area_{i}" for i in range(3))]
     assert all(0 <= float(losses[name].detach()) <= 1.2 for name in names)
-    assert model.criterion.weights["loss_fill"] == 2.0
+    assert model.criterion.weights["loss_area"] == 2.0
     empty = model([_clip(2, objects=0)])
     assert all(float(empty[name].detach()) == 0 for name in names)
     sum(losses[name] for name in names).backward()

@@ -104,6 +104,15 @@ NAME = Check(lambda v: isinstance(v, str) and bool(v), "a name")
 NAMES = list_of(NAME, "names", low=1)
 #: A fraction, 0 and 1 included.
 FRACTION = Check(lambda v: 0.0 <= _number(v) <= 1.0, "a number in [0, 1]")
+#: A range of fractions.
+SHARES = Check(
+    lambda v: (
+        isinstance(v, (list, tuple))
+        and len(v) == 2
+        and 0.0 <= _number(v[0]) <= _number(v[1]) <= 1.0
+    ),
+    "a list of 2 numbers, 0 <= least <= largest <= 1",
+)
 #: A fraction above 0.
 POSITIVE_FRACTION = Check(lambda v: 0.0 < _number(v) <= 1.0, "a number in (0, 1]")
 #: A dropout probability.

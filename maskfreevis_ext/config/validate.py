@@ -34,6 +34,7 @@ def validate(cfg: CfgNode) -> None:
         _check_spatial_mask,
         _check_augmentation,
         _check_window,
+        _check_self_training,
         _check_solver,
     ):
         check(cfg)
@@ -179,6 +180,16 @@ def _check_window(cfg: CfgNode) -> None:
     if window.STRIDE > window.SIZE:
         raise _fail(
             "TEST.WINDOW.STRIDE", f"at most {window.SIZE} (TEST.WINDOW.SIZE)", window.STRIDE
+        )
+
+
+def _check_self_training(cfg: CfgNode) -> None:
+    node = cfg.MODEL.MASKFREE
+    if node.SELF_TRAINING.ENABLED and node.TEACHER.WEIGHT == 0:
+        raise _fail(
+            "MODEL.MASKFREE.TEACHER.WEIGHT",
+            "more than 0 with MODEL.MASKFREE.SELF_TRAINING.ENABLED",
+            node.TEACHER.WEIGHT,
         )
 
 

@@ -172,10 +172,11 @@ def _photometric_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmenta
             raise ConfigError(
                 f"INPUT.AUGMENTATIONS must hold {', '.join(COLOR_KINDS)} or rotation, got {kind!r}."
             )
-        elif cfg.INPUT.SUPERVISION == "box":
+        elif cfg.INPUT.SUPERVISION in ("box", "teacher"):
             raise ConfigError(
-                "INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is box: a rotated box is"
-                " larger than its object. Remove rotation, or train with masks."
+                f"INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is"
+                f" {cfg.INPUT.SUPERVISION}: a rotated box is larger than its object. Remove"
+                " rotation, or train with masks."
             )
         elif supervision == "mask":
             out.append(T.RandomRotation([-10, 10], expand=False, center=[[0.4, 0.4], [0.6, 0.6]]))
@@ -190,7 +191,8 @@ def build_clip_augmentation(
     Args:
         cfg: The config.
         is_train: True: all of them; False: only the resize, to MIN_SIZE_TEST and MAX_SIZE_TEST.
-        supervision: "box" or "mask": supervision of the samples. Only "mask" allows rotation.
+        supervision: "box", "mask" or "teacher": supervision of the samples. Only "mask" allows
+            rotation.
 
     Raises:
         ConfigError: A key has a value that is not known, or rotation is asked for with boxes only.

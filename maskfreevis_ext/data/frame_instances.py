@@ -18,7 +18,9 @@ class FrameInstances(Sequence[Instances]):
     * ``gt_classes`` int64 (N,): class of the track, also in frames without it.
     * ``gt_ids`` int64 (N,): id of the annotation; -1 where the object is absent from the frame.
     * ``gt_boxes`` ``Boxes`` (N, 4), float32 xyxy pixels; zeros where absent.
-    * ``gt_masks`` ``BitMasks`` (N, H, W), only where the tracks have masks; empty where absent.
+    * ``gt_masks`` ``BitMasks`` (N, H, W), only where the tracks have masks, or a teacher's; empty
+      where absent.
+    * ``gt_confidence`` float32 (N,), only with a teacher: 0 where it has no mask.
 
     The fields are views of the tracks. Accessing the same frame twice gives two ``Instances``.
     """
@@ -50,4 +52,7 @@ class FrameInstances(Sequence[Instances]):
         frame.gt_boxes = Boxes(self.tracks["boxes"][:, index])
         if "masks" in self.tracks:
             frame.gt_masks = BitMasks(self.tracks["masks"][:, index])
+        elif "teacher_masks" in self.tracks:
+            frame.gt_masks = BitMasks(self.tracks["teacher_masks"][:, index])
+            frame.gt_confidence = self.tracks["teacher_confidence"][:, index]
         return frame

@@ -160,7 +160,9 @@ def _check_class_count(cfg: CfgNode, name: str) -> None:
 
 
 def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
-    """Check that all objects have masks if INPUT.SUPERVISION is "mask".
+    """Check that the objects have the masks that INPUT.SUPERVISION asks for.
+
+    With "mask" all of them have one; with "teacher" some.
 
     Args:
         setting: INPUT.SUPERVISION.
@@ -169,7 +171,7 @@ def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
     Raises:
         DataError: Objects have only a box; the message names the first three.
     """
-    if setting != "mask":
+    if setting not in ("mask", "teacher"):
         return
     missing = [
         f"video {video['video_id']}, annotation {item['id']}, frame {t}"
@@ -178,7 +180,20 @@ def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
         for item in objects
         if not item["iscrowd"] and "segmentation" not in item
     ]
-    if missing:
+    if setting == "teacher":
+        count = sum(
+            "segmentation" in item
+            for video in videos
+            for objects in video["annotations"]
+            for item in objects
+        )
+        if count == 0:
+            raise DataError(
+                f"INPUT.SUPERVISION is teacher, but none of {len(missing)} boxes has a mask. Make"
+                " masks with tools/boxes_to_masks.py, or set INPUT.SUPERVISION to box."
+            )
+        logger.info("%d boxes have a mask of the teacher, %d have none.", count, len(missing))
+    elif missing:
         shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
         raise DataError(
             f"INPUT.SUPERVISION is mask, but {len(missing)} boxes have no mask: {shown}. Set"

@@ -24,23 +24,26 @@ from maskfreevis_ext.data.sampling import sample_clip
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.rle import decode_rle
 
-SUPERVISIONS = ("box", "mask", "data")
+SUPERVISIONS = ("box", "mask", "teacher", "data")
 
 #: A box with a side shorter than this many pixels counts as absent from the frame.
 _MIN_SIDE = 1e-3
 
 
 def clip_supervision(setting: str, video: dict[str, Any]) -> str:
-    """Supervision of the clips of a video: "box" or "mask".
+    """Supervision of the clips of a video: "box", "mask" or "teacher".
 
     Args:
-        setting: INPUT.SUPERVISION: "box", "mask", or "data", which means "mask" for a video whose
-            objects all have masks and "box" for any other video.
+        setting: INPUT.SUPERVISION: "box", "mask", "teacher", or "data", which means "teacher" for a
+            video whose masks have confidences, else "mask" where all objects have masks, and "box"
+            for any other video.
         video: Dataset dict.
     """
-    if setting == "data":
-        return "mask" if video["has_masks"] else "box"
-    return setting
+    if setting != "data":
+        return setting
+    if video.get("has_confidences"):
+        return "teacher"
+    return "mask" if video["has_masks"] else "box"
 
 
 class YTVISDatasetMapper:
@@ -50,7 +53,7 @@ class YTVISDatasetMapper:
 
     * ``image``: list of T uint8 tensors (3, H, W) in the channel order of INPUT.FORMAT; of a long
       test video, which is processed in windows, ``LazyFrames``;
-    * ``supervision``: "box" or "mask";
+    * ``supervision``: "box", "mask" or "teacher";
     * ``height`` and ``width`` of the original frames, pixels; ``video_id``; ``length`` of the
       video in frames; ``file_names`` and ``frame_indices`` of the clip.
 
@@ -62,6 +65,8 @@ class YTVISDatasetMapper:
     * ``boxes`` float32 (N, T, 4): xyxy pixels, transformed and clipped to the frame; zeros where
       absent. With masks, the tight box of the mask;
     * ``masks`` bool (N, T, H, W), only where ``supervision`` is "mask": False where absent;
+    * ``teacher_masks`` bool (N, T, H, W) and ``teacher_confidence`` float32 (N, T), in [0, 1], only
+      where ``supervision`` is "teacher": False and 0 where absent and where there is no mask;
 
     and ``instances``, the same objects as a sequence of T ``Instances``, each of which is created
     when it is accessed (``FrameInstances``).
@@ -93,7 +98,8 @@ class YTVISDatasetMapper:
 
         Args:
             is_train: True: random clips with their objects; False: whole videos without them.
-            augmentations: For each supervision of a sample, "box" and "mask", its augmentations.
+            augmentations: For each supervision of a sample, "box", "mask" and "teacher", its
+                augmentations.
             image_format: "RGB" or "BGR".
             supervision: INPUT.SUPERVISION.
             num_frames: T, >= 1.
@@ -138,7 +144,8 @@ class YTVISDatasetMapper:
         return {
             "is_train": is_train,
             "augmentations": {
-                kind: build_clip_augmentation(cfg, is_train, kind) for kind in ("box", "mask")
+                kind: build_clip_augmentation(cfg, is_train, kind)
+                for kind in ("box", "mask", "teacher")
             },
             "image_format": cfg.INPUT.FORMAT,
             "supervision": cfg.INPUT.SUPERVISION,
@@ -188,6 +195,8 @@ class YTVISDatasetMapper:
             sample["tracks"] = build_tracks(
                 dataset_dict, indices, transforms, (height, width), supervision == "mask"
             )
+            if supervision == "teacher":
+                add_teacher(sample["tracks"], dataset_dict, indices, transforms, (height, width))
             sample["instances"] = FrameInstances(sample["tracks"], (height, width))
             if self.motion_mask_root:
                 sample["motion_masks"] = self._motion_masks(dataset_dict, indices, transforms)
@@ -298,6 +307,39 @@ def build_tracks(
     if len(keep) < len(tracks):
         arrays = {name: values[keep] for name, values in arrays.items()}
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def add_teacher(
+    tracks: dict[str, torch.Tensor],
+    video: dict[str, Any],
+    indices: Sequence[int],
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+) -> None:
+    """Add the masks of a video as those of a teacher; ``YTVISDatasetMapper`` explains the fields.
+
+    A mask without a confidence has the confidence 1. An empty one, of an object that has a box, is
+    none.
+
+    Args:
+        tracks: Tracks of ``build_tracks``, supervised by boxes; changed.
+        video: Dataset dict.
+        indices: The T frames of the clip.
+        transforms: The transforms that were applied to the frames.
+        image_size: (H, W) of the transformed frames, pixels.
+    """
+    ids = tracks["ids"].numpy()
+    masks = np.zeros((*ids.shape, *image_size), dtype=bool)
+    confidence = np.zeros(ids.shape, dtype=np.float32)
+    for t, index in enumerate(indices):
+        items = {item["id"]: item for item in video["annotations"][index]}
+        for row in np.flatnonzero(ids[:, t] >= 0):
+            item = items[int(ids[row, t])]
+            if "segmentation" in item:
+                masks[row, t] = _transform_mask(video, index, item, transforms)
+                confidence[row, t] = item.get("confidence", 1.0) if masks[row, t].any() else 0.0
+    tracks["teacher_masks"] = torch.from_numpy(masks)
+    tracks["teacher_confidence"] = torch.from_numpy(confidence)
 
 
 def _transform_box(

@@ -98,6 +98,7 @@ def read_videos(
             "video_id": video_id,
             "annotations": [[] for _ in range(length)],
             "has_masks": False,
+            "has_confidences": False,
         }
     if not videos:
         raise DataError(f"{json_file}: 'videos' is empty. Expected at least one video.")
@@ -138,6 +139,7 @@ class TrackReader:
         video = self.videos[video_id]
         boxes = self._per_frame(entry, "bboxes", video)
         masks = self._per_frame(entry, "segmentations", video)
+        confidences = self._confidences(entry, video)
         if boxes is None and masks is None:
             raise entry.fail("bboxes", "a list of one box or null per frame")
         self._check_areas(entry, video)
@@ -156,6 +158,8 @@ class TrackReader:
         for t in range(video["length"]):
             found = self._object(entry, t, video, boxes and boxes[t], checked[t])
             if found is not None:
+                if "segmentation" in found and confidences[t] is not None:
+                    found["confidence"] = confidences[t]
                 video["annotations"][t].append({**head, **found})
                 is_seen = True
         self.counts["tracks without any object"] += not is_seen
@@ -177,6 +181,17 @@ class TrackReader:
         for i, area in enumerate(self._per_frame(entry, "areas", video) or ()):
             if area is not None and not (is_finite_number(area) and area >= 0):
                 raise entry.fail(f"areas[{i}]", "a number >= 0 or null")
+
+    def _confidences(self, entry: Entry, video: DatasetDict) -> list[float | None]:
+        """Confidence of the mask in each frame: of the frame, else of the track, else None."""
+        whole = entry.content.get("confidence")
+        per_frame = self._per_frame(entry, "confidences", video) or [None] * video["length"]
+        named = [("confidence", whole)]
+        named += [(f"confidences[{t}]", value) for t, value in enumerate(per_frame)]
+        for field, value in named:
+            if value is not None and not (is_finite_number(value) and 0 <= value <= 1):
+                raise entry.fail(field, "a number in [0, 1] or null")
+        return [whole if value is None else value for value in per_frame]
 
     def _object(
         self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, mask: CheckedMask
@@ -244,10 +259,12 @@ def load_ytvis_json(
     Returns:
         One dict per video, by ascending id: ``file_names`` (paths), ``image_root``, ``height``,
         ``width``, ``length``, ``video_id``, ``has_masks`` (there are objects, and all but crowds
-        have masks) and ``annotations``: for each frame a list of dicts with ``id`` (of the track),
+        have masks), ``has_confidences`` (some masks have a confidence, because a teacher made
+        them) and ``annotations``: for each frame a list of dicts with ``id`` (of the track),
         ``category_id`` (0-based, in the order of the file's category ids), ``bbox`` and
         ``bbox_mode`` (XYWH_ABS), ``iscrowd`` and, where there is a mask, ``segmentation``
-        (compressed RLE that is safe for pycocotools).
+        (compressed RLE that is safe for pycocotools), with its ``confidence`` in [0, 1] where the
+        file has one: ``confidences`` of the frames, or else ``confidence`` of the track.
 
     Raises:
         DataError: The file, an entry or a field cannot be used, or the categories clash with the
@@ -270,6 +287,7 @@ def load_ytvis_json(
     for video in videos.values():
         objects = [o for frame in video["annotations"] for o in frame if not o["iscrowd"]]
         video["has_masks"] = bool(objects) and all("segmentation" in o for o in objects)
+        video["has_confidences"] = any("confidence" in o for o in objects)
     _log_summary(json_file, videos, reader.counts)
     return list(videos.values())
 

@@ -23,6 +23,12 @@ from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_fo
 from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState, WriteReport
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
+from maskfreevis_ext.engine.self_training import (
+    EmaTeacher,
+    FollowModel,
+    SelfTrainingSettings,
+    TaughtBatches,
+)
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
@@ -55,6 +61,11 @@ class Trainer(DefaultTrainer):
         check_test_sets(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
+        self.teacher: EmaTeacher | None = None
+        if cfg.MODEL.MASKFREE.SELF_TRAINING.ENABLED:
+            settings = SelfTrainingSettings(**SelfTrainingSettings.from_config(cfg))
+            self.teacher = EmaTeacher(model, settings)
+            data_loader = TaughtBatches(data_loader, self.teacher)
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
         amp_dtype = amp_dtype_of(cfg) if cfg.SOLVER.AMP.ENABLED and on_gpu else None
         model = create_ddp_model(
@@ -116,6 +127,8 @@ class Trainer(DefaultTrainer):
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        if self.teacher is not None:
+            ret.insert(0, FollowModel(self.teacher))  # before the checkpointer saves it
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
             ret.insert(len(ret) - 1, DrawPredictions(cfg))
         if cfg.LOG.REPORT and comm.is_main_process():

@@ -159,7 +159,7 @@ class BoxTerm(LossTerm):
         """
 
 
-class _MaskWeightTerm(BoxTerm):
+class MaskWeightTerm(BoxTerm):
     """A term whose weight is multiplied by ``MASK_WEIGHT``, as in MaskFreeVIS."""
 
     @classmethod
@@ -170,7 +170,7 @@ class _MaskWeightTerm(BoxTerm):
 
 
 @LOSS_TERM_REGISTRY.register()
-class ProjectionTerm(_MaskWeightTerm):
+class ProjectionTerm(MaskWeightTerm):
     """``projection_loss``, averaged over objects and frames."""
 
     name = "loss_mask_proj"
@@ -195,7 +195,7 @@ class ProjectionTerm(_MaskWeightTerm):
         return per_frame.sum(-1) / normalizers
 
 
-class _PairTerm(_MaskWeightTerm):
+class _PairTerm(MaskWeightTerm):
     """A pairwise term; its pairs of cells are collected once per step, when they are counted."""
 
     def counts_of_objects(self, is_matched: Tensor, objects: BoxObjects) -> Tensor:

@@ -77,11 +77,11 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
     """IoU of each mask, thresholded at logit 0, with its target; without a gradient.
 
     Args:
-        logits: (O, M, H, W).
-        targets: (O, 1, H, W), any dtype, foreground > 0; (O, M, H, W) works too.
+        logits: (..., H, W), such as (O, M, H, W).
+        targets: Broadcastable to ``logits``, such as (O, 1, H, W); any dtype, foreground > 0.
 
     Returns:
-        (O, M), in [0, 1], float32 at least; 0 where both masks are empty.
+        (...), in [0, 1], float32 at least; 0 where both masks are empty.
 
     Example:
         >>> mask_iou(torch.tensor([[[[1.0, 1.0, -1.0]]]]), torch.tensor([[[[1, 0, 0]]]]))

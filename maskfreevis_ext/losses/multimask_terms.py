@@ -25,6 +25,7 @@ from maskfreevis_ext.losses.multimask import (
     MASKS_KEY,
     SCORES_KEY,
     MultiStepMultiMasksAndIous,
+    mask_iou,
     sigmoid_focal,
 )
 from maskfreevis_ext.losses.scene import Scene
@@ -45,6 +46,7 @@ class MultimaskSettings:
     obj_gamma: float
     obj_alpha: float
     iou_from_boxes: bool
+    iou_from_teacher: bool
     overwrite_absent: bool
     normalize: bool
 
@@ -62,7 +64,8 @@ class MultimaskSettings:
             "iou_l1": loss.IOU_L1,
             "obj_gamma": loss.OBJ_GAMMA,
             "obj_alpha": loss.OBJ_ALPHA,
-            "iou_from_boxes": node.IOU_TARGET == "box",
+            "iou_from_boxes": node.IOU_TARGET != "mask",
+            "iou_from_teacher": node.IOU_TARGET == "teacher",
             "overwrite_absent": node.NO_OBJ_OVERWRITE_IN_TRAIN,
             "normalize": loss.NORM_STEPS_FRAMES,
         }
@@ -139,8 +142,8 @@ class HypothesisDiceTerm(HypothesisTerm):
 class IoUTerm(HypothesisTerm):
     """Error of the predicted IoU.
 
-    The true IoU compares the mask with the true mask or, for an object supervised by boxes, the
-    tight box of the mask with the given box.
+    The true IoU compares the mask with the true mask or, for an object supervised by boxes, with
+    the mask of a teacher (on request) or the tight box of the mask with the given box.
     """
 
     name = "loss_iou"
@@ -152,6 +155,9 @@ class IoUTerm(HypothesisTerm):
         if objects is None or not self.settings.iou_from_boxes:
             return scene.anchor
         target, has_cells = tight_box_ious(hypotheses.logits, objects.boxes, objects.stride)
+        if self.settings.iou_from_teacher and objects.teacher is not None:
+            of_teacher = mask_iou(hypotheses.logits, objects.teacher.maps >= 0.5)
+            target = torch.where(objects.teacher.confidence > 0, of_teacher.to(target), target)
         error = hypotheses.ious - target
         error = error.abs() if self.settings.iou_l1 else error.square()
         if self.settings.supervise_all_iou:

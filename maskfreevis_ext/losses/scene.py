@@ -22,9 +22,11 @@ from maskfreevis_ext.losses.matched_masks import (
     matched_masks,
     zero_anchor,
 )
+from maskfreevis_ext.losses.teacher_masks import TeacherMasks
 from maskfreevis_ext.ops.boxes import box_profiles
 from maskfreevis_ext.ops.dtypes import at_least_float32
 from maskfreevis_ext.ops.reduce import send
+from maskfreevis_ext.ops.similarity import valid_cells
 
 Made = TypeVar("Made")
 
@@ -70,6 +72,8 @@ class BoxObjects(_Shared):
         stride: Pixels per cell of the masks.
         all_matched: Whether each object has a query at every output; known on the CPU, so that
             nobody waits for the GPU.
+        teacher: Masks of a teacher; None where no clip has any.
+        frame_sizes: (height, width) of each clip without its padding, pixels; empty: no padding.
     """
 
     boxes: Tensor
@@ -78,6 +82,8 @@ class BoxObjects(_Shared):
     map_size: tuple[int, int]
     stride: int
     all_matched: bool = True
+    teacher: TeacherMasks | None = None
+    frame_sizes: Sequence[tuple[int, int]] = ()
 
     @property
     def is_present(self) -> Tensor:
@@ -94,6 +100,14 @@ class BoxObjects(_Shared):
         """Filled boxes, (N, T, h, w), values in [0, 1]."""
         rows, cols = self.profiles
         return rows[..., :, None] * cols[..., None, :]
+
+    @cached_property
+    def in_frame(self) -> Tensor:
+        """Cells of the frame, not of its padding, (N, 1, h, w), bool."""
+        if not self.frame_sizes:
+            return torch.ones_like(self.maps[:, :1], dtype=torch.bool)
+        cells = valid_cells(self.frame_sizes, self.map_size, self.stride, self.boxes.device)
+        return cells[self.clips][:, None]
 
 
 @dataclass(eq=False)

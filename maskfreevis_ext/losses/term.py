@@ -45,6 +45,11 @@ class LossTerm(ABC):
         self.weight = weight
 
     @classmethod
+    def is_enabled(cls, cfg: Any) -> bool:
+        """Whether models of this config have the term; True in the base class."""
+        return True
+
+    @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Arguments of ``__init__``; in the base class the weight, from the config key ``row``."""
         return {"weight": attrgetter(cls.row)(cfg)}
@@ -74,8 +79,9 @@ class LossTerm(ABC):
 
 
 def build_terms(cfg: Any) -> list[LossTerm]:
-    """All registered terms, built with the settings of a config."""
-    return [term(**term.from_config(cfg)) for _, term in LOSS_TERM_REGISTRY]
+    """All registered terms that a config enables, built with its settings."""
+    enabled = [term for _, term in LOSS_TERM_REGISTRY if term.is_enabled(cfg)]
+    return [term(**term.from_config(cfg)) for term in enabled]
 
 
 def replace_terms(terms: Sequence[LossTerm], others: Sequence[LossTerm]) -> list[LossTerm]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maskfreevis_ext.losses.affinities import AffinitySettings, compute_affinities
 from maskfreevis_ext.losses.matched_masks import clip_of_object
 from maskfreevis_ext.losses.scene import BoxObjects, Scene
+from maskfreevis_ext.losses.teacher_masks import join_teachers
 from maskfreevis_ext.losses.term import (
     LossTerm,
     build_terms,
@@ -164,13 +165,15 @@ class VideoSetCriterion(nn.Module):
             frames = frames[send(torch.tensor(clips), frames.device)]
         sizes = [frame_sizes[clip] for clip in clips]
         affinities = compute_affinities(frames, sizes, stride, self.affinity_settings)
+        dtype = at_least_float32(masks[:0]).dtype
+        of_clips = [targets[clip] for clip in clips]
         return BoxObjects(
-            boxes=torch.cat([targets[clip]["boxes"] for clip in clips]).to(
-                at_least_float32(masks[:0]).dtype
-            ),
-            clips=send(clip_of_object([targets[clip] for clip in clips]), frames.device),
+            boxes=torch.cat([target["boxes"] for target in of_clips]).to(dtype),
+            clips=send(clip_of_object(of_clips), frames.device),
             affinities=affinities,
             map_size=map_size,
             stride=stride,
             all_matched=scene.all_matched,
+            teacher=join_teachers(of_clips, map_size, dtype),
+            frame_sizes=sizes,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import NumericError
@@ -55,6 +56,38 @@ def mask_costs(
     return torch.stack(costs)
 
 
+def teacher_costs(
+    mask_logits: Sequence[Tensor], teacher_masks: Tensor, confidence: Tensor
+) -> Tensor:
+    """Dice cost of masks with a teacher's, over the frames in which the teacher has one.
+
+    Args:
+        mask_logits: For each of K outputs, (Q, T, h, w).
+        teacher_masks: (N, T, H, W), in [0, 1]; H and W are h and w times a whole number.
+        confidence: Weight of each frame, (N, T); 0 where there is no mask.
+
+    Returns:
+        (K, Q, N), float32, in [0, 1); 0 for an object without any mask.
+
+    Example:
+        >>> logits = torch.tensor([[[[99.0, -99.0]]], [[[-99.0, 99.0]]]])  # two queries
+        >>> teacher_costs([logits], torch.tensor([[[[1.0, 0.0]]]]), torch.ones(1, 1)).tolist()
+        [[[0.0], [0.6666666269302368]]]
+    """
+    height, width = mask_logits[0].shape[-2:]
+    masks = teacher_masks.float()
+    if masks.shape[-2:] != (height, width):
+        masks = F.avg_pool2d(masks, masks.shape[-1] // width)
+    labels = (masks * confidence[..., None, None]).flatten(1)  # (N, T * h * w)
+    costs = []
+    for of_layer in mask_logits:
+        probs = of_layer.float().sigmoid()
+        overlap = probs.flatten(1) @ labels.T
+        total = probs.sum((-2, -1)) @ confidence.T + labels.sum(-1)
+        costs.append(1 - (2 * overlap + 1) / (total + 1))
+    return torch.stack(costs)
+
+
 def query_of_object(
     matches: Sequence[Sequence[Match]], targets: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
@@ -73,7 +106,8 @@ class VideoHungarianMatcher(nn.Module):
     """Minimum-cost assignment of queries to object tracks.
 
     In a clip supervised by masks the cost is class + BCE + Dice (Mask2Former); in a clip supervised
-    by boxes it is class + Dice of the box tubes (MaskFreeVIS), computed in closed form.
+    by boxes it is class + Dice of the box tubes (MaskFreeVIS), computed in closed form, and on
+    request Dice with a teacher's masks.
     """
 
     def __init__(
@@ -84,6 +118,7 @@ class VideoHungarianMatcher(nn.Module):
         dice_weight: float,
         num_points: int,
         nonfinite_cost: str = "error",
+        teacher_weight: float = 0.0,
     ) -> None:
         """Keep the weights of the costs.
 
@@ -94,6 +129,7 @@ class VideoHungarianMatcher(nn.Module):
             num_points: Number of points for masks; for boxes it only sets the smoothing constant.
             nonfinite_cost: For NaN and Inf: "error" raises a NumericError; "replace" matches such
                 pairs last and counts them in ``num_replaced``.
+            teacher_weight: Weight of Dice with a teacher's masks (objects with boxes).
         """
         super().__init__()
         self.class_weight = class_weight
@@ -101,6 +137,7 @@ class VideoHungarianMatcher(nn.Module):
         self.dice_weight = dice_weight
         self.num_points = num_points
         self.nonfinite_cost = nonfinite_cost
+        self.teacher_weight = teacher_weight
         self.num_replaced = 0
 
     def extra_repr(self) -> str:
@@ -120,6 +157,7 @@ class VideoHungarianMatcher(nn.Module):
             "dice_weight": node.DICE_WEIGHT,
             "num_points": node.TRAIN_NUM_POINTS,
             "nonfinite_cost": cfg.MODEL.MASKFREE.MATCHER.NONFINITE_COST,
+            "teacher_weight": cfg.MODEL.MASKFREE.TEACHER.MATCH_WEIGHT,
         }
 
     @torch.no_grad()
@@ -182,14 +220,18 @@ class VideoHungarianMatcher(nn.Module):
         """Costs of one clip, (K, Q, N); ``boxes`` (K, Q, T, 4) only with box supervision."""
         logits = torch.stack([layer["pred_logits"][clip] for layer in layers]).float()
         cost = -self.class_weight * logits.softmax(-1)[..., target["labels"]]
+        masks = [layer["pred_masks"][clip] for layer in layers]
         if boxes is not None:
-            stride = image_size[0] // layers[0]["pred_masks"].shape[-2]
-            return cost + self.dice_weight * box_dice_cost(
+            stride = image_size[0] // masks[0].shape[-2]
+            cost = cost + self.dice_weight * box_dice_cost(
                 boxes, target["boxes"], image_size, stride, self.num_points
             )
+            if self.teacher_weight > 0 and "teacher_masks" in target:
+                teacher = target["teacher_masks"], target["teacher_confidence"]
+                cost = cost + self.teacher_weight * teacher_costs(masks, *teacher)
+            return cost
         points = torch.rand(self.num_points, 2, device=cost.device)
         weights = self.mask_weight, self.dice_weight
-        masks = [layer["pred_masks"][clip] for layer in layers]
         return cost + mask_costs(masks, target["masks"], points, *weights)
 
     def _check(self, table: np.ndarray, layers: list[dict[str, Any]], sizes: list[int]) -> None:

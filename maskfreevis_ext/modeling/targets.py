@@ -14,18 +14,20 @@ from torch import Tensor
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.ops.transfer import send_together
 
-SUPERVISIONS = ("box", "mask")
+SUPERVISIONS = ("box", "mask", "teacher")
+#: Names in the target of a teacher's masks and of their confidence.
+TEACHER_FIELDS = ("teacher_masks", "teacher_confidence")
 
 
 def pad_masks(masks: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Extend masks to the size of the padded input, with zeros at the right and at the bottom.
 
     Args:
-        masks: (..., H', W'), bool.
+        masks: (..., H', W'), any dtype.
         image_size: (H, W), at least (H', W').
 
     Returns:
-        (..., H, W), bool; ``masks`` itself where it has this size already.
+        (..., H, W); ``masks`` itself where it has this size already.
     """
     height, width = masks.shape[-2:]
     if (height, width) == tuple(image_size):
@@ -36,7 +38,7 @@ def pad_masks(masks: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def _stack_instances(
-    instances: list[Any], image_size: tuple[int, int], with_masks: bool, where: str
+    instances: list[Any], image_size: tuple[int, int], supervision: str, where: str
 ) -> dict[str, Tensor]:
     """Turn the T ``Instances`` of a clip into arrays of whole tracks, without empty tracks."""
     counts = [len(frame) for frame in instances]
@@ -53,10 +55,16 @@ def _stack_instances(
         "labels": labels.amax(dim=1)[keep],
         "boxes": (boxes * is_present[..., None])[keep],
     }
-    if with_masks and all(frame.has("gt_masks") for frame in instances):
+    if supervision != "box" and all(frame.has("gt_masks") for frame in instances):
         frames = [pad_masks(frame.gt_masks.tensor.cpu().bool(), image_size) for frame in instances]
         masks = torch.stack(frames, dim=1)
-        tracks["masks"] = (masks & is_present[:, :, None, None])[keep]
+        masks = (masks & is_present[:, :, None, None])[keep]
+        if supervision == "mask":
+            tracks["masks"] = masks
+        else:
+            confidence = torch.stack([frame.gt_confidence.cpu() for frame in instances], dim=1)
+            tracks["teacher_masks"] = masks
+            tracks["teacher_confidence"] = (confidence * is_present)[keep]
     return tracks
 
 
@@ -69,7 +77,7 @@ def _clip_target(sample: dict[str, Any], image_size: tuple[int, int]) -> dict[st
     if "tracks" in sample:
         tracks = sample["tracks"]
     elif "instances" in sample:
-        tracks = _stack_instances(sample["instances"], image_size, supervision == "mask", where)
+        tracks = _stack_instances(sample["instances"], image_size, supervision, where)
     else:
         raise DataError(
             f"{where}: a training sample needs 'tracks' or 'instances', got the keys"
@@ -87,6 +95,15 @@ def _clip_target(sample: dict[str, Any], image_size: tuple[int, int]) -> dict[st
                 " mapper that adds masks."
             )
         target["masks"] = pad_masks(tracks["masks"], image_size)
+    if supervision == "teacher":
+        missing = [name for name in TEACHER_FIELDS if name not in tracks]
+        if missing:
+            raise DataError(
+                f"{where}: supervision is 'teacher', but 'tracks' has no {' and '.join(missing)}."
+                " Use box supervision, or a mapper that adds the teacher's masks."
+            )
+        target["teacher_masks"] = pad_masks(tracks["teacher_masks"], image_size)
+        target["teacher_confidence"] = tracks["teacher_confidence"].float()
     return target
 
 
@@ -96,25 +113,29 @@ def build_targets(
     """Build the targets of a batch of clips.
 
     Args:
-        batched_inputs: B samples, each with ``supervision`` ("box" or "mask") and its objects in
-            one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,), ``boxes``
-            (N, T, 4) xyxy pixels, ``masks`` (N, T, H', W') bool with mask supervision; every object
-            appears in some frame, and boxes and masks are zero where it is absent. Or, without
+        batched_inputs: B samples, each with ``supervision`` ("box", "mask" or "teacher") and its
+            objects in one of two forms. ``tracks``: a dict of tensors on the CPU, ``labels`` (N,),
+            ``boxes`` (N, T, 4) xyxy pixels, ``masks`` (N, T, H', W') bool with mask supervision,
+            and with a teacher ``teacher_masks`` of the same shape, in [0, 1], and
+            ``teacher_confidence`` (N, T), in [0, 1]; every object appears in some frame, and boxes,
+            masks and confidence are zero where it is absent. Or, without
             ``tracks``, ``instances``: T Detectron2 ``Instances`` of the same N rows with
-            ``gt_classes``, ``gt_ids`` (-1 where the object is absent), ``gt_boxes`` and
-            ``gt_masks``; objects that appear in no frame are left out. Neither is changed.
+            ``gt_classes``, ``gt_ids`` (-1 where the object is absent), ``gt_boxes``,
+            ``gt_masks`` and, with a teacher, ``gt_confidence``; objects that appear in no frame
+            are left out. Neither is changed.
         image_size: (H, W) of the padded input, pixels.
         device: Device of the targets.
 
     Returns:
         B dicts with ``labels`` (N,) int64, ``boxes`` (N, T, 4) float32 xyxy pixels of the padded
         input with zeros where the object is absent, and, if and only if the clip has mask
-        supervision, ``masks`` (N, T, H, W) bool.
+        supervision, ``masks`` (N, T, H, W) bool; with a teacher ``teacher_masks`` (N, T, H, W)
+        and ``teacher_confidence`` (N, T) float32.
 
     Raises:
-        DataError: ``supervision`` is neither "box" nor "mask", a sample has neither ``tracks`` nor
+        DataError: ``supervision`` is none of ``SUPERVISIONS``, a sample has neither ``tracks`` nor
             ``instances``, the frames have different numbers of rows, or masks are missing where
-            the supervision is "mask".
+            the supervision is "mask" or "teacher".
     """
     targets = [_clip_target(sample, image_size) for sample in batched_inputs]
     moved = iter(send_together([x for target in targets for x in target.values()], device))

@@ -60,6 +60,29 @@ def stability(mask_logits: Tensor, delta: float) -> Tensor:
     return torch.where(outer > 0, inner / outer.clamp(min=1), 1.0)
 
 
+def consensus(mask_logits: Tensor) -> Tensor:
+    """Mean IoU of each hypothesis with the others of the same object, in each frame.
+
+    Args:
+        mask_logits: (N, M + 1, T, h, w).
+
+    Returns:
+        (N, M + 1, T), in [0, 1], float32; two empty masks have the IoU 0.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 1, -1], [1, 1, 1], [1, -1, -1]]).view(1, 3, 1, 1, 3)
+        >>> consensus(logits).flatten()  # of {a, b}, {a, b, c} and {a}
+        tensor([0.5833, 0.5000, 0.4167])
+    """
+    masks = (mask_logits > 0).flatten(3).transpose(1, 2).float()  # (N, T, M + 1, h * w)
+    overlap = masks @ masks.transpose(-2, -1)
+    areas = masks.sum(-1)
+    union = areas[..., :, None] + areas[..., None, :] - overlap
+    ious = overlap / union.clamp(min=1)
+    ious = ious - torch.diag_embed(ious.diagonal(dim1=-2, dim2=-1))
+    return (ious.sum(-1) / max(masks.shape[2] - 1, 1)).transpose(1, 2)
+
+
 def choose_hypothesis(ious: Tensor, stable: Tensor | None = None, margin: float = 0.0) -> Tensor:
     """Choose which hypothesis to show, for each object in each frame.
 

@@ -168,7 +168,10 @@ def test_published_values():
         (["SOLVER.BASE_LR", "fast"], ["SOLVER.BASE_LR", "float", "fast", "str"]),
         (["SOLVER.BASE_LR"], ["KEY VALUE", "SOLVER.BASE_LR"]),
         (["SOLVER.BASE_LR", "0.0"], ["SOLVER.BASE_LR", "more than 0", "0.0"]),
-        (["INPUT.SUPERVISION", "boxes"], ["INPUT.SUPERVISION", "box, mask, data", "'boxes'"]),
+        (
+            ["INPUT.SUPERVISION", "boxes"],
+            ["INPUT.SUPERVISION", "box, mask, teacher, data", "'boxes'"],
+        ),
         (["MODEL.BACKBONE.NAME", "vgg"], ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "vgg"]),
         (["MODEL.META_ARCHITECTURE", "X"], ["MODEL.META_ARCHITECTURE", "VideoMaskFormer", "'X'"]),
         (["MODEL.MASK_FORMER.HIDDEN_DIM", "30"], ["HIDDEN_DIM", "NHEADS", "30"]),

@@ -71,6 +71,14 @@ def test_value_that_is_not_allowed(name, value, expected):
     [
         (["TEST.WINDOW.SIZE", 4, "TEST.WINDOW.STRIDE", 5], 2, r"at most 4 \(TEST.WINDOW.SIZE"),
         ([*MULTIMASK, "MODEL.MASKFREE.DENSE_MASK_GRADIENTS", True], 2, "MODEL.MULTIMASK.ENABLED"),
+        (
+            [
+                *("MODEL.MASKFREE.SELF_TRAINING.ENABLED", True),
+                *("MODEL.MASKFREE.TEACHER.WEIGHT", 0.0),
+            ],
+            2,
+            "more than 0",
+        ),
         ([*SPATIAL, "MODEL.SPATIAL_MASK.IN_LEVEL", "res2"], 2, "res3, res4, res5"),
         ([*SPATIAL, "MODEL.SPATIAL_MASK.LAYERS", [0, 3]], 2, "layers 0 to 2"),
         ([*SPATIAL, "MODEL.SPATIAL_MASK.HOLD_START", 5], "MODEL.SPATIAL_MASK.HOLD_END", "5"),

@@ -156,8 +156,9 @@ def test_colour_leaves_boxes_and_masks_alone():
     np.testing.assert_array_equal(transform.apply_segmentation(mask), mask)
 
 
-def test_rotation_is_refused_with_boxes_only():
-    cfg = data_cfg("INPUT.AUGMENTATIONS", ["rotation"], "INPUT.SUPERVISION", "box")
+@pytest.mark.parametrize("supervision", ["box", "teacher"])
+def test_rotation_is_refused_with_boxes_only(supervision):
+    cfg = data_cfg("INPUT.AUGMENTATIONS", ["rotation"], "INPUT.SUPERVISION", supervision)
     with pytest.raises(ConfigError, match=r"INPUT\.AUGMENTATIONS.*INPUT\.SUPERVISION"):
         build_clip_augmentation(cfg, True, "box")
 

@@ -173,6 +173,32 @@ def test_mask_supervision_of_boxes_is_refused_before_training(entry):
         build_train_loader(_cfg([entry], "INPUT.SUPERVISION", "mask"))
 
 
+def test_teacher_without_any_mask_is_refused_before_training(entry):
+    with pytest.raises(DataError, match=r"INPUT\.SUPERVISION is teacher, but none of \d+ boxes"):
+        build_train_loader(_cfg([entry], "INPUT.SUPERVISION", "teacher"))
+
+
+def test_each_data_set_has_the_supervision_that_its_file_says(tmp_path):
+    """One with confidences, one with true masks, one with boxes, joined by "data"."""
+    taught = plain_content(masks=True)
+    for track in taught["annotations"]:
+        track["confidence"] = 0.5
+    contents = {"taught": taught, "masked": plain_content(masks=True), "boxes": plain_content()}
+    for name in contents:
+        (tmp_path / name).mkdir()
+    entries = [_register(tmp_path / name, content) for name, content in contents.items()]
+    loader = build_train_loader(_cfg(entries, "INPUT.SUPERVISION", "data"))
+    folders = dict(zip((entry[1][2] for entry in entries), contents, strict=True))
+    expected = {"taught": "teacher", "masked": "mask", "boxes": "box"}
+    found = set()
+    for batch in _take(loader, 20):
+        for sample in batch:
+            root = next(folder for folder in folders if sample["file_names"][0].startswith(folder))
+            assert sample["supervision"] == expected[folders[root]]
+            found.add(sample["supervision"])
+    assert found == {"teacher", "mask", "box"}
+
+
 def test_missing_frames_are_refused_before_training(entry):
     os.remove(os.path.join(entry[1][2], "v2", "00001.png"))
     with pytest.raises(DataError, match=r"1 of 8 frames do not exist.*00001\.png \(video 2, frame"):

@@ -112,6 +112,61 @@ def test_clips_of_any_length_from_videos_of_any_length(videos, num_frames, super
             assert len(set(indices)) == min(num_frames, video["length"])
 
 
+def _with_confidences(video, confidence=0.5):
+    """The video with a confidence in all frames of track 10, and no mask of it in frame 2."""
+    frames = [[dict(item) for item in frame] for frame in video["annotations"]]
+    for t, frame in enumerate(frames):
+        for item in frame:
+            if item["id"] == 10:
+                item["confidence"] = confidence
+                if t == 2:
+                    del item["segmentation"]
+    return {**video, "annotations": frames, "has_masks": False, "has_confidences": True}
+
+
+def test_teacher_sample_has_boxes_masks_and_confidences(videos):
+    mapper = _mapper("INPUT.SAMPLING_FRAME_NUM", 6, "INPUT.SUPERVISION", "teacher")
+    sample = mapper(_with_confidences(videos[0]))
+    assert sample["supervision"] == "teacher"
+    tracks, boxes = sample["tracks"], _mapper("INPUT.SAMPLING_FRAME_NUM", 6)(videos[0])["tracks"]
+    assert torch.equal(tracks["boxes"], boxes["boxes"])
+    assert "masks" not in tracks
+    # 0.5 as the file says, 1 where it says nothing, 0 where the object or its mask is absent
+    expected = [[0.5, 0.5, 0, 0.5, 0.5, 0.5], [0, 1, 1, 1, 1, 1]]
+    assert tracks["teacher_confidence"].tolist() == expected
+    has_pixels = tracks["teacher_masks"].any(-1).any(-1)
+    assert torch.equal(has_pixels, tracks["teacher_confidence"] > 0)
+    frame = sample["instances"][3]
+    assert torch.equal(frame.gt_masks.tensor, tracks["teacher_masks"][:, 3])
+    assert frame.gt_confidence.tolist() == [0.5, 1]
+
+
+def test_masks_of_a_teacher_are_flipped_with_their_frames(videos):
+    mapper = _mapper(
+        *("INPUT.SAMPLING_FRAME_NUM", 6, "INPUT.RANDOM_FLIP", "flip_by_clip"),
+        *("INPUT.SUPERVISION", "teacher"),
+    )
+    flipped = set()
+    for seed in range(8):
+        np.random.seed(seed)
+        tracks = mapper(videos[0])["tracks"]
+        flipped.add(float(tracks["boxes"][0, 0, 0]))
+        for masks, boxes in zip(tracks["teacher_masks"], tracks["boxes"], strict=True):
+            for mask, (x0, y0, x1, y1) in zip(masks, boxes.round().int().tolist(), strict=True):
+                outside = mask.clone()
+                outside[y0:y1, x0:x1] = False
+                assert not bool(outside.any())
+    assert len(flipped) == 2
+
+
+@pytest.mark.parametrize("setting", ["box", "mask", "teacher"])
+def test_setting_decides_and_data_follows_each_video(videos, setting):
+    taught = _with_confidences(videos[0])
+    assert clip_supervision(setting, taught) == setting
+    found = [clip_supervision("data", video) for video in (taught, videos[0], _strip(videos[0]))]
+    assert found == ["teacher", "mask", "box"]
+
+
 def test_row_of_a_track_that_no_frame_of_the_clip_shows_is_left_out(videos):
     video = {**videos[0]}
     video["annotations"] = [frame[:1] for frame in video["annotations"][:5]]

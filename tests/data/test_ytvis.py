@@ -123,6 +123,39 @@ def test_has_masks_is_false_where_one_box_has_no_mask_and_ignores_crowds(tmp_pat
     assert [item["iscrowd"] for item in second["annotations"][2]] == [0, 1]
 
 
+def test_confidence_of_a_frame_goes_before_that_of_the_track(tmp_path):
+    content = plain_content(masks=True)
+    first, second = content["annotations"][:2]
+    first["confidence"] = 0.5
+    first["confidences"] = [0.25, None, 1, 0]
+    second["confidences"] = [None, 0.75, None, None]
+    video, other = _load(tmp_path, content)
+    assert video["has_confidences"]
+    assert not other["has_confidences"]
+    found = [{o["id"]: o.get("confidence") for o in frame} for frame in video["annotations"]]
+    assert [frame[10] for frame in found] == [0.25, 0.5, 1, 0]
+    assert [frame.get(11) for frame in found] == [None, 0.75, None, None]
+
+
+def test_confidence_without_a_mask_says_nothing(tmp_path):
+    content = plain_content()
+    content["annotations"][0]["confidence"] = 0.5
+    video = _load(tmp_path, content)[0]
+    assert not video["has_confidences"]
+    assert all("confidence" not in item for frame in video["annotations"] for item in frame)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, True, "high", float("nan")])
+@pytest.mark.parametrize("field", ["confidence", "confidences[1]"])
+def test_confidence_outside_its_range_is_refused(tmp_path, field, value):
+    content = plain_content(masks=True)
+    track = content["annotations"][0]
+    track[field.split("[")[0]] = value if field == "confidence" else [None, value, None, None]
+    with pytest.raises(DataError) as error:
+        _load(tmp_path, content)
+    assert f"annotations[0] (id 10).{field} must be a number in [0, 1] or null" in str(error.value)
+
+
 def test_optional_fields_may_be_absent(tmp_path):
     content = plain_content()
     for video in content["videos"]:

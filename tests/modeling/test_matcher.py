@@ -9,7 +9,12 @@ import torch
 
 from benchmarks.literal.matching import sampled_box_dice
 from maskfreevis_ext.errors import NumericError
-from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher, _predicted_boxes, mask_costs
+from maskfreevis_ext.modeling.matcher import (
+    VideoHungarianMatcher,
+    _predicted_boxes,
+    mask_costs,
+    teacher_costs,
+)
 from maskfreevis_ext.ops.boxes import masks_to_boxes
 from tests.helpers.golden import CriterionCase
 
@@ -32,6 +37,32 @@ def test_mask_cost_equals_the_reference(name: str) -> None:
             expected = torch.from_numpy(case.golden[f"cost_l{layer}_b{clip}"])
             cost = cost - 2 * probs[:, target["labels"]]
             torch.testing.assert_close(cost, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_teacher_decides_between_masks_of_equal_boxes() -> None:
+    """Query 0 is a full square, query 1 a cross in it; the teacher says cross in frame 0."""
+    square = torch.zeros(8, 8)
+    square[2:6, 2:6] = 1
+    cross = square * 0
+    cross[2:6, 3] = cross[4, 2:6] = 1
+    logits = (torch.stack([square, cross]) * 2 - 1)[None, :, None].expand(1, 2, 2, 8, 8) * 20
+    layers = [{"pred_logits": torch.zeros(1, 2, 4), "pred_masks": logits}]
+    target = {"labels": torch.tensor([0]), "boxes": torch.tensor([[[8.0, 8, 24, 24]] * 2])}
+    teacher = torch.stack([cross, square])[None].repeat_interleave(4, -1).repeat_interleave(4, -2)
+    target["teacher_masks"] = teacher
+    for weight, confidence, query in ((0.0, 1.0, 0), (1.0, 1.0, 1), (1.0, 0.0, 0)):
+        target["teacher_confidence"] = torch.tensor([[confidence, 0.0]])
+        matches = _matcher(teacher_weight=weight)(layers, [target], (32, 32))
+        assert matches[0][0][0].tolist() == [query]
+
+
+def test_teacher_cost_by_hand_over_its_own_frames() -> None:
+    logits = torch.full((1, 2, 1, 2), 99.0)  # one query, two frames, two cells: all on
+    masks = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])
+    cost = teacher_costs([logits], masks, torch.tensor([[0.5, 0.0]]))
+    assert cost.tolist() == [[[pytest.approx(1 - (2 * 0.5 + 1) / (1 + 0.5 + 1))]]]
+    nothing = teacher_costs([logits], masks, torch.zeros(1, 2))
+    assert nothing.tolist() == [[[0]]]
 
 
 @pytest.mark.parametrize("name", ["crit_main_s0", "crit_t5_s0", "crit_main_s5_pad"])

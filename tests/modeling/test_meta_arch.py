@@ -22,6 +22,7 @@ LOSSES = {
     "loss_mask_proj",
     "loss_bound",
     "loss_bound_neighbor",
+    "loss_teacher",
 }
 
 
@@ -44,11 +45,13 @@ def _clip(
             frame.gt_ids[0] = -1
             boxes[0] = 0
         frame.gt_boxes = Boxes(boxes)
-        if supervision == "mask":
+        if supervision != "box":
             masks = torch.zeros(objects, height, width, dtype=torch.bool)
             for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
                 mask[y1:y2, x1:x2] = True
             frame.gt_masks = BitMasks(masks)
+        if supervision == "teacher":
+            frame.gt_confidence = 0.5 + torch.arange(objects) / 4
         instances.append(frame)
     return {
         "image": [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(frames)],
@@ -95,7 +98,7 @@ def test_training_reaches_every_parameter() -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
-@pytest.mark.parametrize("supervision", ["box", "mask"])
+@pytest.mark.parametrize("supervision", ["box", "mask", "teacher"])
 def test_gradients_of_matched_masks_only_equal_the_dense_ones(supervision: str) -> None:
     results = []
     for dense in (True, False):
@@ -109,6 +112,27 @@ def test_gradients_of_matched_masks_only_equal_the_dense_ones(supervision: str) 
     for expected, got in zip(*results, strict=True):
         for name, value in expected.items():
             torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_teacher_is_heard_in_clips_that_have_one_and_its_key_is_always_there(
+    model: nn.Module,
+) -> None:
+    names = {f"loss_teacher{suffix}" for suffix in ("", "_0", "_1", "_2")}
+    kinds = {
+        "none": [_clip(2), _clip(2, supervision="mask")],
+        "empty": [_clip(2, objects=0, supervision="teacher")],
+        "some": [_clip(2), _clip(2, supervision="mask"), _clip(2, supervision="teacher")],
+    }
+    for kind, clips in kinds.items():
+        losses = model.train()(clips)
+        assert names <= set(losses)
+        assert all((float(losses[name].detach()) > 0) == (kind == "some") for name in names)
+        assert all(losses[name].requires_grad for name in names)
+
+
+def test_weight_0_leaves_the_teacher_out() -> None:
+    model = build_model(tiny_cfg("MODEL.MASKFREE.TEACHER.WEIGHT", 0.0)).train()
+    assert not any("teacher" in name for name in model([_clip(2, supervision="teacher")]))
 
 
 def test_training_without_deep_supervision_has_main_losses_only() -> None:
@@ -254,8 +278,9 @@ def test_training_waits_for_the_device_in_the_matcher_only(
     has_heads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True)
-    model = build_model(tiny_cfg(*options if has_heads else ())).train()
-    clips = [_clip(2), _clip(2, objects=1, supervision="mask")]
+    priors = ("MODEL.MASKFREE.OUTSIDE.WEIGHT", 1.0, "MODEL.MASKFREE.FILL.WEIGHT", 1.0)
+    model = build_model(tiny_cfg(*priors, *options if has_heads else ())).train()
+    clips = [_clip(2), _clip(2, objects=1, supervision="mask"), _clip(2, supervision="teacher")]
     matches: list = []
     find = model.criterion.matcher.forward
     monkeypatch.setattr(model.criterion.matcher, "forward", lambda *x: matches.append(find(*x)))

@@ -42,6 +42,24 @@ def test_mask_targets_are_padded_and_zero_where_absent() -> None:
     assert target["masks"].sum((2, 3)).tolist() == [[64, 64], [64, 0]]
 
 
+def test_teacher_targets_are_padded_and_0_where_absent() -> None:
+    masks = torch.ones(2, 8, 8, dtype=torch.bool)
+    frames = [_frame([7, 5], masks), _frame([7, -1], masks)]
+    for frame in frames:
+        frame.gt_confidence = torch.tensor([0.25, 0.5])
+    (target,) = build_targets([{"instances": frames, "supervision": "teacher"}], (16, 32), CPU)
+    assert "masks" not in target  # for all others it is a clip with boxes
+    assert target["teacher_masks"].shape == (2, 2, 16, 32)
+    assert target["teacher_masks"].sum((2, 3)).tolist() == [[64, 64], [64, 0]]
+    assert target["teacher_confidence"].tolist() == [[0.25, 0.25], [0.5, 0]]
+
+
+def test_teacher_without_masks_is_named() -> None:
+    sample = {"instances": [_frame([7, 5])], "supervision": "teacher", "video_id": 3}
+    with pytest.raises(DataError, match=r"video 3.*no teacher_masks and teacher_confidence"):
+        build_targets([sample], (16, 16), CPU)
+
+
 def test_input_stays_unchanged() -> None:
     frames = [_frame([7, -1]), _frame([7, 5])]
     before = [(f.gt_classes.clone(), f.gt_ids.clone(), f.gt_boxes.tensor.clone()) for f in frames]

@@ -17,7 +17,7 @@ from tests.modeling.test_meta_arch import _clip
 
 SHARED = (
     *("loss_ce", "loss_mask_proj", "loss_bound", "loss_bound_neighbor", "loss_iou", "loss_class"),
-    "loss_spatial_box",
+    *("loss_spatial_box", "loss_teacher"),
 )
 HEADS = (
     *("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True),
@@ -35,10 +35,14 @@ def _model() -> nn.Module:
 
 
 def _clips(kind: str) -> list[dict]:
-    """The clips of the two processes."""
+    """The clips of the two processes; "taught": only the first one has a teacher."""
     torch.manual_seed(5)
     num_frames = 4 if kind == "longer" else 3
-    return [_clip(3, objects=3), _clip(num_frames, objects=0 if kind == "none" else 1)]
+    supervision = "teacher" if kind == "taught" else "box"
+    return [
+        _clip(3, objects=3, supervision=supervision),
+        _clip(num_frames, objects=0 if kind == "none" else 1),
+    ]
 
 
 def _losses(clips: list[dict]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -68,7 +72,7 @@ def _part_of_rank(rank: int, folder: str, kind: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", ["some", "none"])
+@pytest.mark.parametrize("kind", ["some", "none", "taught"])
 def test_heads_of_two_processes_average_to_one_on_the_union(tmp_path: Path, kind: str) -> None:
     mp.spawn(_part_of_rank, args=(str(tmp_path), kind), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))

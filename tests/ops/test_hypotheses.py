@@ -9,6 +9,7 @@ from torch import Tensor
 from maskfreevis_ext.ops.hypotheses import (
     ABSENT_LOGIT,
     choose_hypothesis,
+    consensus,
     pool_features,
     stability,
 )
@@ -128,3 +129,22 @@ def test_another_mask_has_to_be_better_by_the_margin() -> None:
     ious = torch.tensor([[[0.5, 0.5, 0.5], [0.55, 0.65, 0.2]]])
     assert choose_hypothesis(ious, margin=0.1).tolist() == [[0, 1, 0]]
     assert choose_hypothesis(ious).tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize("extra", [1, 3])
+def test_consensus_equals_a_loop(extra: int) -> None:
+    logits = torch.randn(2, extra + 1, 3, 4, 5)
+    found = consensus(logits)
+    for n in range(2):
+        for a in range(extra + 1):
+            for t in range(3):
+                ious = []
+                for b in set(range(extra + 1)) - {a}:
+                    first, second = logits[n, a, t] > 0, logits[n, b, t] > 0
+                    ious.append(float((first & second).sum()) / float((first | second).sum()))
+                assert found[n, a, t].item() == pytest.approx(sum(ious) / extra)
+
+
+def test_consensus_of_empty_masks_is_nothing() -> None:
+    assert consensus(torch.full((1, 3, 2, 4, 4), -1.0)).tolist() == [[[0, 0]] * 3]
+    assert consensus(torch.zeros(0, 3, 2, 4, 4)).shape == (0, 3, 2)

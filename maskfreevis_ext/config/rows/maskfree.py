@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from maskfreevis_ext.config.checks import (
     BOOLEAN,
+    FRACTION,
     ODD,
     POSITIVE_FRACTION,
+    SHARES,
     at_least,
     integer,
     matching,
@@ -158,6 +160,99 @@ _TEMPORAL = (
     ),
 )
 
+_TEACHER = (
+    Key(
+        "MODEL.MASKFREE.TEACHER.WEIGHT",
+        1.0,
+        at_least(0),
+        "Weight of `loss_teacher`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: BCE and Dice with the "
+        "masks of a teacher (`INPUT.SUPERVISION` `teacher`), weighted by their confidence.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.GROW",
+        0.1,
+        at_least(0),
+        "The term looks at the box and at what is around it up to this share of its sides.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.LEAST_CONFIDENCE",
+        0.0,
+        FRACTION,
+        "Masks of a smaller confidence are not used.",
+    ),
+    Key(
+        "MODEL.MASKFREE.TEACHER.MATCH_WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of Dice with the teacher's masks in the matching cost, beside Dice of the boxes.",
+    ),
+)
+
+_PRIORS = (
+    Key(
+        "MODEL.MASKFREE.OUTSIDE.WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of `loss_outside`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: pixels outside all boxes "
+        "of a frame are background. 0: the term is left out.",
+    ),
+    Key(
+        "MODEL.MASKFREE.OUTSIDE.SHARE",
+        0.1,
+        POSITIVE_FRACTION,
+        "That term is the mean over this share of the cells, those that look most like object.",
+    ),
+    Key(
+        "MODEL.MASKFREE.FILL.WEIGHT",
+        0.0,
+        at_least(0),
+        "Weight of `loss_fill`, times `MODEL.MASK_FORMER.MASK_WEIGHT`: the share of its box that a "
+        "mask fills lies in `RANGE`. 0: the term is left out.",
+    ),
+    Key(
+        "MODEL.MASKFREE.FILL.RANGE",
+        [0.4, 0.9],
+        SHARES,
+        "Least and largest share of the box.",
+    ),
+)
+
+_SELF_TRAINING = (
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.ENABLED",
+        False,
+        BOOLEAN,
+        "An average of the weights over the last steps is the teacher of clips that have boxes: "
+        "its masks train `loss_teacher` where they agree with the boxes and over time. A step "
+        "takes about a third longer, and checkpoints hold the weights twice.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.DECAY",
+        0.998,
+        FRACTION,
+        "Weight of the old average at each step.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.START_ITER",
+        500,
+        integer(0),
+        "The teacher teaches from this iteration on.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.BOX_IOU",
+        0.8,
+        FRACTION,
+        "Least IoU of the tight box of a mask with the given box.",
+    ),
+    Key(
+        "MODEL.MASKFREE.SELF_TRAINING.STEADINESS",
+        0.7,
+        FRACTION,
+        "The least share of its box that an object fills in any frame must be this share of the "
+        "largest one.",
+    ),
+)
+
 _OTHERS = (
     Key(
         "MODEL.MASKFREE.MATCHER.NONFINITE_COST",
@@ -176,4 +271,12 @@ _OTHERS = (
     ),
 )
 
-ROWS: tuple[Key, ...] = (*_GENERAL, *_PAIRWISE, *_TEMPORAL, *_OTHERS)
+ROWS: tuple[Key, ...] = (
+    *_GENERAL,
+    *_PAIRWISE,
+    *_TEMPORAL,
+    *_TEACHER,
+    *_PRIORS,
+    *_SELF_TRAINING,
+    *_OTHERS,
+)

@@ -36,9 +36,10 @@ _HEAD = (
     Key(
         "MODEL.MULTIMASK.IOU_TARGET",
         "box",
-        one_of("box", "mask"),
+        one_of("box", "teacher", "mask"),
         "IoU that the prediction learns from objects with boxes only. `box`: the IoU of the mask's "
-        "tight box with the given box. `mask`: none; the prediction learns from objects with masks "
+        "tight box with the given box. `teacher`: the IoU with the teacher's mask where there is "
+        "one, else as `box`. `mask`: none; the prediction learns from objects with masks "
         "only.",
     ),
     Key(
@@ -143,6 +144,13 @@ _TEST = (
         BOOLEAN,
         "Keep the ordinary mask where it is stable, else take the best of the other hypotheses, as "
         "SAM 2 does. False: take the highest predicted IoU of all.",
+    ),
+    Key(
+        "MODEL.MULTIMASK.TEST.CONSENSUS",
+        False,
+        BOOLEAN,
+        "In each frame show the hypothesis with the highest mean IoU with the others, whatever "
+        "their predicted IoUs; `STABILITY` and `MARGIN` do not matter then.",
     ),
     Key(
         "MODEL.MULTIMASK.TEST.MARGIN",

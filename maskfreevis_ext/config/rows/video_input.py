@@ -37,10 +37,12 @@ ROWS: tuple[Key, ...] = (
     Key(
         "INPUT.SUPERVISION",
         "box",
-        one_of("box", "mask", "data"),
+        one_of("box", "mask", "teacher", "data"),
         "Which annotations training may use. `box`: boxes only, even where the JSON has masks. "
-        "`mask`: every object must have masks. `data`: a video whose objects all have masks is "
-        "trained from masks, any other from boxes.",
+        "`mask`: every object must have masks. `teacher`: boxes, and the masks that there are as "
+        "those of a teacher (`tools/boxes_to_masks.py`), which may err. `data`: as each video "
+        "says: `teacher` where an object has a `confidence`, else `mask` if its objects all have "
+        "masks, else `box`.",
     ),
     Key("INPUT.SAMPLING_FRAME_NUM", 3, integer(1), "Number of frames of a training clip, T."),
     Key(

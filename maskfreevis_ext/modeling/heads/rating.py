@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, choose_hypothesis, stability
+from maskfreevis_ext.ops.hypotheses import (
+    ABSENT_LOGIT,
+    choose_hypothesis,
+    consensus,
+    stability,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class RatingSettings:
         stability_threshold: Least stability of a stable mask, in [0, 1].
         margin: Without ``by_stability``: a hypothesis is shown only if its predicted IoU exceeds
             that of the ordinary mask by more than this.
+        by_consensus: Show the hypothesis that agrees most with the others instead; the settings of
+            the other ways of choosing do not matter then.
     """
 
     use_iou: bool = True
@@ -37,6 +44,7 @@ class RatingSettings:
     stability_delta: float = 0.05
     stability_threshold: float = 0.98
     margin: float = 0.0
+    by_consensus: bool = False
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -50,6 +58,7 @@ class RatingSettings:
             "stability_delta": node.STABILITY_DELTA,
             "stability_threshold": node.STABILITY_THRESH,
             "margin": node.TEST.MARGIN,
+            "by_consensus": node.TEST.CONSENSUS,
         }
 
 
@@ -89,10 +98,14 @@ def rate_masks(
         scores: Logits of "the object is in the frame", (N, T), or None.
         settings: Selects the parts of the rating that are used.
     """
-    stable = None
-    if settings.by_stability:
-        stable = stability(logits[:, 0], settings.stability_delta) >= settings.stability_threshold
-    choice = choose_hypothesis(ious, stable, settings.margin)
+    if settings.by_consensus:
+        choice = consensus(logits).argmax(1)
+    else:
+        stable = None
+        if settings.by_stability:
+            of_ordinary = stability(logits[:, 0], settings.stability_delta)
+            stable = of_ordinary >= settings.stability_threshold
+        choice = choose_hypothesis(ious, stable, settings.margin)
     # gather, not take_along_dim, which would bind an exported graph to the sizes of its example
     cells = choice[:, None, :, None, None].expand(-1, -1, -1, *logits.shape[3:])
     masks = logits.gather(1, cells)[:, 0]

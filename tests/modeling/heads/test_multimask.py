@@ -10,13 +10,16 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.losses.affinities import Affinities
 from maskfreevis_ext.losses.hypotheses import Hypotheses
-from maskfreevis_ext.losses.multimask_terms import MultimaskSettings, sam2_sums
+from maskfreevis_ext.losses.multimask_terms import IoUTerm, MultimaskSettings, sam2_sums
+from maskfreevis_ext.losses.scene import BoxObjects, Scene
+from maskfreevis_ext.losses.teacher_masks import TeacherMasks
 from tests.helpers.configs import tiny_cfg
 from tests.helpers.criteria import LOSS_NAMES
 from tests.modeling.test_meta_arch import _clip, _video
 
-MULTIMASK_LOSS_NAMES = ("loss_iou", "loss_class")
+OTHER_LOSS_NAMES = ("loss_iou", "loss_class", "loss_teacher")
 ON = ("MODEL.MULTIMASK.ENABLED", True)
 
 
@@ -37,7 +40,9 @@ def _head_gradients(model: nn.Module) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.parametrize(
-    "kinds", [("box",), ("mask",), ("box", "mask"), ("mask", "box", "box")], ids="-".join
+    "kinds",
+    [("box",), ("mask",), ("box", "mask"), ("mask", "box", "box"), ("teacher", "mask", "box")],
+    ids="-".join,
 )
 @pytest.mark.parametrize("frames", [1, 3])
 def test_every_loss_is_there_and_every_parameter_has_a_gradient(
@@ -45,7 +50,7 @@ def test_every_loss_is_there_and_every_parameter_has_a_gradient(
 ) -> None:
     model.train().zero_grad()
     losses = model([_clip(frames, supervision=kind) for kind in kinds])
-    names = (*LOSS_NAMES, *MULTIMASK_LOSS_NAMES)
+    names = (*LOSS_NAMES, *OTHER_LOSS_NAMES)
     suffixes = ["", *(f"_{i}" for i in range(3))]
     assert set(losses) == {name + suffix for name in names for suffix in suffixes}
     assert all(torch.isfinite(value.detach()) for value in losses.values())
@@ -53,6 +58,7 @@ def test_every_loss_is_there_and_every_parameter_has_a_gradient(
         assert losses["loss_class" + suffix] > 0
         assert losses["loss_iou" + suffix] > 0
         assert (losses["loss_mask_proj" + suffix] > 0) == ("box" in kinds)
+        assert (losses["loss_teacher" + suffix] > 0) == ("teacher" in kinds)
         assert (losses["loss_dice" + suffix] > 0) == ("mask" in kinds)
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -177,6 +183,39 @@ def test_iou_of_objects_with_boxes_can_be_left_out() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_predicted_iou_learns_from_the_teacher_where_there_is_one() -> None:
+    """A ring and a full square have the same box; the teacher says full in frame 0 only."""
+    full = torch.full((1, 1, 2, 4, 6), -9.0)
+    full[..., 0:4, 1:5] = 9
+    ring = full.clone()
+    ring[..., 1:3, 2:4] = -9  # 12 of the 16 cells are left
+    maps = (full[:, 0] > 0).float()
+    objects = BoxObjects(
+        boxes=torch.tensor([[[4.0, 0, 20, 16]] * 2]),
+        clips=torch.zeros(1, dtype=torch.int64),
+        affinities=Affinities([], [], None, torch.zeros(1, 0, 1, 4, 6), [], []),
+        map_size=(4, 6),
+        stride=4,
+        teacher=TeacherMasks(maps, torch.tensor([[0.5, 0.0]])),
+    )
+    hypotheses = Hypotheses(
+        logits=torch.stack([full, ring], dim=1),
+        embeddings=torch.zeros(1, 2, 1, 3),
+        mask_features=torch.zeros(1, 3, 2, 4, 6),
+        ious=torch.zeros(1, 2, 1, 2),
+        scores=None,
+        is_matched=torch.ones(1, 1),
+        clips=torch.zeros(1, dtype=torch.int64),
+        anchor=torch.zeros(1),
+        all_matched=True,
+    )
+    for source, expected in (("box", [1, 1, 1, 1]), ("teacher", [1, 0.75, 1, 1])):
+        term = IoUTerm(**IoUTerm.from_config(tiny_cfg(*ON, "MODEL.MULTIMASK.IOU_TARGET", source)))
+        # the predictions are 0, so that the errors, averaged over the hypotheses, are the targets
+        value = term.of_boxes(hypotheses, Scene(boxes=objects))
+        assert value.tolist() == pytest.approx([sum(expected) / 2])
+
+
 def test_without_object_scores() -> None:
     model = _build("MODEL.MULTIMASK.PRED_OBJ_SCORES", False)
     losses = model.train()([_clip(2), _clip(2, supervision="mask")])
@@ -196,7 +235,7 @@ def test_sums_over_frames_and_outputs_can_be_means() -> None:
         for model in (plain, mean):
             torch.manual_seed(0)
             values.append(model.train()(batch))
-        for name in MULTIMASK_LOSS_NAMES:
+        for name in ("loss_iou", "loss_class"):
             torch.testing.assert_close(values[1][name] * 12, values[0][name])
 
 

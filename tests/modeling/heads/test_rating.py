@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from maskfreevis_ext.modeling.heads.multimask import MultimaskHead
-from maskfreevis_ext.modeling.heads.rating import RatedMasks, RatingSettings
+from maskfreevis_ext.modeling.heads.rating import RatedMasks, RatingSettings, rate_masks
 from maskfreevis_ext.ops.clip import clip_result, select_tracks
 from maskfreevis_ext.ops.hypotheses import ABSENT_LOGIT, pool_features
 from tests.helpers.configs import tiny_cfg
@@ -261,3 +261,18 @@ def test_clip_result_keeps_the_order_of_equal_scores() -> None:
     )
     assert rated["pred_scores"] == [0.0] * 8
     assert rated["pred_labels"] == plain["pred_labels"]
+
+
+def test_consensus_shows_the_mask_that_agrees_most_whatever_its_rating() -> None:
+    logits = torch.full((1, 4, 2, 1, 4), -1.0)
+    for hypothesis, cells in enumerate((4, 2, 2, 1)):
+        logits[0, hypothesis, 0, 0, :cells] = 1
+    logits[0, :, 1] = logits[0, [1, 2, 0, 3], 0]  # the same masks, in another order
+    logits[0, 3, :, 0, :3] = 1  # three cells: between the two that are alike and all
+    ious = torch.tensor([0.9, 0.1, 0.2, 0.3]).view(1, 4, 1).expand(-1, -1, 2)
+    rated = rate_masks(logits, ious, None, RatingSettings(by_consensus=True))
+    # {abcd}, {ab}, {ab}, {abc}: 0.58, 0.72, 0.72, 0.69, so that one of the two alike is shown
+    assert rated.choice.tolist() == [[1, 0]]
+    assert rated.factor.tolist() == pytest.approx([(0.1 + 0.9) / 2])
+    plain = rate_masks(logits, ious, None, RatingSettings())
+    assert plain.choice.tolist() == [[0, 0]]
