@@ -11,6 +11,8 @@ from maskfreevis_ext.errors import DataError
 
 #: Endings of files that are read as pictures.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+#: Endings of files that are read as videos.
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

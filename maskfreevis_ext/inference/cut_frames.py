@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.inference.video_io import VIDEO_SUFFIXES, VideoFile, write_image
+from maskfreevis_ext.inference.video_io import VideoFile, write_image
 
 
 def cut_videos(source: str, images: str) -> list[str]:

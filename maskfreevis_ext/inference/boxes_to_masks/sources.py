@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from maskfreevis_ext.data.frame_files import check_images
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images
 from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.readers.frames import picture_size
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.chunks import Source
-from maskfreevis_ext.inference.video_io import VIDEO_SUFFIXES, open_frames
+from maskfreevis_ext.inference.video_io import open_frames
 
 
 class BrokenVideoError(DataError):
