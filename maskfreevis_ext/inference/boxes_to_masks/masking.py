@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -133,14 +134,12 @@ class _VideoMasks:
         for chunk in chunks:
             frames = None
             start = time.monotonic()
-            if is_readable and self.maker.budget.plan().method != BOX:
+            if is_readable and not self.maker.budget.is_over:
                 try:
                     frames = next(stream)
                 except BrokenVideoError as error:
                     logger.warning("%s The rest of the video gets its boxes as masks.", error)
                     is_readable = False
-            else:
-                is_readable = False  # the stream cannot be taken up again further on
             if frames is None:
                 self._fill(chunk)
             else:
@@ -196,6 +195,11 @@ class _ChunkMasks:
             frames, given.boxes[self.rows][:, chunk.frames], video.maker.settings, self.known
         )
         self.predicted: Predicted | None = None
+
+    @cached_property
+    def grey(self) -> list[np.ndarray]:
+        """The frames in grey, (H, W) uint8."""
+        return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames]
 
     def run(self, seconds: float) -> None:
         """Make the masks.
@@ -271,8 +275,9 @@ class _ChunkMasks:
             if not windows.is_present[row, t]:
                 continue
             made[t] = self._frame(row, t, make, plan)
-            grey = cv2.cvtColor(self.frames[t], cv2.COLOR_RGB2GRAY)
-            pictures[t - low] = windows.crop(grey, row, t, FLOW_SIDE)
+            if plan.method == BOX:
+                continue
+            pictures[t - low] = windows.crop(self.grey[t], row, t, FLOW_SIDE)
             mask = windows.crop(255 * made[t][0].astype(np.uint8), row, t, FLOW_SIDE)
             small[t - low] = mask > 127
         consistency = temporal_consistency(pictures, small)

@@ -50,13 +50,15 @@ class VideoFrames:
         path: The video file.
 
     Raises:
-        DataError: The file cannot be read, or has fewer frames than are annotated.
+        DataError: The file cannot be read, has fewer frames than are annotated, or frames of
+            another size, but for the row or column that codecs add to odd sizes.
     """
 
     def __init__(self, video: DatasetDict, path: Path) -> None:
         self._frames = open_frames(path)
         self._video, self._path = video, path
         self._places = frame_places(video, self._frames.num_frames, path)
+        self._cut(next(iter(self._frames)))
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8, RGB, by rising index.
@@ -66,26 +68,32 @@ class VideoFrames:
             BrokenVideoError: The video ends before the last of them.
         """
         wanted = [self._places[index] for index in indices]
-        expected = self._video["height"], self._video["width"]
         place = 0
         for number, frame in enumerate(self._frames):
             if place == len(wanted):
                 return
             if number != wanted[place]:
                 continue
-            if frame.shape[:2] != expected:
-                raise DataError(
-                    f"{self._path}: expected frames of {expected[1]} x {expected[0]} pixels as the"
-                    f" annotations of video {self._video['video_id']} say, got"
-                    f" {frame.shape[1]} x {frame.shape[0]}."
-                )
+            yield self._cut(frame)
             place += 1
-            yield frame
         if place < len(wanted):
             raise BrokenVideoError(
                 f"{self._path}: ends before frame {wanted[place]}, which is annotated in video"
                 f" {self._video['video_id']}. Is the file complete?"
             )
+
+    def _cut(self, frame: np.ndarray) -> np.ndarray:
+        """A frame without the row and column that were added."""
+        height, width = self._video["height"], self._video["width"]
+        added = frame.shape[0] - height, frame.shape[1] - width
+        if any(
+            count not in (0, side % 2) for count, side in zip(added, (height, width), strict=True)
+        ):
+            raise DataError(
+                f"{self._path}: expected frames of {width} x {height} pixels as the annotations of"
+                f" video {self._video['video_id']} say, got {frame.shape[1]} x {frame.shape[0]}."
+            )
+        return np.ascontiguousarray(frame[:height, :width])
 
 
 def frame_places(video: DatasetDict, num_frames: int, path: Path) -> list[int]:

@@ -45,6 +45,15 @@ def test_one_video_file_and_a_folder_of_them(tmp_path) -> None:
         assert _greys(source, [1]) == [1]  # it can be read again
 
 
+def test_row_that_a_codec_added_is_cut_off(tmp_path) -> None:
+    content = plain_content((4,))
+    content["videos"][0]["height"] = HEIGHT - 1  # the video has 20 rows
+    path = _write_video(tmp_path / "v1.mp4", 4)
+    videos = load_ytvis_json(write_json(tmp_path, content), str(path))
+    source = open_sources(videos, str(path))[1]
+    assert next(source.read([0])).shape == (HEIGHT - 1, WIDTH, 3)
+
+
 def test_numbers_of_the_frames_say_where_they_are(tmp_path) -> None:
     video = {
         "video_id": 3,
@@ -72,9 +81,8 @@ def test_missing_frames_are_counted(tmp_path) -> None:
 
 def test_wrong_size_and_short_video_are_told(tmp_path) -> None:
     path = _write_video(tmp_path / "v1.mp4", 4, (40, 64))
-    source = open_sources(_videos(tmp_path, path), str(path))[1]
     with pytest.raises(DataError, match=r"expected frames of 30 x 20 pixels .* got 64 x 40"):
-        list(source.read([0]))
+        open_sources(_videos(tmp_path, path), str(path))
     with pytest.raises(DataError, match=r"has 4 frames, but video 1 .* needs frame 5"):
         open_sources(_videos(tmp_path, path, (6,)), str(path))
 
