@@ -112,6 +112,8 @@ class AnnotationSet:
         notes: How often something was mended or left out, by what. Grows as videos are read.
         has_global_ids: Track ids are unique in the whole set, so that a writer can keep them.
         is_images: The set holds single pictures: each video has one frame.
+        final_check: Called when all videos have been read; raises ``DataError`` where the set as a
+            whole cannot be right.
     """
 
     source: str
@@ -120,6 +122,7 @@ class AnnotationSet:
     notes: Counter[str]
     has_global_ids: bool = False
     is_images: bool = False
+    final_check: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Video]:
         """Read one video after the other.
