@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         summary, problems = check_annotations(dataset, lambda text: print(f"problem: {text}"))
         print_summary(args.input, summary)
         print_notes(dataset.notes)
-        print(f"{problems} of {len(dataset.videos)} videos cannot be used.")
+        print(f"{problems} problems in {len(dataset.videos)} videos.")
         return USER_ERROR if problems else 0
     if args.target_format is None or args.output is None:
         raise ConfigError("expected --to and --output, or --check.")

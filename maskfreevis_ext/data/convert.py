@@ -224,6 +224,7 @@ def convert(job: Conversion) -> dict[str, tuple[Summary, Counter[str]]]:
             part = _counted(parts[output], summary, bar)
             writer.write(part, path, job.write)
             results[output] = (summary, dataset.notes)
+        dataset.final_check()
     return results
 
 
@@ -258,7 +259,7 @@ def check_annotations(dataset: AnnotationSet, report: Callable[[str], None]) -> 
         report: Called with each problem, ``MAX_PROBLEMS`` times at most.
 
     Returns:
-        What could be read, and the number of videos with a problem.
+        What could be read, and the number of problems: videos, and the set as a whole.
     """
     summary, problems = Summary(), 0
     for video in tqdm(dataset.videos, desc="videos", unit="video"):
@@ -268,4 +269,9 @@ def check_annotations(dataset: AnnotationSet, report: Callable[[str], None]) -> 
             problems += 1
             if problems <= MAX_PROBLEMS:
                 report(str(error))
+    try:
+        dataset.final_check()
+    except DataError as error:
+        problems += 1
+        report(str(error))
     return summary, problems

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from maskfreevis_ext.errors import DataError
@@ -61,13 +60,13 @@ def _hint(missing: str, folders: dict[str, dict[str, bool]]) -> str:
     if "\\" in path:
         return f"'file_names' has backslashes instead of '/': {mends}. "
     folder, name = os.path.split(path)
-    other = similar_name(name, folders.get(folder, ()))
+    other = similar_name(name, folders.get(folder, {}))
     if other is None:
         return ""
     return f"There is {other!r}, of another case or ending: {mends} with --images. "
 
 
-def similar_name(name: str, names: Iterable[str]) -> str | None:
+def similar_name(name: str, names: list[str] | dict[str, bool]) -> str | None:
     """The only file whose name differs in case or in the ending of a picture alone, or None.
 
     Args:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from maskfreevis_ext.data.convert import Conversion, convert, open_set
+from maskfreevis_ext.data.convert import Conversion, check_annotations, convert, open_set
 from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.readers import ReadOptions
 from maskfreevis_ext.data.ytvis import load_ytvis_json
@@ -55,7 +55,13 @@ def test_corners_are_told_from_boxes_and_mended(tmp_path):
     path = write_json(tmp_path, _corners(plain_content((6, 5))))
     with pytest.raises(DataError, match=r"look like corners.*--corners"):
         load_ytvis_json(path, "root")
+    problems = []
+    assert check_annotations(open_set("ytvis", path, ReadOptions()), problems.append)[1] == 1
+    assert "look like corners" in problems[0]
     target = str(tmp_path / "out.json")
+    with pytest.raises(DataError, match="look like corners"):
+        convert(Conversion("ytvis", path, "ytvis", target))
+    assert not os.path.exists(target)
     convert(Conversion("ytvis", path, "ytvis", target, read=ReadOptions(corners=True)))
     with open(target) as file:
         mended = json.load(file)

@@ -6,11 +6,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from maskfreevis_ext.data.annotation_form import Track, Video
 from maskfreevis_ext.data.readers import READERS, ReadOptions, read_annotations
 from maskfreevis_ext.data.writers import WRITERS
+from maskfreevis_ext.errors import DataError
 from tests.helpers.annotations import (
     as_bdd100k,
     as_burst,
@@ -21,6 +25,7 @@ from tests.helpers.annotations import (
     as_yolo,
     as_youtube_vos,
     make_set,
+    mask_of,
     plain,
     videos,
     write_files,
@@ -136,6 +141,29 @@ def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
     if name == "labelstudio" and not data[0].tracks:
         expected = [(*expected[0][:3], 1, [])]  # a task without results does not say its length
     assert got == expected
+
+
+_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).map(str.strip)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, classes) in OWN.items() if classes])
+@_SETTINGS
+@given(labels=st.lists(_NAMES, min_size=2, max_size=2, unique=True))
+def test_any_name_of_a_class_is_kept_or_refused(name, labels):
+    assume(all(labels))
+    mask = mask_of(np.ones((4, 4), dtype=bool))
+    tracks = [Track(i, i, boxes={0: (0.0, 0.0, 4.0, 4.0)}, masks={0: mask}) for i in (1, 2)]
+    data = [Video(1, "v", 4, 4, ["v/0.jpg"], tracks)]
+    try:
+        dataset = make_set(data, {1: labels[0], 2: labels[1]})
+    except DataError as error:
+        refused = str(error)
+        assume(not refused.startswith("memory: the name of a class must be text"))
+        raise
+    with tempfile.TemporaryDirectory() as folder:
+        found = read_annotations(name, written(dataset, name, Path(folder)))
+        got = [found.categories[track.category_id] for video in found for track in video.tracks]
+    assert sorted(got) == sorted(labels)
 
 
 @_SETTINGS

@@ -15,7 +15,7 @@ from maskfreevis_ext.data.annotation_form import (
     Video,
 )
 from maskfreevis_ext.data.categories import read_categories
-from maskfreevis_ext.data.format_hints import as_corners, refuse_other_formats
+from maskfreevis_ext.data.format_hints import CornerTally, as_corners, refuse_other_formats
 from maskfreevis_ext.data.json_fields import MAX_ID, Entry, list_of, read_json, unique_id
 from maskfreevis_ext.data.readers.files import unique_names, video_name, with_slashes
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
@@ -60,18 +60,27 @@ def read_ytvis(path: str, options: ReadOptions) -> AnnotationSet:
                 annotation.content["bboxes"] = [as_corners(box) for box in boxes]
     names = unique_names(_name(video) for video in videos.values())
 
+    corners = CornerTally()
+
     def load(video_id: int, name: str) -> Video:
         reader = TrackReader(
             path, {video_id: {**videos[video_id], "annotations": []}}, {c: c for c in categories}
         )
-        reader.counts = notes
+        reader.counts, reader.corners = notes, corners
         return _read_video(reader, video_id, name, entries[video_id])
 
     lazy = [
         LazyVideo(name, partial(load, video_id, name))
         for video_id, name in zip(videos, names, strict=True)
     ]
-    return AnnotationSet(path, categories, lazy, notes, has_global_ids=True)
+    return AnnotationSet(
+        path,
+        categories,
+        lazy,
+        notes,
+        has_global_ids=True,
+        final_check=partial(corners.check, path),
+    )
 
 
 def _name(video: dict[str, Any]) -> str:
