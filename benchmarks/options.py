@@ -11,17 +11,22 @@ R50_CONFIG = (
 )
 
 DESCRIPTION = """\
-Measure time, memory and values of the losses, the matching, deformable attention or a whole
-training step, side by side with a literal implementation of the same formulas (benchmarks/literal).
-The ratios that are printed are literal / here. Progress goes to stderr.
+Measure time, memory and values of the losses, the matching, deformable attention, a whole training
+step or inference, side by side with a literal implementation of the same formulas
+(benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
+stderr.
 """
 
 EXAMPLES = """\
 examples, from the root of a checkout:
   python tools/benchmark.py matcher --height 96 --width 160 --rounds 3
   python tools/benchmark.py criterion --json criterion.json
+  python tools/benchmark.py infer --lengths 16 64 --long 256 --json infer.json
   python tools/benchmark.py step --height 192 --width 256 --multimask
 """
+
+#: What ``infer`` can measure.
+INFER_SIDES = ("literal", "windows", "stream", "frames")
 
 #: Subcommand → what it measures.
 COMMANDS = {
@@ -29,6 +34,7 @@ COMMANDS = {
     "matcher": "assignment of queries to objects, for all decoder outputs and clips",
     "criterion": "all losses, with colour similarities and matching",
     "step": "forward and backward pass of the whole model",
+    "infer": "inference on videos of several lengths: time, latency and peak memory",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 
@@ -65,6 +71,10 @@ class Options(argparse.Namespace):
     config_file: str
     multimask: bool
     opts: list[str]
+
+    lengths: list[int]
+    long: list[int]
+    sides: list[str]
 
     channels: int
     heads: int
@@ -147,6 +157,19 @@ def build_parser() -> argparse.ArgumentParser:
                 "--multimask", action="store_true", help="also the step with the multimask head"
             )
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+        if name == "infer":
+            _add_sizes(command, height=180, width=320)
+            for option, default, text in (
+                ("--lengths", [16, 64, 256], "frames of the videos of both sides"),
+                ("--long", [1024], "frames of further videos, without the literal side"),
+            ):
+                command.add_argument(
+                    option, type=positive, nargs="*", default=default, help=f"{text}; {default}"
+                )
+            command.add_argument("--sides", nargs="+", choices=INFER_SIDES, default=[*INFER_SIDES])
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+            command.set_defaults(rounds=1)
         if name == "deform_attn":
             _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)
             _add_sizes(command, levels=3, sampling_points=4)

@@ -29,6 +29,7 @@ class Result:
         differences: Name of a value → relative difference between the two implementations.
         details: More values, for the JSON only.
         notes: More lines, for the printed report only.
+        memory_is: What the peak memory is; empty: what ``peak_extra_memory`` measures.
     """
 
     sides: Sequence[Side]
@@ -36,6 +37,7 @@ class Result:
     differences: dict[str, float] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    memory_is: str = ""
 
 
 class Ratio(TypedDict):
@@ -135,10 +137,12 @@ def as_json(result: Result, options: Options, variables: Iterable[str]) -> Repor
         options: The command line.
         variables: Environment variables to report.
     """
+    environment = describe_environment(options, variables)
+    environment["memory_is"] = result.memory_is or environment["memory_is"]
     return {
         "command": options.command,
         "settings": {key: value for key, value in vars(options).items() if key != "json"},
-        "environment": describe_environment(options, variables),
+        "environment": environment,
         "sides": {
             side.name: {"starts_from": side.start, **vars(result.figures[side.name])}
             for side in result.sides

@@ -126,7 +126,13 @@ def build_literal(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> nn.Mo
     literal = build_model(cfg).train()
     literal.load_state_dict(model.state_dict())
     literal.set_submodule("criterion", criterion)
-    layers = [(n, m) for n, m in literal.named_modules() if isinstance(m, MSDeformAttn)]
+    use_literal_attention(literal)
+    return literal
+
+
+def use_literal_attention(model: nn.Module) -> None:
+    """Replace the attention of a model's pixel decoder by the literal one, in place."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, MSDeformAttn)]
     for name, layer in layers:
         plain = GridSampleMSDeformAttn(
             num_heads=layer.num_heads,
@@ -137,8 +143,7 @@ def build_literal(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> nn.Mo
             value_proj=layer.value_proj,
             output_proj=layer.output_proj,
         )
-        literal.set_submodule(name, plain)
-    return literal
+        model.set_submodule(name, plain)
 
 
 def step_side(

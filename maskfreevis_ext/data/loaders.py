@@ -79,11 +79,21 @@ def _message_of_worker(error: DataError) -> str | None:
 
 def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Stack the frames of a video: every tensor that a worker sends keeps a file open."""
-    return [{**sample, "image": torch.stack(sample["image"])} for sample in batch]
+    return [
+        {**sample, "image": torch.stack(sample["image"])}
+        if isinstance(sample["image"], list)
+        else sample
+        for sample in batch
+    ]
 
 
 def _unpack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**sample, "image": list(sample["image"].unbind(0))} for sample in batch]
+    return [
+        {**sample, "image": list(sample["image"].unbind(0))}
+        if isinstance(sample["image"], torch.Tensor)
+        else sample
+        for sample in batch
+    ]
 
 
 def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetDict]:

@@ -18,6 +18,7 @@ from maskfreevis_ext.data.augmentation import ClipAugmentation, build_clip_augme
 from maskfreevis_ext.data.boxes import tight_box
 from maskfreevis_ext.data.frame_instances import FrameInstances
 from maskfreevis_ext.data.images import read_video_frame
+from maskfreevis_ext.data.lazy_frames import LazyFrames, to_tensor
 from maskfreevis_ext.data.motion_masks import find_motion_mask, read_motion_mask
 from maskfreevis_ext.data.sampling import sample_clip
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -47,7 +48,8 @@ class YTVISDatasetMapper:
 
     Called with a dataset dict, it returns a dict with
 
-    * ``image``: list of T uint8 tensors (3, H, W) in the channel order of INPUT.FORMAT;
+    * ``image``: list of T uint8 tensors (3, H, W) in the channel order of INPUT.FORMAT; of a long
+      test video, which is processed in windows, ``LazyFrames``;
     * ``supervision``: "box" or "mask";
     * ``height`` and ``width`` of the original frames, pixels; ``video_id``; ``length`` of the
       video in frames; ``file_names`` and ``frame_indices`` of the clip.
@@ -85,6 +87,7 @@ class YTVISDatasetMapper:
         shuffle: bool = False,
         motion_mask_root: str = "",
         marks_area: bool = False,
+        longest_whole: int | None = None,
     ) -> None:
         """Set up the mapper.
 
@@ -98,6 +101,8 @@ class YTVISDatasetMapper:
             shuffle: Frames in random order instead of sorted in time.
             motion_mask_root: Folder of motion masks; empty: no motion masks.
             marks_area: Add ``valid_area`` to training samples.
+            longest_whole: The frames of a test video with more frames than this are read when they
+                are needed; None: those of no video.
 
         Raises:
             ConfigError: A value is out of range; names its config key.
@@ -120,6 +125,7 @@ class YTVISDatasetMapper:
         self.shuffle = shuffle
         self.motion_mask_root = motion_mask_root
         self.marks_area = marks_area
+        self.longest_whole = longest_whole
         self._has_motion: dict[tuple[int, str], bool] = {}
 
     @classmethod
@@ -143,6 +149,7 @@ class YTVISDatasetMapper:
                 cfg.INPUT.MOTION_MASK_ROOT if cfg.MODEL.SPATIAL_MASK.ENABLED else ""
             ),
             "marks_area": cfg.MODEL.SPATIAL_MASK.ENABLED,
+            "longest_whole": None if cfg.TEST.WINDOW.MODE == "off" else cfg.TEST.WINDOW.ABOVE,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -157,12 +164,17 @@ class YTVISDatasetMapper:
         """
         indices = self._choose_frames(dataset_dict)
         supervision = clip_supervision(self.supervision, dataset_dict)
-        frames = self._read_frames(dataset_dict, indices)
-        frames, transforms = self.augmentations[supervision](frames)
+        augmentation = self.augmentations[supervision]
+        frames: Sequence[np.ndarray] = ()
+        if self._is_long(dataset_dict):
+            image: Sequence[torch.Tensor] = LazyFrames(
+                dataset_dict, augmentation, self.image_format
+            )
+        else:
+            frames, transforms = augmentation(self._read_frames(dataset_dict, indices))
+            image = [to_tensor(frame) for frame in frames]
         sample = {
-            "image": [
-                torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))) for frame in frames
-            ],
+            "image": image,
             "supervision": supervision,
             "height": dataset_dict["height"],
             "width": dataset_dict["width"],
@@ -184,6 +196,10 @@ class YTVISDatasetMapper:
                 area = transforms.apply_segmentation(whole).astype(bool, order="C")
                 sample["valid_area"] = torch.from_numpy(area)
         return sample
+
+    def _is_long(self, video: dict[str, Any]) -> bool:
+        is_whole = self.longest_whole is None or video["length"] <= self.longest_whole
+        return not self.is_train and not is_whole
 
     def _motion_masks(
         self, video: dict[str, Any], indices: Sequence[int], transforms: T.TransformList

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from maskfreevis_ext.errors import NumericError
 
 #: Weight of a new embedding in the memory of its track.
 _MOMENTUM = 0.5
@@ -170,6 +173,9 @@ class TrackLinker:
         Returns:
             Track by query, in the order of the queries; embedding, masks and end of the tracks are
             those of this window. Tracks of other queries were not seen.
+
+        Raises:
+            NumericError: The embeddings are not finite.
         """
         self._forget(window.start)
         found = {query: self.tracks[row] for row, query in self._assign(window)}
@@ -202,6 +208,11 @@ class TrackLinker:
         iou, has_mask = mask_overlap(self.tracks, window)
         similarity = torch.where(has_mask[:, None], (cosine + iou) / 2, cosine)
         values = similarity.cpu().double().numpy()
+        if not np.isfinite(values).all():
+            raise NumericError(
+                f"frames from {window.start} on: the query embeddings of the model are not finite."
+                " Are its weights damaged?"
+            )
         values[values < MIN_SIMILARITY] = 0
         rows, queries = linear_sum_assignment(values, maximize=True)
         pairs = zip(rows.tolist(), queries.tolist(), strict=True)

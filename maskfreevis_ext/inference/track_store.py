@@ -36,13 +36,17 @@ class TrackStore:
 
     def add(self, result: WindowResult) -> None:
         """Encode and keep the masks of the new frames of a window."""
-        for track, masks in zip(result.tracks, result.masks, strict=True):
+        for track in result.tracks:
             of_track = self._masks.setdefault(track.track_id, [])
             self._tracks[track.track_id] = track
             of_track.extend([None] * (result.start - len(of_track)))
+        for frame in range(result.num_frames):
+            masks = result.masks(frame)
             is_visible = masks.flatten(1).any(1).tolist()
-            encoded = zip(encode_masks(masks), is_visible, strict=True)
-            of_track.extend(rle if seen else None for rle, seen in encoded)
+            for track, rle, seen in zip(
+                result.tracks, encode_masks(masks), is_visible, strict=True
+            ):
+                self._masks[track.track_id].append(rle if seen else None)
         for name, values in result.extras.items():
             self._extras[name].append(values)
         self._num_frames = result.start + result.num_frames

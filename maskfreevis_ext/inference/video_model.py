@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.track_store import TrackStore
 from maskfreevis_ext.inference.window import WindowSettings, iterate_windows
 from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
@@ -29,8 +30,18 @@ class VideoModel(nn.Module):
 
     @property
     def unwrapped(self) -> VideoMaskFormer:
-        """The model without a DDP wrapper."""
-        return cast(VideoMaskFormer, getattr(self.model, "module", self.model))
+        """The model without a DDP wrapper.
+
+        Raises:
+            ConfigError: It cannot process windows.
+        """
+        model = getattr(self.model, "module", self.model)
+        if not hasattr(model, "encode") or not hasattr(model, "decode"):
+            raise ConfigError(
+                "TEST.WINDOW.MODE: expected off for a model that has no windows"
+                f" ({type(model).__name__}), got {self.settings.mode}."
+            )
+        return cast(VideoMaskFormer, model)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the tracks of videos.

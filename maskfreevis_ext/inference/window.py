@@ -49,7 +49,7 @@ class WindowSettings:
 
     mode: str = "offline"
     size: int = 16
-    stride: int = 12
+    stride: int = 14
     above: int = 64
     gap: int = 30
 
@@ -70,21 +70,34 @@ class WindowResult:
 
     Attributes:
         start: Number of the first new frame.
-        tracks: The N tracks that have masks here, in the order of their queries. Their pooled
-            scores include this window.
-        masks: (N, S, H, W) bool, on the CPU.
+        tracks: The N tracks that were seen in the window, in the order of their queries. Their
+            pooled scores include this window.
+        logits: Mask logits of the padded new frames, (N, S, h, w).
+        sizes: Sizes of the frames.
         extras: Entries of auxiliary heads, one value per new frame each.
     """
 
     start: int
     tracks: list[Track]
-    masks: Tensor
+    logits: Tensor
+    sizes: FrameSizes
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_frames(self) -> int:
         """S."""
-        return self.masks.shape[1]
+        return self.logits.shape[1]
+
+    def masks(self, frame: int) -> Tensor:
+        """Masks of a new frame at the size of the video, made when they are asked for.
+
+        Args:
+            frame: 0..S - 1.
+
+        Returns:
+            (N, H, W) bool, on the CPU.
+        """
+        return resize_masks(self.logits[:, frame : frame + 1], *self.sizes)[:, 0]
 
     def frames(self) -> Iterator[FrameTracks]:
         """The objects of each new frame."""
@@ -93,15 +106,15 @@ class WindowResult:
         labels = np.array([label for label, _ in known], np.int64)
         scores = np.array([score for _, score in known], np.float32)
         order = np.argsort(-scores, kind="stable")
-        masks = self.masks.numpy()
         for t in range(self.num_frames):
-            seen = order[masks[order, t].any((1, 2))]
+            masks = self.masks(t).numpy()
+            seen = order[masks[order].any((1, 2))]
             yield FrameTracks(
                 self.start + t,
                 ids[seen],
                 labels[seen],
                 scores[seen],
-                masks[seen, t],
+                masks[seen],
                 {name: values[t] for name, values in self.extras.items()},
             )
 
@@ -190,8 +203,9 @@ def iterate_windows(
     for encoded, num_new in encoded_windows(model, source, settings.size, settings.stride):
         outputs = model.decode(encoded)
         window = WindowObjects.from_outputs(outputs, start + num_new - encoded.num_frames)
-        del encoded
-        yield _process(model, outputs, window, linker, num_new, sizes)
+        result = _process(model, outputs, window, linker, num_new, sizes)
+        del encoded, outputs, window  # not beside those of the next window
+        yield result
         start += num_new
 
 
@@ -216,6 +230,7 @@ def _process(
     return WindowResult(
         window.start + window.masks.shape[1] - num_new,
         tracks,
-        resize_masks(logits[:, -num_new:], *sizes),
+        logits[:, -num_new:],
+        sizes,
         {name: each[-num_new:] for name, each in model.head_results(outputs, sizes).items()},
     )
