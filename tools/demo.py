@@ -41,7 +41,7 @@ from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs
 from maskfreevis_ext.inference.predictor import VideoPredictor
-from maskfreevis_ext.inference.segment_video import SegmentSettings, segment_video
+from maskfreevis_ext.inference.segment_video import SegmentSettings, check_frame_size, segment_video
 from maskfreevis_ext.inference.video_io import DEFAULT_FPS, FrameSource, open_inputs
 from maskfreevis_ext.inference.video_outputs import KINDS, OutputPlan, VideoOutputs, plan_outputs
 
@@ -177,6 +177,8 @@ def run(args: argparse.Namespace) -> int:
     logger = start_log()
     sources, plans = plan(args)
     cfg = load_config(args.config_file, args.opts, args.device)
+    for source in sources:
+        check_frame_size(source, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     names, labels = choose_classes(cfg, args.classes)
     settings = SegmentSettings(
         min_score=args.confidence,

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+from detectron2.data.transforms import ResizeShortestEdge
 from tqdm import tqdm
 
 from maskfreevis_ext.errors import DataError
@@ -38,6 +39,29 @@ class SegmentSettings:
     stride: int = 1
     max_frames: int | None = None
     is_online: bool = False
+
+
+def check_frame_size(source: FrameSource, min_size: int, max_size: int) -> None:
+    """Check that frames have pixels left when they are resized for the model.
+
+    Args:
+        source: The video.
+        min_size: INPUT.MIN_SIZE_TEST; 0: frames are not resized.
+        max_size: INPUT.MAX_SIZE_TEST.
+
+    Raises:
+        DataError: They have not.
+    """
+    height, width = source.size
+    if min_size == 0:
+        return
+    resized = ResizeShortestEdge.get_output_shape(height, width, min_size, max_size)
+    if min(resized) < 1:
+        raise DataError(
+            f"{source.name}: frames of {width} x {height} pixels have no pixel left on the shorter"
+            f" side when the longer one is resized to INPUT.MAX_SIZE_TEST {max_size}. Cut them into"
+            " parts, or raise this key."
+        )
 
 
 def segment_video(
