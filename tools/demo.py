@@ -42,7 +42,7 @@ from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs
 from maskfreevis_ext.inference.export.onnx_model import OnnxPredictor, load_exported_config
 from maskfreevis_ext.inference.predictor import VideoPredictor
-from maskfreevis_ext.inference.segment_video import SegmentSettings, segment_video
+from maskfreevis_ext.inference.segment_video import SegmentSettings, check_frame_size, segment_video
 from maskfreevis_ext.inference.video_io import DEFAULT_FPS, FrameSource, open_inputs
 from maskfreevis_ext.inference.video_outputs import KINDS, OutputPlan, VideoOutputs, plan_outputs
 
@@ -191,6 +191,8 @@ def run(args: argparse.Namespace) -> int:
     logger = start_log()
     sources, plans = plan(args)
     cfg = read_config(args)
+    for source in sources:
+        check_frame_size(source, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     names, labels = choose_classes(cfg, args.classes)
     settings = SegmentSettings(
         min_score=args.confidence,

@@ -100,10 +100,14 @@ def resize_masks(
         [[1, 1, 0, 0], [1, 1, 0, 0]]
     """
     num_masks, num_frames = mask_logits.shape[:2]
-    masks = torch.empty((num_masks, num_frames, *output_size), dtype=torch.bool)
+    masks = torch.zeros((num_masks, num_frames, *output_size), dtype=torch.bool)
+    is_visible = mask_logits.gt(0).flatten(2).any(2).cpu()  # otherwise nothing is above 0 between
     for t in range(num_frames):
-        logits = _to_output(mask_logits[None, :, t], padded_size, frame_size, output_size)
-        masks[:, t] = logits[0].gt(0).cpu()
+        seen = is_visible[:, t].nonzero()[:, 0]
+        if len(seen):
+            of_frame = mask_logits[None, seen.to(mask_logits.device), t]
+            logits = _to_output(of_frame, padded_size, frame_size, output_size)
+            masks[seen, t] = logits[0].gt(0).cpu()
     return masks
 
 
@@ -146,6 +150,8 @@ def _to_output(
     logits = logits.float()
     logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : frame_size[0], : frame_size[1]]
+    if frame_size == output_size:
+        return logits
     return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
 
 

@@ -69,7 +69,7 @@ def test_value_that_is_not_allowed(name, value, expected):
 @pytest.mark.parametrize(
     ("options", "key", "expected"),
     [
-        (["TEST.WINDOW.SIZE", 4, "TEST.WINDOW.STRIDE", 5], 2, r"at most 4 \(TEST.WINDOW.SIZE"),
+        (["TEST.WINDOW.SIZE", 4, "TEST.WINDOW.STRIDE", 5], 2, "at most 4 (TEST.WINDOW.SIZE"),
         ([*MULTIMASK, "MODEL.MASKFREE.DENSE_MASK_GRADIENTS", True], 2, "MODEL.MULTIMASK.ENABLED"),
         (
             [

@@ -13,7 +13,12 @@ import torch
 
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
-from maskfreevis_ext.inference.segment_video import SegmentSettings, segment_video, tracks_of_frame
+from maskfreevis_ext.inference.segment_video import (
+    SegmentSettings,
+    check_frame_size,
+    segment_video,
+    tracks_of_frame,
+)
 from maskfreevis_ext.inference.video_io import FrameList, TimedFrame, open_frames, write_image
 from maskfreevis_ext.inference.video_outputs import VideoOutputs, plan_outputs
 from maskfreevis_ext.tracks import Prediction
@@ -155,10 +160,16 @@ class TestBothModes:
         with pytest.raises(DataError, match=r"6\.png: expected an image"):
             segment(source, tmp_path / "out", is_online=is_online)
 
-        if is_online:
-            assert columns(tmp_path / "out" / "walk.json") == list(range(6 - LATENCY))
-        else:
-            assert not (tmp_path / "out").exists()
+        assert columns(tmp_path / "out" / "walk.json") == list(range(6))
+
+    def test_first_frame_that_breaks_leaves_no_file(self, tmp_path, is_online):
+        source = pictures(tmp_path / "in")
+        source.files[0].write_bytes(b"no picture")
+
+        with pytest.raises(DataError, match=r"0\.png: expected an image"):
+            segment(source, tmp_path / "out", is_online=is_online)
+
+        assert not (tmp_path / "out").exists()
 
     def test_output_that_breaks_ends_the_run(self, tmp_path, is_online, monkeypatch):
         def full(self: VideoOutputs, frame: TimedFrame, tracks: FrameTracks) -> None:
@@ -172,6 +183,16 @@ class TestBothModes:
         assert not {"read_ahead", "write_behind"} & {
             thread.name for thread in threading.enumerate()
         }
+
+
+def test_frames_that_vanish_when_they_are_resized_are_refused(tmp_path):
+    write_image(tmp_path / "thin.png", np.zeros((5, 4000, 3), np.uint8))
+    source = FrameList([tmp_path / "thin.png"], "thin")
+
+    check_frame_size(source, 360, 1333)
+    check_frame_size(source, 0, 0)
+    with pytest.raises(DataError, match=r"thin: frames of 4000 x 5 .* MAX_SIZE_TEST 300"):
+        check_frame_size(source, 100, 300)
 
 
 def test_live_source_is_read_once(tmp_path):
