@@ -49,7 +49,7 @@ class WindowSettings:
 
     mode: str = "offline"
     size: int = 16
-    stride: int = 12
+    stride: int = 14
     above: int = 64
     gap: int = 30
 

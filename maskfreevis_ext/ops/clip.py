@@ -54,6 +54,10 @@ def class_probabilities(class_logits: Tensor) -> Tensor:
 
     Returns:
         (Q, C) float32.
+
+    Example:
+        >>> class_probabilities(torch.zeros(1, 4)).tolist()
+        [[0.25, 0.25, 0.25]]
     """
     return class_logits.float().softmax(-1)[:, :-1]
 
@@ -69,6 +73,11 @@ def select_pairs(probs: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor
 
     Returns:
         Scores, classes and indices of the rows, (K,) each.
+
+    Example:
+        >>> scores, classes, rows = select_pairs(torch.tensor([[0.5, 0.25], [0.125, 0.5]]), 3)
+        >>> scores.tolist(), classes.tolist(), rows.tolist()
+        ([0.5, 0.5, 0.25], [0, 1, 1], [0, 1, 0])
     """
     scores, index = probs.flatten().sort(descending=True, stable=True)
     scores, index = scores[:num_tracks], index[:num_tracks]
@@ -100,10 +109,14 @@ def resize_masks(
         [[1, 1, 0, 0], [1, 1, 0, 0]]
     """
     num_masks, num_frames = mask_logits.shape[:2]
-    masks = torch.empty((num_masks, num_frames, *output_size), dtype=torch.bool)
+    masks = torch.zeros((num_masks, num_frames, *output_size), dtype=torch.bool)
+    is_visible = mask_logits.gt(0).flatten(2).any(2).cpu()  # otherwise nothing is above 0 between
     for t in range(num_frames):
-        logits = _to_output(mask_logits[None, :, t], padded_size, frame_size, output_size)
-        masks[:, t] = logits[0].gt(0).cpu()
+        seen = is_visible[:, t].nonzero()[:, 0]
+        if len(seen):
+            of_frame = mask_logits[None, seen.to(mask_logits.device), t]
+            logits = _to_output(of_frame, padded_size, frame_size, output_size)
+            masks[seen, t] = logits[0].gt(0).cpu()
     return masks
 
 
@@ -146,6 +159,8 @@ def _to_output(
     logits = logits.float()
     logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : frame_size[0], : frame_size[1]]
+    if frame_size == output_size:
+        return logits
     return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
 
 
@@ -211,6 +226,12 @@ def apply_factors(
 
     Returns:
         Scores in descending order, labels and rows, (K,) each.
+
+    Example:
+        >>> pairs = torch.tensor([1.0, 0.5]), torch.tensor([7, 8]), torch.tensor([0, 1])
+        >>> scores, labels, rows = apply_factors(*pairs, torch.tensor([0.25, 1.0]))
+        >>> scores.tolist(), labels.tolist(), rows.tolist()
+        ([0.5, 0.25], [8, 7], [1, 0])
     """
     scores, order = (scores * factor[rows]).sort(descending=True, stable=True)
     return scores, labels[order], rows[order]

@@ -69,7 +69,7 @@ def test_value_that_is_not_allowed(name, value, expected):
 @pytest.mark.parametrize(
     ("options", "key", "expected"),
     [
-        (["TEST.WINDOW.SIZE", 4, "TEST.WINDOW.STRIDE", 5], 2, r"at most 4 \(TEST.WINDOW.SIZE"),
+        (["TEST.WINDOW.SIZE", 4, "TEST.WINDOW.STRIDE", 5], 2, "at most 4 (TEST.WINDOW.SIZE"),
         ([*MULTIMASK, "MODEL.MASKFREE.DENSE_MASK_GRADIENTS", True], 2, "MODEL.MULTIMASK.ENABLED"),
         ([*SPATIAL, "MODEL.SPATIAL_MASK.IN_LEVEL", "res2"], 2, "res3, res4, res5"),
         ([*SPATIAL, "MODEL.SPATIAL_MASK.LAYERS", [0, 3]], 2, "layers 0 to 2"),

@@ -67,3 +67,17 @@ def test_clip_result_masks_belong_to_their_queries() -> None:
     assert result["pred_labels"] == [1, 3, 0, 2]
     columns = [mask[0, 0].int().tolist().index(1) for mask in result["pred_masks"]]
     assert columns == [3, 2, 1, 0]
+
+
+def test_resize_masks_leaves_out_what_is_nowhere_above_zero_without_a_difference() -> None:
+    logits = torch.randn(5, 3, 6, 8)
+    logits[1] = -logits[1].abs()
+    logits[:, 2] = -1.0
+    logits[3, 0] = 0.0
+    for output_size in ((22, 30), (37, 41)):
+        masks = resize_masks(logits, (24, 32), (22, 30), output_size)
+        up = F.interpolate(logits, (24, 32), mode="bilinear", align_corners=False)
+        up = F.interpolate(up[..., :22, :30], output_size, mode="bilinear", align_corners=False)
+        assert torch.equal(masks, up > 0)
+    assert masks[0, 0].any()
+    assert not masks[:, 2].any()

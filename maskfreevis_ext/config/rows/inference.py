@@ -24,7 +24,7 @@ ROWS: tuple[Key, ...] = (
     Key("TEST.WINDOW.SIZE", 16, integer(1), "Frames of a window."),
     Key(
         "TEST.WINDOW.STRIDE",
-        12,
+        14,
         integer(1),
         "Frames from one window to the next, at most `SIZE`. The other frames of a window are "
         "shared with the one before: their masks tell which objects are the same. 1 and `SIZE` 1: "
