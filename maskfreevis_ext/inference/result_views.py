@@ -92,40 +92,47 @@ def write_result_views(
         The files.
 
     Raises:
-        DataError: A file cannot be used, the results do not fit the data set, or a picture would
-            replace another file.
+        DataError: A file cannot be used or replaced, or the results do not fit the data set.
     """
     videos = load_ytvis_json(os.fspath(json_file), os.fspath(image_root))[:max_videos]
     categories = categories_of_file(read_json(os.fspath(json_file)))
     names = [category.name for category in categories.values()]
     predictions = _predictions(results, videos, categories, min_score, results_name)
     if not any(map(len, predictions.values())):
-        logger.warning(
-            "%s: no track has a score of %g or more: nothing is drawn.", results_name, min_score
-        )
-    output = Path(output_dir)
-    targets = {video["video_id"]: output / f"video_{video['video_id']}.mp4" for video in videos}
-    sheet_file = output / "contact_sheet.png"
-    check_outputs([*targets.values(), sheet_file], [json_file, image_root], overwrite=overwrite)
+        logger.warning("%s: no track has a score of %g or more.", results_name, min_score)
+    sheet_file = Path(output_dir) / "contact_sheet.png"
+    targets = [sheet_file.with_name(f"video_{video['video_id']}.mp4") for video in videos]
+    check_outputs([*targets, sheet_file], [json_file, image_root], overwrite=overwrite)
     views = ResultViews()
     on_sheet = {videos[index]["video_id"] for index in spread_indices(len(videos), sheet_videos)}
     rows: list[SheetRow] = []
-    for video in tqdm(videos, desc="drawing", unit="video"):
+    for video, target in zip(tqdm(videos, "drawing", unit="video"), targets, strict=True):
         prediction = predictions[video["video_id"]]
-        with FrameWriter(targets[video["video_id"]], fps) as writer:
-            for frame, items in _drawn_frames(video, prediction, names, range(video["length"])):
-                factor = max(1, math.ceil(_MIN_SIDE / min(frame.shape[:2])))
-                writer.write(draw_items(*resize_frame(frame, items, factor)))
-        views.videos.append(writer.path)
+        _write_video(video, prediction, names, target, fps)
+        views.videos.append(target)
         if video["video_id"] in on_sheet:
             rows.extend(_sheet_rows(video, prediction, names, columns))
     if rows:
         views.sheet = sheet_file
         is_annotated = any(any(video["annotations"]) for video in videos)
         sheet = contact_sheet(rows, _SHEET_HEIGHT, _LEGEND if is_annotated else "")
-        write_image(views.sheet, sheet)
+        write_image(sheet_file, sheet)
     mark_outputs([*views.videos, sheet_file])
     return views
+
+
+def _write_video(
+    video: Mapping[str, Any],
+    prediction: Prediction,
+    names: Sequence[str],
+    target: Path,
+    fps: float,
+) -> None:
+    """Draw one video; small frames are enlarged."""
+    with FrameWriter(target, fps) as writer:
+        for frame, items in _drawn_frames(video, prediction, names, range(video["length"])):
+            factor = max(1, math.ceil(_MIN_SIDE / min(frame.shape[:2])))
+            writer.write(draw_items(*resize_frame(frame, items, factor)))
 
 
 def _predictions(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
 from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.video_io import FrameSource, TimedFrame, every_nth
@@ -62,28 +63,59 @@ def segment_video(
         DataError: The source has no frame, a frame cannot be read, or an output not written. The
             outputs then hold the frames before.
     """
+    intake = _Intake(source, settings, is_stopped)
     if settings.is_online or source.is_live:
-        _segment_online(source, predictor, outputs, settings, is_stopped)
+        _segment_online(source, predictor, outputs, intake)
     else:
-        _segment_offline(source, predictor, outputs, settings, is_stopped)
+        _segment_offline(source, predictor, outputs, intake)
+    intake.raise_fault()
+
+
+class _Intake:
+    """The frames that are taken; one that cannot be read ends them, as a request to stop does.
+
+    Attributes:
+        num_frames: How many were taken.
+        settings: What is taken, and kept of the prediction.
+    """
+
+    def __init__(
+        self, source: FrameSource, settings: SegmentSettings, is_stopped: Callable[[], bool]
+    ) -> None:
+        self.num_frames = 0
+        self.settings = settings
+        self._source, self._is_stopped = source, is_stopped
+        self._fault: DataError | None = None
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        with closing(_frames(self._source, self.settings)) as frames:
+            try:
+                for frame in frames:
+                    if self._is_stopped():
+                        return
+                    self.num_frames += 1
+                    yield frame
+            except DataError as error:
+                self._fault = error
+
+    def raise_fault(self) -> None:
+        """Raise what ended the frames early, if something did."""
+        if self._fault is not None:
+            raise self._fault
 
 
 def _segment_online(
-    source: FrameSource,
-    predictor: VideoPredictor,
-    outputs: VideoOutputs,
-    settings: SegmentSettings,
-    is_stopped: Callable[[], bool],
+    source: FrameSource, predictor: VideoPredictor, outputs: VideoOutputs, intake: _Intake
 ) -> None:
     waiting: deque[TimedFrame] = deque()  # frames that the model has got and not yet given back
+    settings = intake.settings
 
     def pictures() -> Iterator[np.ndarray]:
-        with closing(_frames(source, settings)) as frames:
-            for frame in frames:
-                if is_stopped():
-                    return
-                waiting.append(frame)
-                yield frame.picture
+        for frame in intake:
+            waiting.append(frame)
+            yield frame.picture
+        if not intake.num_frames:
+            intake.raise_fault()
 
     with _Writing(outputs) as writing, _progress(source, settings, "segmenting") as progress:
         for tracks in predictor.stream(pictures()):
@@ -93,30 +125,23 @@ def _segment_online(
 
 
 def _segment_offline(
-    source: FrameSource,
-    predictor: VideoPredictor,
-    outputs: VideoOutputs,
-    settings: SegmentSettings,
-    is_stopped: Callable[[], bool],
+    source: FrameSource, predictor: VideoPredictor, outputs: VideoOutputs, intake: _Intake
 ) -> None:
-    num_frames = 0
+    settings = intake.settings
 
     def pictures() -> Iterator[np.ndarray]:
-        nonlocal num_frames
-        progress = _progress(source, settings, "predicting")
-        with progress, closing(_frames(source, settings)) as frames:
-            for frame in frames:
-                if is_stopped():
-                    return
-                num_frames += 1
+        with _progress(source, settings, "predicting") as progress:
+            for frame in intake:
                 yield frame.picture
                 progress.update()
+        if not intake.num_frames:
+            intake.raise_fault()
 
     prediction = Prediction.from_output(predictor.predict(pictures()))
     kept = prediction.select(settings.min_score, settings.labels)
-    progress = tqdm(total=num_frames, desc=f"{source.name}: drawing", unit="frame")
+    progress = tqdm(total=intake.num_frames, desc=f"{source.name}: drawing", unit="frame")
     with _Writing(outputs) as writing, progress, closing(_frames(source, settings)) as frames:
-        for number, frame in zip(range(num_frames), frames, strict=False):
+        for number, frame in zip(range(intake.num_frames), frames, strict=False):
             writing.put((frame, tracks_of_frame(kept, number, frame.picture.shape[:2])))
             progress.update()
 

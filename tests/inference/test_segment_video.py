@@ -155,10 +155,16 @@ class TestBothModes:
         with pytest.raises(DataError, match=r"6\.png: expected an image"):
             segment(source, tmp_path / "out", is_online=is_online)
 
-        if is_online:
-            assert columns(tmp_path / "out" / "walk.json") == list(range(6 - LATENCY))
-        else:
-            assert not (tmp_path / "out").exists()
+        assert columns(tmp_path / "out" / "walk.json") == list(range(6))
+
+    def test_first_frame_that_breaks_leaves_no_file(self, tmp_path, is_online):
+        source = pictures(tmp_path / "in")
+        source.files[0].write_bytes(b"no picture")
+
+        with pytest.raises(DataError, match=r"0\.png: expected an image"):
+            segment(source, tmp_path / "out", is_online=is_online)
+
+        assert not (tmp_path / "out").exists()
 
     def test_output_that_breaks_ends_the_run(self, tmp_path, is_online, monkeypatch):
         def full(self: VideoOutputs, frame: TimedFrame, tracks: FrameTracks) -> None:

@@ -26,7 +26,7 @@ def arguments(tmp_path) -> list[str]:
 def test_pictures_are_written(arguments, tmp_path):
     main([*arguments, "--columns", "2", "--fps", "5"])
 
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
     assert names == ["contact_sheet.png", "video_1.mp4", "video_2.mp4"]
 
 

@@ -77,7 +77,7 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
                 f"{path}: expected a folder of pictures ({', '.join(IMAGE_SUFFIXES)}), but it has"
                 " none. Give each video's own folder."
             )
-        return FrameList(_of_one_kind(pictures, path), path.resolve().name)
+        return FrameList(_of_one_kind(pictures, path), path.resolve().name, path)
     if not path.exists():
         raise DataError(f"{path}: there is no such video file or folder of frames.")
     if _is_picture(path):
@@ -106,7 +106,7 @@ def _join(folder: Path, pictures: list[Path]) -> FrameList:
     frames = _of_one_kind(pictures, folder)
     name = folder.resolve().name
     logger.info("%s: %d pictures are taken as the frames of one video.", folder, len(frames))
-    return FrameList(frames, name)
+    return FrameList(frames, name, folder)
 
 
 def _of_one_kind(pictures: Sequence[Path], folder: Path) -> list[Path]:

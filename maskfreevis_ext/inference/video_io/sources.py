@@ -98,12 +98,14 @@ class FrameList(_Source):
     Args:
         paths: The files in order, at least one.
         name: Short name of the video.
+        folder: The folder whose pictures they are, if it was named as a whole.
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], name: str) -> None:
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], name: str, folder: Path | None = None
+    ) -> None:
         self.files = [Path(path) for path in paths]
-        folders = {path.parent for path in self.files} if len(self.files) > 1 else set()
-        super().__init__(name, [*self.files, *folders])
+        super().__init__(name, [*self.files, *([] if folder is None else [folder])])
         self.num_frames = len(self.files)
 
     @property
