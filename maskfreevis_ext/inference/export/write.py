@@ -145,6 +145,7 @@ def _move_files(
     alone.defrost()
     alone.MODEL.WEIGHTS, alone.INPUT.DATASETS = "", []
     alone.DATASETS.TRAIN = alone.DATASETS.TEST = ()
+    alone.OUTPUT_DIR = "./output"
     (temporary / CONFIG_NAME).write_text(alone.dump(), encoding="utf-8")
     (target / DESCRIPTION_NAME).unlink(missing_ok=True)
     for path in sorted(temporary.iterdir()):
