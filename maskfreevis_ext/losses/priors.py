@@ -29,6 +29,7 @@ def hardest_negatives(logits: Tensor, is_negative: Tensor, share: float) -> Tens
         (...), >= 0.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[99.0, 1.0, -99.0, 2.0]])
         >>> hardest_negatives(logits, torch.tensor([[False, True, True, True]]), 0.25)
         tensor(2.1269)
@@ -47,6 +48,7 @@ def outside_all_boxes(maps: Tensor, clips: Tensor, num_clips: int) -> Tensor:
         num_clips: Number of clips.
 
     Example:
+        >>> import torch
         >>> maps = torch.tensor([[1.0, 0, 0], [0, 0.5, 0], [0, 0, 1]]).view(3, 1, 1, 3)
         >>> outside_all_boxes(maps, torch.tensor([0, 0, 1]), 2).int().flatten(1).tolist()
         [[0, 0, 1], [0, 0, 1], [1, 1, 0]]

@@ -97,7 +97,7 @@ def extract_features(
     Args:
         frames: T frames, (H, W, 3) uint8, RGB.
         windows: Windows of the N objects.
-        backbone: Takes (RGB - 127) / 128, (B, 3, H, W), and gives two or more named maps.
+        backbone: Takes (RGB - 127) / 128, (B, 3, H, W), and gives named maps, the coarsest last.
         components: Principal components that are kept, of the coarsest map and of the others.
         motion: Motion of the cells against the background, of ``motion_windows``, or None.
         bases: Scales and projections of the objects from other frames; None: from these frames.
@@ -186,8 +186,10 @@ def _fit_basis(
         near = cells * x.shape[-1] // size
         sampled = scale(x[:: _SAMPLE_STEP // 2, :, near][..., near])
         samples.append(sampled.permute(0, 2, 3, 1).flatten(0, 2))
-    coarse = _principal_axes(samples[-1], components[0])
-    fine = _principal_axes(torch.cat(samples[:-1], 1), components[1])
+    coarse = samples[0].new_zeros(0, 0)  # a single map is a fine one
+    if len(samples) > 1:
+        coarse = _principal_axes(samples.pop(), components[0])
+    fine = _principal_axes(torch.cat(samples, 1), components[1])
     projection = torch.block_diag(fine, coarse)  # its rows are the channels of all maps
     num_coarse = coarse.shape[1]
     projection = projection.roll(num_coarse, 1)  # the coarse components come first

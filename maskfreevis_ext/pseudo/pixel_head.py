@@ -65,7 +65,7 @@ class PixelHeadSettings:
         seed: Of initial weights and frames.
     """
 
-    grid: int = 64
+    grid: int = 96
     margin: float = 1.6
     components: tuple[int, int] = (16, 64)
     use_motion: bool = True
@@ -75,7 +75,7 @@ class PixelHeadSettings:
     frames_per_step: int = 3
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    hard_cells: int = 100
+    hard_cells: int = 225
     hard_weight: float = 0.5
     other_weight: float = 0.3
     pairwise_weight: float = 1.0
@@ -281,10 +281,9 @@ def fit_pixel_head(
         if known is not None:
             known.put_into(draws, step)
         chosen = number, torch.stack(draws)  # (N, K)
-        evidence = everything[chosen]
         factor = min(1.0, step / max(settings.warmup_steps, 1))
         logits = networks(features.values[chosen])
-        losses = box_losses(logits, evidence, settings, factor, fill_weights)
+        losses = box_losses(logits, everything[chosen], settings, factor, fill_weights)
         if known is not None:
             losses = known.losses(losses, logits, chosen)
         optimizer.zero_grad()

@@ -22,6 +22,7 @@ def test_training_step_equals_the_reference() -> None:
             *("MODEL.MASKFREE.LAB_CHANNEL_ORDER", "reversed", "MODEL.MASKFREE.LAB_QUANTIZE", True),
             *("MODEL.MASKFREE.MATCH_OUTSIDE", True),
             *("MODEL.MASKFREE.PROJECTION.EMPTY_FRAME_WEIGHT", 0.0),
+            *("MODEL.MASKFREE.TEACHER.WEIGHT", 0.0),  # the reference has none
             *("MODEL.MASKFREE.TEMPORAL.NORM_PAIRS", 0, "MODEL.MASKFREE.TEMPORAL.WARMUP_ITERS", 0),
         ]
     )

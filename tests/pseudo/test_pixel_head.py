@@ -25,7 +25,7 @@ from maskfreevis_ext.pseudo.windows import place_windows
 from tests.pseudo.clips import NUM_FRAMES, Colours, disc_clip
 
 FAST = PixelHeadSettings(
-    grid=24, components=4, width=16, steps=60, warmup_steps=20, hard_cells=20, num_networks=2
+    grid=24, components=(2, 4), width=16, steps=60, warmup_steps=20, hard_cells=20, num_networks=2
 )
 
 
@@ -55,7 +55,7 @@ def test_equal_seeds_give_equal_masks() -> None:
 
 def test_objects_of_a_clip_have_networks_of_their_own() -> None:
     values = torch.randn(2, 1, 5, 4, 4).half()
-    networks = PixelNetworks(values, replace(FAST, num_networks=3), torch.Generator())
+    networks = PixelNetworks(values, 0, replace(FAST, num_networks=3), torch.Generator())
     logits = networks(values)
     assert logits.shape == (3, 2, 1, 4, 4)
     logits[:, 0].sum().backward()
@@ -66,12 +66,14 @@ def test_objects_of_a_clip_have_networks_of_their_own() -> None:
 
 def test_network_is_that_of_its_layers() -> None:
     values = torch.randn(1, 2, 5, 3, 3).half()
-    networks = PixelNetworks(values, FAST, torch.Generator())
+    networks = PixelNetworks(values, 2, FAST, torch.Generator())
     w1, b1, w2, b2, w3, b3 = networks.parameters
     width = FAST.width
     for m in range(FAST.num_networks):
         part = slice(m * width, (m + 1) * width)
         x = values[0].float().permute(0, 2, 3, 1)
+        if m == 1:  # does not see the coarsest map
+            x[..., :2] = 0
         x = F.relu(x @ w1[0, part].T + b1[0, part, 0])
         x = F.relu(x @ w2[m].T + b2[m, :, 0])
         expected = (x @ w3[m].T + b3[m, :, 0])[..., 0]
@@ -81,7 +83,12 @@ def test_network_is_that_of_its_layers() -> None:
 def _evidence() -> tuple[Evidence, torch.Tensor]:
     boxes = np.array([[[20, 16, 44, 40], [20, 16, 44, 40]]])
     windows = place_windows(boxes, (64, 64), 20, 1.6)
-    evidence = Evidence(windows.profiles(), windows.inside_frame(), torch.zeros(1, 2, 3, 20, 20))
+    evidence = Evidence(
+        windows.profiles(),
+        windows.inside_frame(),
+        torch.zeros(1, 2, 3, 20, 20),
+        torch.zeros(1, 2, 20, 20),
+    )
     return evidence, evidence.inside
 
 
@@ -95,6 +102,38 @@ def test_mask_outside_the_box_costs() -> None:
     bad = torch.full_like(good, 6.0)
     assert _loss(good).shape == (1, 1, 2)
     assert (_loss(bad) > _loss(good) + 3).all()
+
+
+def test_background_in_boxes_of_others_costs_less() -> None:
+    evidence, inside = _evidence()
+    logits = torch.full_like(inside, 2.0)[None]
+    outside = inside <= 0.01
+    settings = replace(FAST, other_weight=0.25, hard_weight=0.0)
+    covered = replace(evidence, others=outside.float())
+    free, less = (
+        box_losses(logits, seen, settings, 0.0, torch.zeros(1)) for seen in (evidence, covered)
+    )
+    background = F.softplus(torch.tensor(2.0))
+    torch.testing.assert_close(free - less, torch.zeros_like(free))  # a mean over what counts
+    half = replace(evidence, others=(outside & (torch.arange(20) < 10)).float())
+    mixed = logits.where(torch.arange(20) < 10, torch.tensor(-9.0))
+    plain, weighted = (
+        box_losses(mixed, seen, settings, 0.0, torch.zeros(1)) for seen in (evidence, half)
+    )
+    cells = outside[0, 0].float()
+    left, right = cells[:, :10].sum(), cells[:, 10:].sum()
+    expected = background * (left / (left + right) - 0.25 * left / (0.25 * left + right))
+    torch.testing.assert_close((plain - weighted)[0, 0, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_principal_components_of_the_coarsest_map_come_first() -> None:
+    fine, coarse = torch.randn(6, 5, 16, 16), torch.randn(6, 7, 8, 8)
+    basis = _fit_basis([fine, coarse], [], (2, 3))
+    assert basis.num_coarse == 2
+    assert basis.projection.shape == (12, 5)
+    assert (basis.projection[:5, :2] == 0).all()
+    assert (basis.projection[5:, 2:] == 0).all()
+    torch.testing.assert_close(basis.projection.T @ basis.projection, torch.eye(5))
 
 
 def test_hollow_and_full_boxes_cost_by_the_area_range() -> None:
@@ -138,7 +177,7 @@ def test_neighbours_of_other_colour_may_differ() -> None:
     same, other = (
         box_losses(
             half[None],
-            Evidence(evidence.profiles, evidence.in_frame, lab),
+            replace(evidence, lab=lab),
             FAST,
             1.0,
             torch.zeros(1),
@@ -151,16 +190,16 @@ def test_neighbours_of_other_colour_may_differ() -> None:
 def test_principal_maps_of_one_map_keep_distances() -> None:
     maps = torch.randn(6, 3, 16, 16)
     standard = Scale.of(maps)(maps)
-    kept = _project([standard], _fit_basis([maps], [], 3).projection)
+    kept = _project([standard], _fit_basis([maps], [], (2, 3)).projection)
     torch.testing.assert_close(kept.square().sum(1), standard.square().sum(1))
 
 
 def test_features_have_motion_only_where_asked() -> None:
     frames, boxes, _ = disc_clip()
     windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
-    for use_motion, channels in ((True, 4 + 3 + 6), (False, 4 + 3)):
+    for use_motion, channels in ((True, 2 + 3 + 3 + 6), (False, 2 + 3 + 3)):
         motion = motion_windows(frames, windows) if use_motion else None
-        features = extract_features(frames, windows, Colours(), 4, motion)
+        features = extract_features(frames, windows, Colours(), (2, 4), motion)
         assert features.values.shape == (1, NUM_FRAMES, channels, 16, 16)
         assert features.values.isfinite().all()
         assert features.lab.shape == (1, NUM_FRAMES, 3, 16, 16)
@@ -169,9 +208,9 @@ def test_features_have_motion_only_where_asked() -> None:
 def test_object_without_any_box_is_told() -> None:
     frames, boxes, _ = disc_clip()
     windows = place_windows(np.zeros_like(boxes), frames[0].shape[:2], 16, 1.6)
-    features = extract_features(frames, windows, Colours(), 4)
+    features = extract_features(frames, windows, Colours(), (2, 4))
     with pytest.raises(ValueError, match="at least one frame"):
-        fit_pixel_head(features, windows, FAST)
+        fit_pixel_head(features, windows, FAST, torch.zeros(1, NUM_FRAMES, 16, 16))
 
 
 def test_wrong_number_or_size_of_frames_is_told() -> None:
@@ -187,9 +226,9 @@ def test_features_of_further_frames_are_made_alike() -> None:
     frames, boxes, _ = disc_clip()
     windows = place_windows(boxes, frames[0].shape[:2], 16, 1.6)
     motion = motion_windows(frames, windows)
-    whole = extract_features(frames, windows, Colours(), 4, motion)
+    whole = extract_features(frames, windows, Colours(), (2, 4), motion)
     part = replace(windows, boxes=boxes[:, 1:2], places=windows.places[:, 1:2])
-    again = extract_features(frames[1:2], part, Colours(), 4, motion[:, 1:2], whole.bases)
+    again = extract_features(frames[1:2], part, Colours(), (2, 4), motion[:, 1:2], whole.bases)
     torch.testing.assert_close(again.values, whole.values[:, 1:2])
 
 

@@ -97,3 +97,14 @@ def test_results_are_float32() -> None:
     windows = place_windows(np.array([[[10, 20, 50, 40]]]), SIZE, 16, margin=1.5)
     assert windows.profiles().dtype == torch.float32
     assert windows.to_frame(np.ones((16, 16)), 0, 0).dtype == np.float32
+
+
+def test_cells_in_the_boxes_of_other_objects() -> None:
+    boxes = np.array([[[10, 10, 34, 34]], [[20, 10, 44, 34]], [[0, 0, 0, 0]]], dtype=float)
+    windows = place_windows(boxes, (64, 64), 32, 4 / 3)  # 1 pixel a cell, from (6, 6)
+    covered = windows.covered_by_others([0, 2])
+    assert covered.shape == (2, 1, 32, 32)
+    expected = torch.zeros(32, 32)
+    expected[4:28, 14:32] = 1
+    torch.testing.assert_close(covered[0, 0], expected)
+    assert 0 < covered[1].mean() < 1  # the window of an absent object is the whole frame

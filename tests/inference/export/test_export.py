@@ -61,7 +61,7 @@ def test_description_says_what_a_program_needs(exported):
     assert description["channel_order"] == "RGB"
     assert description["pixel_mean"] == list(exported.cfg.MODEL.PIXEL_MEAN)
     assert description["categories"] == CATEGORIES
-    assert description["window"] == {"size": 16, "stride": 12, "mode": "offline"}
+    assert description["window"] == {"size": 16, "stride": 14, "mode": "offline"}
     assert set(description["versions"]) >= {"torch", "onnx", "onnxruntime", "maskfreevis_ext"}
     assert description["graphs"]["frames"]["inputs"] == {"images": ["frames", 3, 64, 96]}
     assert description["graphs"]["rating"]["inputs"]["pred_masks"][:2] == ["tracks", "frames"]
