@@ -15,6 +15,7 @@ PIXEL_HEAD, GRABCUT, BOX = "pixel_head", "grabcut", "box"
 _SECONDS = {PIXEL_HEAD: (0.3, 0.05), GRABCUT: (0.04, 0.0)}
 _PLAIN_GRABCUT = (0.5, 0.0)
 _TRUST = 20.0  # seconds of measured work that outweigh these
+_CAUTION = 2.0  # how much slower the first fit may turn out to be
 _RESERVE = 0.95  # of the time that is left; the rest is for what cannot be foreseen
 _LEAST_SHARE = 0.1  # of the steps; below it a fit is not worth its time
 
@@ -72,10 +73,10 @@ class Budget:
         if self._method == GRABCUT and self._estimate("plain", self.boxes, 0) <= left:
             return Plan(GRABCUT)
         if self._method == PIXEL_HEAD:
-            fixed = self._estimate(PIXEL_HEAD, self.boxes, 0)
-            fits = self._estimate(PIXEL_HEAD, 0, self.steps)
-            share = min(1.0, (left - fixed) / max(fits, 1e-9))
+            share = self._share(left)
             if share >= _LEAST_SHARE:
+                if not self._measured[PIXEL_HEAD][1]:
+                    share = max(self._share(left / _CAUTION), _LEAST_SHARE)
                 return Plan(PIXEL_HEAD, share)
         if left > 0 and self._estimate(GRABCUT, self.boxes, 0) <= left:
             return Plan(GRABCUT, is_quick=True)
@@ -102,6 +103,12 @@ class Budget:
         """Take work off the list that need not be done, as it was done in an earlier run."""
         self.boxes -= boxes
         self.steps -= steps
+
+    def _share(self, left: float) -> float:
+        """Share of the steps of all fits that some seconds are enough for, at most 1."""
+        fixed = self._estimate(PIXEL_HEAD, self.boxes, 0)
+        fits = self._estimate(PIXEL_HEAD, 0, self.steps)
+        return min(1.0, (left - fixed) / max(fits, 1e-9))
 
     def _prior(self, kind: str, boxes: int, steps: int) -> float:
         of_box, of_step = _SECONDS.get(kind, _PLAIN_GRABCUT)

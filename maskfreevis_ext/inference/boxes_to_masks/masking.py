@@ -257,7 +257,11 @@ class _ChunkMasks:
         def make(number: int, t: int) -> tuple[np.ndarray, float]:
             cells = inside[number, t] > 0.5
             probability = raw[number, t].numpy()[cells]
-            return masks.mask(number, t), decidedness(probability, probability > 0.5)
+            decided = decidedness(probability, probability > 0.5)
+            if maker.budget.is_over:  # what was fitted is used, without what takes long
+                smooth = refined[number, t].numpy()
+                return masks.windows.to_frame(smooth, number, t) > 0.5, decided
+            return masks.mask(number, t), decided
 
         return make
 
@@ -303,11 +307,12 @@ class _ChunkMasks:
         if (row, t) in self.known:
             return self.known[row, t], 1.0, GIVEN
         box = self.clip.windows.boxes[row, t]
-        if plan.method != BOX and not self.video.maker.budget.is_over:
+        is_over = self.video.maker.budget.is_over
+        if plan.method == PIXEL_HEAD or (plan.method == GRABCUT and not is_over):
             mask, decided = make(t)
             if mask.any():
                 return mask, decided, plan.method
-            if plan.method == PIXEL_HEAD:
+            if plan.method == PIXEL_HEAD and not is_over:
                 mask = quick_grabcut(self.frames[t], box)
                 if mask.any():
                     return mask, None, GRABCUT

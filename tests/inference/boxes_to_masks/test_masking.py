@@ -103,6 +103,19 @@ def test_without_time_the_boxes_are_the_masks() -> None:
     assert results[0].areas == [(2 * RADIUS + 1) ** 2] * 9
 
 
+def test_fit_that_took_too_long_is_used_all_the_same() -> None:
+    frames, boxes, truth = _clip(4)
+    video = {"height": SIZE[0], "width": SIZE[1], "video_id": 1, "length": 4}
+    given = GivenVideo(video, [5], boxes[:1], {})
+    chunks = plan_chunks(given.is_missing, given.is_present, 4)
+    now = iter([0.0] * 6)  # then the time is up
+    budget = Budget(60, PIXEL_HEAD, 4, FAST.steps, lambda: next(now, 1e6))
+    (result,) = MaskMaker(Colours(), FAST, budget).run(given, chunks, _Frames(frames))
+    assert budget.is_over
+    assert result.sources == [PIXEL_HEAD] * 4
+    assert _iou(result, truth[0]) > 0.85
+
+
 def test_broken_end_of_a_video_gets_boxes(caplog) -> None:
     results, _, _ = _run(12, GRABCUT, end=10)
     assert results[0].sources[:4] == [GRABCUT] * 4
