@@ -54,6 +54,10 @@ def class_probabilities(class_logits: Tensor) -> Tensor:
 
     Returns:
         (Q, C) float32.
+
+    Example:
+        >>> class_probabilities(torch.zeros(1, 4)).tolist()
+        [[0.25, 0.25, 0.25]]
     """
     return class_logits.float().softmax(-1)[:, :-1]
 
@@ -69,6 +73,11 @@ def select_pairs(probs: Tensor, num_tracks: int) -> tuple[Tensor, Tensor, Tensor
 
     Returns:
         Scores, classes and indices of the rows, (K,) each.
+
+    Example:
+        >>> scores, classes, rows = select_pairs(torch.tensor([[0.5, 0.25], [0.125, 0.5]]), 3)
+        >>> scores.tolist(), classes.tolist(), rows.tolist()
+        ([0.5, 0.5, 0.25], [0, 1, 1], [0, 1, 0])
     """
     scores, index = probs.flatten().sort(descending=True, stable=True)
     scores, index = scores[:num_tracks], index[:num_tracks]
@@ -217,6 +226,12 @@ def apply_factors(
 
     Returns:
         Scores in descending order, labels and rows, (K,) each.
+
+    Example:
+        >>> pairs = torch.tensor([1.0, 0.5]), torch.tensor([7, 8]), torch.tensor([0, 1])
+        >>> scores, labels, rows = apply_factors(*pairs, torch.tensor([0.25, 1.0]))
+        >>> scores.tolist(), labels.tolist(), rows.tolist()
+        ([0.5, 0.25], [8, 7], [1, 0])
     """
     scores, order = (scores * factor[rows]).sort(descending=True, stable=True)
     return scores, labels[order], rows[order]
