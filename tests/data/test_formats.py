@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from maskfreevis_ext.data.annotation_form import Track, Video
 from maskfreevis_ext.data.readers import READERS, ReadOptions, read_annotations
 from maskfreevis_ext.data.writers import WRITERS
-from maskfreevis_ext.errors import DataError
 from tests.helpers.annotations import (
     as_bdd100k,
     as_burst,
@@ -33,7 +32,10 @@ from tests.helpers.annotations import (
 )
 
 _SETTINGS = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    database=None,
 )
 
 #: Writer -> whether it holds masks and classes.
@@ -143,23 +145,28 @@ def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
     assert got == expected
 
 
-_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).map(str.strip)
+_NAMES = (
+    st.text(
+        st.characters(
+            codec="utf-8",
+            exclude_categories=("Cc", "Cs", "Zl", "Zp"),
+            exclude_characters="\ufffe\uffff",
+        ),
+        min_size=1,
+        max_size=8,
+    )
+    .map(str.strip)
+    .filter(bool)
+)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, classes) in OWN.items() if classes])
 @_SETTINGS
 @given(labels=st.lists(_NAMES, min_size=2, max_size=2, unique=True))
-def test_any_name_of_a_class_is_kept_or_refused(name, labels):
-    assume(all(labels))
+def test_any_name_of_a_class_is_kept(name, labels):
     mask = mask_of(np.ones((4, 4), dtype=bool))
     tracks = [Track(i, i, boxes={0: (0.0, 0.0, 4.0, 4.0)}, masks={0: mask}) for i in (1, 2)]
-    data = [Video(1, "v", 4, 4, ["v/0.jpg"], tracks)]
-    try:
-        dataset = make_set(data, {1: labels[0], 2: labels[1]})
-    except DataError as error:
-        refused = str(error)
-        assume(not refused.startswith("memory: the name of a class must be text"))
-        raise
+    dataset = make_set([Video(1, "v", 4, 4, ["v/0.jpg"], tracks)], {1: labels[0], 2: labels[1]})
     with tempfile.TemporaryDirectory() as folder:
         found = read_annotations(name, written(dataset, name, Path(folder)))
         got = [found.categories[track.category_id] for video in found for track in video.tracks]
