@@ -90,8 +90,9 @@ def test_hooks_of_all_processes_stand_in_the_same_order(tiny_videos, tmp_path, m
     assert main == [
         *("IterationTimer", "LRScheduler", "PreciseBN", "GatherRandomState"),
         *("PeriodicCheckpointer", "EvalHook", "DrawPredictions", "PeriodicWriter"),
+        "WriteReport",
     ]
-    own = ("PeriodicCheckpointer", "DrawPredictions", "PeriodicWriter")
+    own = ("PeriodicCheckpointer", "DrawPredictions", "PeriodicWriter", "WriteReport")
     assert other == [name for name in main if name not in own]
 
 
