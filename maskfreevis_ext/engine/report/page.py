@@ -24,6 +24,7 @@ td { white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 .text th, .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .text td { min-width: 8rem; }
+@media (min-width: 60rem) { .text td:first-child { white-space: nowrap; } }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
 .beside table { margin: .4rem 0; max-width: 100%; }
