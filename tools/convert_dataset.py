@@ -71,6 +71,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--first-frame", type=int, choices=(0, 1), help="number of the first frame in the files"
     )
     parser.add_argument(
+        "--corners",
+        action="store_true",
+        help="boxes of the JSON or CSV file are corners x0 y0 x1 y1 by mistake: mend them",
+    )
+    parser.add_argument(
         "--classes",
         metavar="FILE",
         help='JSON {"old name": "new name"}; others are left out',
@@ -115,13 +120,13 @@ def run(args: argparse.Namespace) -> int:
         if args.images is None:
             raise ConfigError("--video needs --images, the folder for its frames.")
         cut_videos(args.video, args.images)
-    read = ReadOptions(args.images, args.size, args.first_frame)
+    read = ReadOptions(args.images, args.size, args.first_frame, args.corners)
     if args.check:
         dataset = open_set(args.source_format, args.input, read, args.classes, args.to_boxes)
         summary, problems = check_annotations(dataset, lambda text: print(f"problem: {text}"))
         print_summary(args.input, summary)
         print_notes(dataset.notes)
-        print(f"{problems} of {len(dataset.videos)} videos cannot be used.")
+        print(f"{problems} problems in {len(dataset.videos)} videos.")
         return USER_ERROR if problems else 0
     if args.target_format is None or args.output is None:
         raise ConfigError("expected --to and --output, or --check.")

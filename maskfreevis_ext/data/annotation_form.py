@@ -17,19 +17,19 @@ What a reader mends or leaves out is counted in ``AnnotationSet.notes``, never s
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data.boxes import clip_to_frame
+from maskfreevis_ext.data.boxes import Box, clip_to_frame
 from maskfreevis_ext.data.json_fields import MAX_ID, short
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import MAX_SIDE, is_finite_number, segmentation_to_rle
 
-#: (x, y, width, height) in pixels, and a compressed RLE.
-Box = tuple[float, float, float, float]
+#: A compressed RLE.
 Rle = dict[str, Any]
 
 #: Most pixels of a frame, and most frames of a video.
@@ -43,6 +43,10 @@ FROM_MASK = "boxes taken from masks"
 BAD_POLYGONS = "polygons dropped (odd count of numbers, or fewer than 3 points)"
 EMPTY_TRACKS = "tracks without any object"
 MIXED_CLASS = "objects of another class than the first of their track (the first is kept)"
+
+
+#: Characters that XML or lines of text cannot hold.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclasses.dataclass(slots=True)
@@ -113,6 +117,8 @@ class AnnotationSet:
         notes: How often something was mended or left out, by what. Grows as videos are read.
         has_global_ids: Track ids are unique in the whole set, so that a writer can keep them.
         is_images: The set holds single pictures: each video has one frame.
+        final_check: Called when all videos have been read; raises ``DataError`` where the set as a
+            whole cannot be right.
     """
 
     source: str
@@ -121,6 +127,22 @@ class AnnotationSet:
     notes: Counter[str]
     has_global_ids: bool = False
     is_images: bool = False
+    final_check: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        """Check the names, which every writer must be able to write.
+
+        Raises:
+            DataError: The name of a class or a video has control characters or broken Unicode.
+        """
+        names = [("class", name) for name in self.categories.values()]
+        names += [("video", video.name) for video in self.videos]
+        for what, name in names:
+            if _UNWRITABLE.search(name):
+                raise DataError(
+                    f"{self.source}: the name of a {what} must be text without control characters,"
+                    f" got {short(name)}."
+                )
 
     def __iter__(self) -> Iterator[Video]:
         """Read one video after the other.

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+#: (x, y, width, height) in pixels, in annotations.
+Box = tuple[float, float, float, float]
+
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """The smallest box around the true pixels of a mask.
@@ -40,9 +43,7 @@ def overlap_and_union(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
     return overlap, areas[0] + areas[1] - overlap
 
 
-def clip_to_frame(
-    box: tuple[float, float, float, float], height: int, width: int
-) -> tuple[tuple[float, float, float, float] | None, bool]:
+def clip_to_frame(box: Box, height: int, width: int) -> tuple[Box | None, bool]:
     """The part of a box that lies inside the frame.
 
     Args:

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 from detectron2.data import MetadataCatalog
 
-from maskfreevis_ext.data.json_fields import read_json
+from maskfreevis_ext.data.json_fields import list_of, read_json, unique_id
+from maskfreevis_ext.errors import DataError
+
+#: Most categories of a file.
+MAX_CATEGORIES = 10_000
 
 
 class Category(NamedTuple):
@@ -16,6 +20,36 @@ class Category(NamedTuple):
 
     id: int
     name: str
+
+
+def read_categories(json_file: str, content: Mapping[str, Any]) -> dict[int, str]:
+    """Read the ``categories`` of a file in COCO's or YouTube-VIS form.
+
+    Args:
+        json_file: Path, for messages.
+        content: The file's object.
+
+    Returns:
+        Names by category id, in the order of the ids.
+
+    Raises:
+        DataError: They are absent, or an id or name is not unique.
+    """
+    entries = list_of(json_file, content, "categories")
+    if not 0 < len(entries) <= MAX_CATEGORIES:
+        raise DataError(
+            f"{json_file}: 'categories' must have 1..{MAX_CATEGORIES} entries, got {len(entries)}."
+        )
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for entry in entries:
+        category_id = unique_id(entry, names)
+        name = entry.text("name")
+        if name in taken:
+            raise entry.fail("name", "unique", "Two categories cannot share a name.")
+        taken.add(name)
+        names[category_id] = name
+    return dict(sorted(names.items()))
 
 
 def categories_of_file(content: Mapping[str, Any]) -> dict[int, Category]:

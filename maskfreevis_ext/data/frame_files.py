@@ -45,10 +45,39 @@ def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
         total = sum(video["length"] for video in dataset_dicts)
         shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
         raise DataError(
-            f"{len(missing)} of {total} frames do not exist: {shown}. Check the image root (and"
-            " the environment variable DETECTRON2_DATASETS for built-in data sets) and the"
-            " 'file_names' of the JSON."
+            f"{len(missing)} of {total} frames do not exist: {shown}. {_hint(missing[0], folders)}"
+            "Check the image root (and the environment variable DETECTRON2_DATASETS for built-in"
+            " data sets) and the 'file_names' of the JSON."
         )
+
+
+def _hint(missing: str, folders: dict[str, dict[str, bool]]) -> str:
+    """What is wrong with the name of a missing frame, and what mends it; empty if unknown."""
+    mends = "python tools/convert_dataset.py --from ytvis --to ytvis mends this"
+    path = missing.rsplit(" (video ", 1)[0]
+    if "\\" in path:
+        return f"'file_names' has backslashes instead of '/': {mends}. "
+    folder, name = os.path.split(path)
+    other = similar_name(name, folders.get(folder, {}))
+    if other is None:
+        return ""
+    return f"There is {other!r}, of another case or ending: {mends} with --images. "
+
+
+def similar_name(name: str, names: list[str] | dict[str, bool]) -> str | None:
+    """The only file whose name differs in case or in the ending of a picture alone, or None.
+
+    Args:
+        name: Name that is not there.
+        names: Names that are.
+    """
+    stem = os.path.splitext(name)[0].lower()
+    found = [
+        other
+        for other in names
+        if os.path.splitext(other)[0].lower() == stem and other.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _list_folder(folder: str) -> dict[str, bool]:

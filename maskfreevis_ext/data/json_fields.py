@@ -60,7 +60,14 @@ def read_json_value(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
                 f"{json_file}: expected at most {max_bytes} bytes, got {size}. Split the data set."
             )
         with open(json_file, "rb") as file:
-            return json.loads(file.read(), object_pairs_hook=_object_of_unique_keys)
+            data = file.read()
+        if data[:64].lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+            raise DataError(
+                f"{json_file}: expected JSON, got XML or HTML. An export of CVAT is converted by"
+                f" python tools/convert_dataset.py --from cvat --input {json_file} --to ytvis"
+                " --output OUT.json"
+            )
+        return json.loads(data, object_pairs_hook=_object_of_unique_keys)
     except FileNotFoundError:
         raise DataError(
             f"{json_file}: there is no such annotation file. Check the path; built-in data sets"
@@ -96,7 +103,8 @@ def read_json(json_file: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]
     if not isinstance(content, dict):
         raise DataError(
             f"{json_file}: expected one JSON object with 'videos', 'categories' and 'annotations',"
-            f" got {type(content).__name__}. See datasets/README.md."
+            f" got {type(content).__name__}. See datasets/README.md; lists, as Label Studio and"
+            " BDD100K have them, are converted by tools/convert_dataset.py."
         )
     return content
 

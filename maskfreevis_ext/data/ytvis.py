@@ -23,6 +23,8 @@ from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data.annotation_form import MAX_FRAME_PIXELS
 from maskfreevis_ext.data.boxes import clip_to_frame
+from maskfreevis_ext.data.categories import read_categories
+from maskfreevis_ext.data.format_hints import CornerTally, refuse_other_formats
 from maskfreevis_ext.data.json_fields import (
     MAX_ID,
     Entry,
@@ -32,50 +34,17 @@ from maskfreevis_ext.data.json_fields import (
     short,
     unique_id,
 )
+from maskfreevis_ext.data.track_masks import CheckedMask, check_masks
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.rle import (
     MAX_SIDE,
     decode_rle,
     is_finite_number,
-    segmentation_to_rle,
 )
 
 logger = logging.getLogger(__name__)
 
-#: Most categories of a file.
-MAX_CATEGORIES = 10_000
-
 DatasetDict = dict[str, Any]
-
-
-def read_categories(json_file: str, content: Mapping[str, Any]) -> dict[int, str]:
-    """Read the ``categories`` of a file in COCO's or YouTube-VIS form.
-
-    Args:
-        json_file: Path, for messages.
-        content: The file's object.
-
-    Returns:
-        Names by category id, in the order of the ids.
-
-    Raises:
-        DataError: They are absent, or an id or name is not unique.
-    """
-    entries = list_of(json_file, content, "categories")
-    if not 0 < len(entries) <= MAX_CATEGORIES:
-        raise DataError(
-            f"{json_file}: 'categories' must have 1..{MAX_CATEGORIES} entries, got {len(entries)}."
-        )
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for entry in entries:
-        category_id = unique_id(entry, names)
-        name = entry.text("name")
-        if name in taken:
-            raise entry.fail("name", "unique", "Two categories cannot share a name.")
-        taken.add(name)
-        names[category_id] = name
-    return dict(sorted(names.items()))
 
 
 def _check_file_name(entry: Entry, index: int) -> str:
@@ -149,6 +118,7 @@ class TrackReader:
     ) -> None:
         self.json_file, self.videos, self.class_of = json_file, videos, class_of
         self.counts: Counter[str] = Counter()
+        self.corners = CornerTally()
 
     def read(self, entry: Entry) -> None:
         """Add one track's objects to the frames of its video.
@@ -176,9 +146,15 @@ class TrackReader:
             "category_id": self.class_of[category_id],
             "iscrowd": int(crowd),
         }
+        checked = check_masks(
+            masks or [None] * video["length"],
+            video["height"],
+            video["width"],
+            lambda t: entry.name(f"segmentations[{t}]"),
+        )
         is_seen = False
         for t in range(video["length"]):
-            found = self._object(entry, t, video, boxes and boxes[t], masks and masks[t])
+            found = self._object(entry, t, video, boxes and boxes[t], checked[t])
             if found is not None:
                 video["annotations"][t].append({**head, **found})
                 is_seen = True
@@ -203,12 +179,10 @@ class TrackReader:
                 raise entry.fail(f"areas[{i}]", "a number >= 0 or null")
 
     def _object(
-        self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, raw_mask: Any
+        self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, mask: CheckedMask
     ) -> dict[str, Any] | None:
         """Box and mask of a track in frame t, or None if it is absent."""
-        height, width = video["height"], video["width"]
-        where = entry.name(f"segmentations[{t}]")
-        rle, area, dropped = segmentation_to_rle(raw_mask, height, width, where)
+        rle, area, dropped = mask
         self.counts["polygons dropped (odd count of numbers, or fewer than 3 points)"] += dropped
         box = None if raw_box is None else self._box(entry, t, video, raw_box)
         if box is None and area > 0:
@@ -246,6 +220,7 @@ class TrackReader:
                 " of view.",
             )
         self.counts["boxes clipped to the frame"] += is_clipped
+        self.corners.add((x, y, w, h), video["height"], video["width"], is_clipped)
         return list(box)
 
 
@@ -279,6 +254,7 @@ def load_ytvis_json(
             metadata.
     """
     content = read_json(json_file)
+    refuse_other_formats(json_file, content)
     names = read_categories(json_file, content)
     id_map = {category_id: i for i, category_id in enumerate(names)}
     if dataset_name is not None:
@@ -290,6 +266,7 @@ def load_ytvis_json(
         for entry in list_of(json_file, content, "annotations"):
             seen[unique_id(entry, seen)] = None
             reader.read(entry)
+    reader.corners.check(json_file)
     for video in videos.values():
         objects = [o for frame in video["annotations"] for o in frame if not o["iscrowd"]]
         video["has_masks"] = bool(objects) and all("segmentation" in o for o in objects)

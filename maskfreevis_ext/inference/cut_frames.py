@@ -8,7 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.inference.video_io import VIDEO_SUFFIXES, VideoFile, write_image
+from maskfreevis_ext.inference.video_io import VideoFile, write_image
+
+#: Endings of the files of a folder that are cut.
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm")
 
 
 def cut_videos(source: str, images: str) -> list[str]:

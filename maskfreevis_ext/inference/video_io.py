@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, natural_key
 from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import atomic_write, move_into_place
 
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,12 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return FrameList([path], path.stem)
     return VideoFile(path)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that compares runs of digits as numbers: frame2 before frame10."""
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part.lower()) for part in parts]
 
 
 class FrameWriter:

@@ -9,14 +9,12 @@ from collections import Counter
 import pytest
 from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.annotation_changes import map_classes, read_class_map, split_videos
 from maskfreevis_ext.data.convert import (
     Conversion,
     check_annotations,
     convert,
-    map_classes,
     open_set,
-    read_class_map,
-    split_videos,
     staged_outputs,
 )
 from maskfreevis_ext.data.readers import ReadOptions, read_annotations

@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from maskfreevis_ext.data.annotation_form import Track, Video
 from maskfreevis_ext.data.readers import READERS, ReadOptions, read_annotations
 from maskfreevis_ext.data.writers import WRITERS
 from tests.helpers.annotations import (
@@ -18,9 +21,10 @@ from tests.helpers.annotations import (
     as_labelme,
     as_labelstudio,
     as_mot,
-    as_youtube_vos,
     as_yolo,
+    as_youtube_vos,
     make_set,
+    mask_of,
     plain,
     videos,
     write_files,
@@ -28,7 +32,10 @@ from tests.helpers.annotations import (
 )
 
 _SETTINGS = settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    database=None,
 )
 
 #: Writer -> whether it holds masks and classes.
@@ -99,16 +106,16 @@ def _without_ids(content):
     return [(*video[:4], sorted((t[1:] for t in video[4]), key=repr)) for video in content]
 
 
-#: Format that is only read -> files of a set, path inside, kind, masks, classes.
-FOREIGN: dict[str, tuple[Callable, str, str, bool, bool]] = {
-    "mot": (as_mot, "", "boxes", False, True),
-    "kitti-mots": (as_kitti_mots, "", "masks", True, True),
-    "youtube-vos": (as_youtube_vos, "", "masks", True, True),
-    "bdd100k": (as_bdd100k, "", "any", True, True),
-    "burst": (as_burst, "burst.json", "masks", True, True),
-    "yolo-tracks": (as_yolo, "labels", "boxes", False, True),
-    "labelme": (as_labelme, "", "any", True, True),
-    "labelstudio": (as_labelstudio, "tasks.json", "boxes", False, True),
+#: Format that is only read -> files of a set, path inside, kind of annotations, masks.
+FOREIGN: dict[str, tuple[Callable, str, str, bool]] = {
+    "mot": (as_mot, "", "boxes", False),
+    "kitti-mots": (as_kitti_mots, "", "masks", True),
+    "youtube-vos": (as_youtube_vos, "", "masks", True),
+    "bdd100k": (as_bdd100k, "", "any", True),
+    "burst": (as_burst, "burst.json", "masks", True),
+    "yolo-tracks": (as_yolo, "labels", "boxes", False),
+    "labelme": (as_labelme, "", "any", True),
+    "labelstudio": (as_labelstudio, "tasks.json", "boxes", False),
 }
 
 
@@ -120,7 +127,7 @@ def test_every_reader_is_tested():
 @_SETTINGS
 @given(masks=videos("masks"), boxes=videos("boxes"), anything=videos("any"))
 def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
-    make, inner, kind, has_masks, classes = FOREIGN[name]
+    make, inner, kind, has_masks = FOREIGN[name]
     data = {"masks": masks, "boxes": boxes, "any": anything}[kind]
     dataset = make_set(data)
     options = ReadOptions()
@@ -136,6 +143,34 @@ def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
     if name == "labelstudio" and not data[0].tracks:
         expected = [(*expected[0][:3], 1, [])]  # a task without results does not say its length
     assert got == expected
+
+
+_NAMES = (
+    st.text(
+        st.characters(
+            codec="utf-8",
+            exclude_categories=("Cc", "Cs", "Zl", "Zp"),
+            exclude_characters="\ufffe\uffff",
+        ),
+        min_size=1,
+        max_size=8,
+    )
+    .map(str.strip)
+    .filter(bool)
+)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, classes) in OWN.items() if classes])
+@_SETTINGS
+@given(labels=st.lists(_NAMES, min_size=2, max_size=2, unique=True))
+def test_any_name_of_a_class_is_kept(name, labels):
+    mask = mask_of(np.ones((4, 4), dtype=bool))
+    tracks = [Track(i, i, boxes={0: (0.0, 0.0, 4.0, 4.0)}, masks={0: mask}) for i in (1, 2)]
+    dataset = make_set([Video(1, "v", 4, 4, ["v/0.jpg"], tracks)], {1: labels[0], 2: labels[1]})
+    with tempfile.TemporaryDirectory() as folder:
+        found = read_annotations(name, written(dataset, name, Path(folder)))
+        got = [found.categories[track.category_id] for video in found for track in video.tracks]
+    assert sorted(got) == sorted(labels)
 
 
 @_SETTINGS

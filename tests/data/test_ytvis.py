@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from maskfreevis_ext.data import ytvis
+from maskfreevis_ext.data import categories
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.data.ytvis import load_ytvis_json, register_ytvis_instances
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -375,7 +375,7 @@ def test_file_beyond_the_size_limit_is_refused_before_it_is_read(tmp_path):
 
 
 def test_too_many_categories_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(ytvis, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(categories, "MAX_CATEGORIES", 2)
     with pytest.raises(DataError, match=r"'categories' must have 1\.\.2"):
         _load(tmp_path, plain_content())
 

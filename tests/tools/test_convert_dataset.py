@@ -46,7 +46,7 @@ def test_check_reports_every_problem_and_gives_2(tmp_path, capsys):
     assert main(_args(write_json(tmp_path, content), "--check")) == 2
     printed = capsys.readouterr().out
     assert printed.count("problem: ") == 2
-    assert "2 of 3 videos cannot be used." in printed
+    assert "2 problems in 3 videos." in printed
     assert main(_args(write_json(tmp_path, plain_content()), "--check")) == 0
 
 

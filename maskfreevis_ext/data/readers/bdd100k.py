@@ -152,7 +152,7 @@ def _read_video(
 
 def _in_order(frames: list[Entry]) -> list[Entry]:
     for field in ("frameIndex", "index"):
-        if all(field in frame.content for frame in frames):
+        if all(frame.content.get(field) is not None for frame in frames):
             taken: dict[int, Entry] = {}
             for frame in frames:
                 index = frame.integer(field, 0, MAX_FRAMES)

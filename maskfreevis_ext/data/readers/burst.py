@@ -13,12 +13,12 @@ from maskfreevis_ext.data.annotation_form import (
     VideoBuilder,
     check_frame_size,
 )
+from maskfreevis_ext.data.categories import read_categories
 from maskfreevis_ext.data.json_fields import MAX_ID, MAX_NAME, Entry, list_of, path_fault, read_json
 from maskfreevis_ext.data.readers.coco_video import coco_video_set
 from maskfreevis_ext.data.readers.davis import OBJECT
 from maskfreevis_ext.data.readers.files import unique_names, video_name
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
-from maskfreevis_ext.data.ytvis import read_categories
 from maskfreevis_ext.errors import DataError
 
 

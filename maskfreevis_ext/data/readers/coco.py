@@ -15,6 +15,8 @@ from maskfreevis_ext.data.annotation_form import (
     VideoBuilder,
     check_frame_size,
 )
+from maskfreevis_ext.data.categories import read_categories
+from maskfreevis_ext.data.format_hints import as_corners
 from maskfreevis_ext.data.json_fields import (
     MAX_ID,
     Entry,
@@ -23,20 +25,20 @@ from maskfreevis_ext.data.json_fields import (
     read_json,
     unique_id,
 )
-from maskfreevis_ext.data.readers.files import unique_names, video_name
+from maskfreevis_ext.data.readers.files import unique_names, video_name, with_slashes
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
-from maskfreevis_ext.data.ytvis import read_categories
 from maskfreevis_ext.errors import DataError
 
 NO_BOX = "annotations without box and mask left out"
 
 
-def read_images(path: str, content: Mapping[str, Any]) -> dict[int, Entry]:
+def read_images(path: str, content: Mapping[str, Any], notes: Counter[str]) -> dict[int, Entry]:
     """Read the ``images`` of a COCO file.
 
     Args:
         path: The file, for messages.
         content: Its object.
+        notes: Counts names that are mended.
 
     Returns:
         The entries by id, with checked ``file_name``.
@@ -50,6 +52,7 @@ def read_images(path: str, content: Mapping[str, Any]) -> dict[int, Entry]:
         fault = path_fault(entry.content.get("file_name"))
         if fault is not None:
             raise entry.fail("file_name", fault)
+        entry.content["file_name"] = with_slashes(entry.content["file_name"], notes)
     if not images:
         raise DataError(f"{path}: 'images' is empty. Expected at least one image.")
     return images
@@ -87,7 +90,9 @@ def read_image_annotations(
     return found
 
 
-def add_annotation(builder: VideoBuilder, entry: Entry, key: Any, frame: int) -> None:
+def add_annotation(
+    builder: VideoBuilder, entry: Entry, key: Any, frame: int, corners: bool = False
+) -> None:
     """Add a COCO annotation to a video.
 
     Args:
@@ -95,6 +100,7 @@ def add_annotation(builder: VideoBuilder, entry: Entry, key: Any, frame: int) ->
         entry: The annotation, with a checked ``category_id``.
         key: Its track.
         frame: Its frame, from 0.
+        corners: ``bbox`` has the corners x0, y0, x1, y1.
 
     Raises:
         DataError: Its box, mask or ``iscrowd`` cannot be used.
@@ -114,7 +120,7 @@ def add_annotation(builder: VideoBuilder, entry: Entry, key: Any, frame: int) ->
         entry.content["category_id"],
         frame,
         entry.name("bbox" if mask is None else "segmentation"),
-        box=box,
+        box=as_corners(box) if corners else box,
         mask=mask,
         occluded=occluded,
         is_crowd=bool(crowd),
@@ -127,7 +133,7 @@ def read_coco(path: str, options: ReadOptions) -> AnnotationSet:
 
     Args:
         path: The file.
-        options: Not needed.
+        options: ``corners``.
 
     Returns:
         A video of one frame for each picture, named after its file.
@@ -139,9 +145,9 @@ def read_coco(path: str, options: ReadOptions) -> AnnotationSet:
     if "images" not in content and "videos" in content:
         raise DataError(f"{path}: has 'videos' and no 'images': it is in the format 'ytvis'.")
     categories = read_categories(path, content)
-    images = read_images(path, content)
-    annotations = read_image_annotations(path, content, images, categories)
     notes: Counter[str] = Counter()
+    images = read_images(path, content, notes)
+    annotations = read_image_annotations(path, content, images, categories)
     names = unique_names(
         video_name(os.path.splitext(entry.content["file_name"])[0]) for entry in images.values()
     )
@@ -154,7 +160,7 @@ def read_coco(path: str, options: ReadOptions) -> AnnotationSet:
         video = Video(image_id, name, height, width, [entry.content["file_name"]])
         builder = VideoBuilder(video, notes)
         for annotation in annotations.get(image_id, ()):
-            add_annotation(builder, annotation, annotation.content["id"], 0)
+            add_annotation(builder, annotation, annotation.content["id"], 0, options.corners)
         return builder.build()
 
     lazy = [

@@ -21,6 +21,7 @@ from maskfreevis_ext.data.annotation_form import (
     VideoBuilder,
     check_frame_size,
 )
+from maskfreevis_ext.data.categories import read_categories
 from maskfreevis_ext.data.frame_files import natural_key
 from maskfreevis_ext.data.json_fields import MAX_ID, Entry, list_of, read_json, unique_id
 from maskfreevis_ext.data.readers.coco import (
@@ -30,7 +31,6 @@ from maskfreevis_ext.data.readers.coco import (
 )
 from maskfreevis_ext.data.readers.files import unique_names, video_name
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
-from maskfreevis_ext.data.ytvis import read_categories
 from maskfreevis_ext.errors import DataError
 
 _TRACK_FIELDS = ("track_id", "instance_id")
@@ -43,7 +43,7 @@ def read_coco_video(path: str, options: ReadOptions) -> AnnotationSet:
 
     Args:
         path: The file.
-        options: Not needed.
+        options: ``corners``.
 
     Returns:
         The videos.
@@ -52,15 +52,16 @@ def read_coco_video(path: str, options: ReadOptions) -> AnnotationSet:
         DataError: The file, an entry or a field cannot be used.
     """
     content = read_json(path)
-    return coco_video_set(path, content)
+    return coco_video_set(path, content, options.corners)
 
 
-def coco_video_set(path: str, content: Mapping[str, Any]) -> AnnotationSet:
+def coco_video_set(path: str, content: Mapping[str, Any], corners: bool = False) -> AnnotationSet:
     """Make a set from the content of a COCO JSON of videos.
 
     Args:
         path: The file, for messages.
         content: Its object.
+        corners: Boxes are the corners x0, y0, x1, y1.
 
     Returns:
         The videos.
@@ -71,10 +72,10 @@ def coco_video_set(path: str, content: Mapping[str, Any]) -> AnnotationSet:
     if "images" not in content and "videos" in content:
         raise DataError(f"{path}: has 'videos' and no 'images': it is in the format 'ytvis'.")
     categories = read_categories(path, content)
-    images = read_images(path, content)
+    notes: Counter[str] = Counter()
+    images = read_images(path, content, notes)
     annotations = read_image_annotations(path, content, images, categories)
     heads = _videos(path, content, images)
-    notes: Counter[str] = Counter()
     names = unique_names(name for name, _ in heads.values())
     keys = {key for entries in annotations.values() for key in map(_track_key, entries)}
     videos_of_key: dict[Any, set[int]] = defaultdict(set)
@@ -93,7 +94,7 @@ def coco_video_set(path: str, content: Mapping[str, Any]) -> AnnotationSet:
         builder = VideoBuilder(video, notes)
         for t, frame in enumerate(frames):
             for entry in annotations.get(frame.content["id"], ()):
-                add_annotation(builder, entry, _track_key(entry), t)
+                add_annotation(builder, entry, _track_key(entry), t, corners)
         return builder.build()
 
     lazy = [

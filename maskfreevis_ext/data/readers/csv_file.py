@@ -15,6 +15,7 @@ from maskfreevis_ext.data.annotation_form import (
     VideoBuilder,
     check_frame_size,
 )
+from maskfreevis_ext.data.format_hints import as_corners
 from maskfreevis_ext.data.json_fields import MAX_NAME, path_fault
 from maskfreevis_ext.data.readers.files import read_text, real_number, whole_number
 from maskfreevis_ext.data.readers.frames import frame_names, frame_size
@@ -35,7 +36,8 @@ def read_csv(path: str, options: ReadOptions) -> AnnotationSet:
 
     Args:
         path: The file, in UTF-8, with commas, semicolons or tabs.
-        options: ``images`` or ``size``, where the file has no columns frame_width, frame_height.
+        options: ``images`` or ``size``, where the file has no columns frame_width, frame_height;
+            ``corners``.
 
     Returns:
         The videos, in the order of their first lines.
@@ -127,7 +129,8 @@ def _read_video(
     builder = VideoBuilder(Video(number, name, height, width, file_names), notes)
     for frame, (line, row) in zip(frames, rows, strict=True):
         where = f"{path}: line {line}"
-        box = [real_number(row[side], f"{where}: {side}") for side in "xywh"]
+        box: Any = [real_number(row[side], f"{where}: {side}") for side in "xywh"]
+        box = as_corners(box) if options.corners else box
         builder.add(_key(row["id"], where), classes[row["class"]], frame, where, box=box)
     return builder.build()
 

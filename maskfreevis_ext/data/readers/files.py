@@ -5,12 +5,14 @@ from __future__ import annotations
 import configparser
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from maskfreevis_ext.data.frame_files import natural_key
 from maskfreevis_ext.data.json_fields import path_fault, short
 from maskfreevis_ext.errors import DataError
 
+BACKSLASHES = "file names whose backslashes became '/'"
 #: Largest text file that is read, bytes.
 MAX_TEXT_BYTES = 2 << 30
 
@@ -198,6 +200,17 @@ def video_name(text: str, default: str = "video") -> str:
     """
     clean = re.sub(r'[\x00-\x1f\\:*?"<>|\ud800-\udfff]|\.\.', "_", text[:200]).strip(" /.")
     return default if path_fault(clean) else clean
+
+
+def with_slashes(name: str, notes: Counter[str]) -> str:
+    """A path with "/" for backslashes, which are counted.
+
+    Args:
+        name: The path.
+        notes: Counts the paths that change.
+    """
+    notes[BACKSLASHES] += "\\" in name
+    return name.replace("\\", "/")
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

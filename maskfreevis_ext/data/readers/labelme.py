@@ -105,7 +105,12 @@ def _read_video(
         if builder is None:
             builder = VideoBuilder(Video(number, name, *size, names), notes, drops_outside=True)
         elif size != (builder.video.height, builder.video.width):
-            raise entry.fail("imageWidth", "that of the other frames of the video (or imageHeight)")
+            raise entry.fail(
+                "imageWidth",
+                f"{builder.video.width}, and imageHeight {builder.video.height}, as in"
+                f" {contents[0].json_file}",
+                "The files of a folder are the frames of one video.",
+            )
     assert builder is not None  # a folder has files
     for t, entry in enumerate(contents):
         _add_frame(builder, t, entry, categories)

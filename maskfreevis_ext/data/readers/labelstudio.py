@@ -49,6 +49,8 @@ def read_labelstudio(path: str, options: ReadOptions) -> AnnotationSet:
         DataError: The file, a task or a keyframe cannot be used.
     """
     content = read_json_value(path)
+    if isinstance(content, dict) and "annotations" in content:
+        content = [content]  # one task, as the interface shows it
     if not isinstance(content, list) or not content:
         raise DataError(
             f"{path}: expected a list of tasks, got {short(content)}. Export from Label Studio as"

@@ -19,11 +19,14 @@ class ReadOptions:
         size: (height, width) of all frames, where neither annotations nor pictures say it.
         first_frame: Number of the first frame, where files count differently (0 or 1); None: as
             the format says.
+        corners: Boxes of ytvis, coco, coco-video and csv files are corners x0, y0, x1, y1, a common
+            mistake that is to be mended.
     """
 
     images: str | None = None
     size: tuple[int, int] | None = None
     first_frame: int | None = None
+    corners: bool = False
 
 
 Reader = Callable[[str, ReadOptions], AnnotationSet]

@@ -20,6 +20,7 @@ from maskfreevis_ext.data.readers.davis import OBJECT
 from maskfreevis_ext.data.readers.files import list_files, unique_names, video_name
 from maskfreevis_ext.data.readers.frames import listed_frames
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
+from maskfreevis_ext.data.readers.sa_v_masks import mask_set
 from maskfreevis_ext.errors import DataError
 
 _KINDS = ("_manual", "_auto")
@@ -33,11 +34,12 @@ def read_sa_v(path: str, options: ReadOptions) -> AnnotationSet:
     file names that they have among all frames (00000, 00004, ...).
 
     Args:
-        path: A file, or a folder of files ``<video>_manual.json`` and ``<video>_auto.json``.
+        path: A file, a folder of files ``<video>_manual.json`` and ``<video>_auto.json``, or the
+            PNG masks of the validation and test sets (``sa_v_masks.py``).
         options: ``images`` gives the names of the frames.
 
     Returns:
-        A video for each file.
+        A video for each file, or for each folder of masks.
 
     Raises:
         DataError: A file cannot be used.
@@ -46,7 +48,7 @@ def read_sa_v(path: str, options: ReadOptions) -> AnnotationSet:
     if os.path.isdir(path):
         files = [os.path.join(path, name) for name in list_files(path, ".json")]
         if not files:
-            raise DataError(f"{path}: expected JSON files of SA-V, but there is none.")
+            return mask_set(path, options)
     notes: Counter[str] = Counter()
     stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
     names = [video_name(stem) for stem in stems]

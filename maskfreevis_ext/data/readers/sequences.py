@@ -129,7 +129,7 @@ def read_labels(path: str) -> dict[int, str]:
     Raises:
         DataError: It cannot be read, or a name is empty or there twice.
     """
-    names = [line.strip() for line in read_text(path).splitlines()]
+    names = [line.strip() for line in read_text(path).split("\n")]
     while names and not names[-1]:
         names.pop()
     for number, name in enumerate(names, start=1):

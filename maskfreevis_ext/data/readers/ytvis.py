@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter, defaultdict
 from functools import partial
@@ -13,10 +14,12 @@ from maskfreevis_ext.data.annotation_form import (
     Track,
     Video,
 )
+from maskfreevis_ext.data.categories import read_categories
+from maskfreevis_ext.data.format_hints import CornerTally, as_corners, refuse_other_formats
 from maskfreevis_ext.data.json_fields import MAX_ID, Entry, list_of, read_json, unique_id
-from maskfreevis_ext.data.readers.files import unique_names, video_name
+from maskfreevis_ext.data.readers.files import unique_names, video_name, with_slashes
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
-from maskfreevis_ext.data.ytvis import TrackReader, read_categories, read_videos
+from maskfreevis_ext.data.ytvis import TrackReader, read_videos
 from maskfreevis_ext.rle import is_finite_number
 
 
@@ -26,7 +29,7 @@ def read_ytvis(path: str, options: ReadOptions) -> AnnotationSet:
 
     Args:
         path: The file.
-        options: Not needed.
+        options: ``corners``.
 
     Returns:
         The videos, named after the folders of their frames.
@@ -35,6 +38,7 @@ def read_ytvis(path: str, options: ReadOptions) -> AnnotationSet:
         DataError: The file, an entry or a field cannot be used.
     """
     content = read_json(path)
+    refuse_other_formats(path, content)
     categories = read_categories(path, content)
     videos = read_videos(path, content, "")
     entries: dict[Any, list[Entry]] = defaultdict(list)
@@ -47,20 +51,36 @@ def read_ytvis(path: str, options: ReadOptions) -> AnnotationSet:
                 raise entry.fail("video_id", "the id of an entry of 'videos'")
             entries[video_id].append(entry)
     notes: Counter[str] = Counter()
+    for video in videos.values():
+        video["file_names"] = [with_slashes(name, notes) for name in video["file_names"]]
+    if options.corners:
+        for annotation in itertools.chain.from_iterable(entries.values()):
+            boxes = annotation.content.get("bboxes")
+            if isinstance(boxes, list):
+                annotation.content["bboxes"] = [as_corners(box) for box in boxes]
     names = unique_names(_name(video) for video in videos.values())
+
+    corners = CornerTally()
 
     def load(video_id: int, name: str) -> Video:
         reader = TrackReader(
             path, {video_id: {**videos[video_id], "annotations": []}}, {c: c for c in categories}
         )
-        reader.counts = notes
+        reader.counts, reader.corners = notes, corners
         return _read_video(reader, video_id, name, entries[video_id])
 
     lazy = [
         LazyVideo(name, partial(load, video_id, name))
         for video_id, name in zip(videos, names, strict=True)
     ]
-    return AnnotationSet(path, categories, lazy, notes, has_global_ids=True)
+    return AnnotationSet(
+        path,
+        categories,
+        lazy,
+        notes,
+        has_global_ids=True,
+        final_check=partial(corners.check, path),
+    )
 
 
 def _name(video: dict[str, Any]) -> str:

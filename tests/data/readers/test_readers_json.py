@@ -193,6 +193,8 @@ def test_scalabel_config_says_size_and_classes_and_curves_are_left_out(tmp_path)
     assert dataset.categories == {1: "bus", 2: "car"}
     assert (video.height, video.width) == (HEIGHT, WIDTH)
     assert video.tracks[0].boxes == {0: (1, 1, 4, 4)}
+    content["frames"][0].update(videoName=None, frameIndex=None, attributes=None)
+    assert [video.name for video in _read("bdd100k", tmp_path, content)] == ["a"]
     assert dataset.notes["polygons with curves left out"] == 1
 
 

@@ -98,3 +98,25 @@ def test_kitti_mots_pixels_are_class_and_instance(tmp_path):
     write_files(tmp_path, {"instances/0002/000000.png": _pixels(3001, dtype=np.uint16)})
     with pytest.raises(DataError, match="got 3001"):
         list(_read("kitti-mots", tmp_path / "instances"))
+    write_files(tmp_path, {"instances/labels.txt": b"cat\ndog\nemu"})
+    dataset = _read("kitti-mots", tmp_path / "instances")
+    assert [dataset.categories[t.category_id] for v in dataset for t in v.tracks] == ["emu"]
+
+
+def test_sa_v_masks_have_a_folder_for_each_object(tmp_path):
+    files = {
+        "Annotations_6fps/sav_1/000/00000.png": _pixels(1),
+        "Annotations_6fps/sav_1/000/00004.png": _pixels(0),
+        "Annotations_6fps/sav_1/002/00004.png": _pixels(0, 255),
+    }
+    write_files(tmp_path, files)
+    (video,) = _read("sa-v", tmp_path)
+    assert (video.name, video.file_names) == ("sav_1", ["sav_1/00000.jpg", "sav_1/00004.jpg"])
+    boxes = {track.id: track.boxes for track in video.tracks}
+    assert boxes == {0: {0: (0, 1, 2, 3)}, 2: {1: (2, 1, 2, 3)}}
+    write_files(tmp_path, {"Annotations_6fps/sav_1/002/00008.png": png(np.ones((3, 3), np.uint8))})
+    with pytest.raises(DataError, match=r"00008\.png: expected 8 x 6 pixels"):
+        list(_read("sa-v", tmp_path))
+    write_files(tmp_path, {"Annotations_6fps/a/0.png": _pixels(1)})
+    with pytest.raises(DataError, match="--from davis"):
+        _read("sa-v", tmp_path)

@@ -194,6 +194,11 @@ def test_labelstudio_counts_from_1_in_per_cent_and_ends_when_disabled(tmp_path):
     assert {t: box[0] for t, box in boxes.items()} == {0: 0, 1: 20, 2: 40, 4: 80, 5: 80}
     assert dataset.notes["results that are no video rectangle left out"] == 1
     assert dataset.notes["skipped annotations of tasks left out"] == 1
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    (tmp_path / "task.json").write_text(json.dumps(task))  # as the interface shows one
+    path = str(tmp_path / "task.json")
+    (again,) = read_annotations("labelstudio", path, ReadOptions(size=(10, 200)))
+    assert again.tracks[0].boxes == boxes
 
 
 def test_labelstudio_turned_box_gives_the_upright_one_around_it(tmp_path):
