@@ -130,4 +130,5 @@ class WriteReport(HookBase):
         self._write()
 
     def _write(self) -> None:
-        try_report(self._cfg, self.trainer._last_eval_results, self.trainer.storage.latest())
+        results = getattr(self.trainer, "_last_eval_results", None)  # unset before an evaluation
+        try_report(self._cfg, results, self.trainer.storage.latest())
