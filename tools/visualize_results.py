@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from maskfreevis_ext.engine.arguments import add_overwrite
 from maskfreevis_ext.engine.predict import start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.evaluation.ground_truth import read_results
@@ -42,9 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help="least score drawn (default %(default)s)",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
+    add_overwrite(parser)
     parser.add_argument("--max-videos", type=int, help="draw only the first videos")
     parser.add_argument(
         "--sheet-videos", type=int, default=8, help="videos on the sheet (default %(default)s)"
