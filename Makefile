@@ -1,4 +1,4 @@
-# make quickstart   train on generated videos from boxes only, evaluate, draw (about 8 minutes on 2 CPU cores)
+# make quickstart   masks for the boxes of generated videos, train on them, evaluate, draw (about 8 minutes on 2 CPU cores)
 # make test         lint and the whole test suite
 # make test-fast    the tests that take seconds
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
@@ -11,6 +11,7 @@
 #   make test PYTHON=python3.12      another Python
 #   make test TORCH_INDEX=ADDRESS    an index with PyTorch builds without the GPU packages (some GB less)
 #   make quickstart OUTPUT=output/seed2 OPTS="SEED 2"   other folder, other config values
+#   make quickstart CONFIG=configs/quickstart/maskfreevis_tiny.yaml   from the box losses, without masks
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
@@ -19,8 +20,9 @@ TORCH_INDEX ?=
 OPTS ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-CONFIG := configs/quickstart/maskfreevis_tiny.yaml
+CONFIG := configs/quickstart/maskfreevis_tiny_taught.yaml
 DATA := datasets/quickstart
+MASKS := $(DATA)/train_grabcut.json
 OUTPUT := output/quickstart
 
 .PHONY: quickstart test test-fast test-triton lint format docs clean
@@ -36,7 +38,11 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 $(DATA)/val.json: $(STAMP) $(wildcard maskfreevis_ext/data/synthetic/*.py)
 	$(PY) tools/make_synthetic.py --output $(DATA) --train-masks --overwrite
 
-quickstart: $(DATA)/val.json
+$(MASKS): $(DATA)/val.json
+	$(PY) tools/boxes_to_masks.py --method grabcut --json $(DATA)/train.json \
+		--images $(DATA)/train/JPEGImages --output $@ --overwrite
+
+quickstart: $(MASKS)
 	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT) $(OPTS)
 	$(PY) tools/visualize_results.py --gt $(DATA)/val.json --image-root $(DATA)/val/JPEGImages \
 		--results $(OUTPUT)/inference/results.json --output $(OUTPUT)/pictures --overwrite
