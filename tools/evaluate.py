@@ -86,7 +86,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--json",
         metavar="OUT.json",
-        help="also write the numbers here, as printed: in percent, IoU of --per-object in [0, 1]; null"
+        help="also write the numbers here: percent, IoU of --per-object in [0, 1]; null"
         " where a number is undefined",
     )
     add_overwrite(parser)
