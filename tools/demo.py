@@ -30,7 +30,12 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.config import CfgNode
 
 from maskfreevis_ext.config import load_config
-from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
+from maskfreevis_ext.engine.arguments import (
+    add_confidence,
+    add_device,
+    add_opts,
+    add_overwrite,
+)
 from maskfreevis_ext.engine.interrupt import INTERRUPTED, StopOnInterrupt
 from maskfreevis_ext.engine.predict import (
     build_predictor,
@@ -99,13 +104,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--save-frames", action="store_true", help="the same as one more --save frames")
     add("--save-json", action="store_true", help="the same as one more --save ytvis")
     add_overwrite(parser)
-    add(
-        *("--confidence", "--confidence-threshold"),
-        dest="confidence",
-        type=float,
-        default=0.3,
-        help="least score of what is drawn and written (default %(default)s)",
-    )
+    add_confidence(parser)
     add(
         "--classes",
         nargs="+",

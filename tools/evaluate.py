@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskfreevis_ext.data.json_fields import read_json
-from maskfreevis_ext.engine.arguments import add_overwrite
+from maskfreevis_ext.engine.arguments import add_overwrite, score
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.evaluation.ground_truth import (
     read_detections,
@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--min-score",
-        type=float,
+        type=score,
         default=MIN_SCORE,
         help="least score of a track for HOTA and IDF1 (default %(default)s)",
     )

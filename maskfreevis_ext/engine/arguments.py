@@ -5,6 +5,39 @@ from __future__ import annotations
 import argparse
 
 
+def score(text: str) -> float:
+    """Parse a score of a command line.
+
+    Args:
+        text: A number in [0, 1].
+
+    Raises:
+        argparse.ArgumentTypeError: It is something else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # also where it is nan
+        raise argparse.ArgumentTypeError(f"expected a number in 0..1, got {text!r}")
+    return value
+
+
+def add_confidence(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--confidence``, the least score of what is shown.
+
+    Args:
+        parser: Of the tool.
+    """
+    parser.add_argument(
+        *("--confidence", "--confidence-threshold"),
+        dest="confidence",
+        type=score,
+        default=0.3,
+        help="least score of what is drawn and written (default %(default)s)",
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Declare ``--overwrite``, for ``files.check_outputs``.
 
