@@ -73,18 +73,20 @@ def run(options: Options) -> None:
     from benchmarks.jobs import JOBS
     from benchmarks.report import as_json, print_report
     from maskfreevis_ext.errors import ConfigError
-    from maskfreevis_ext.files import write_report
+    from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
 
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"--device: expected a device that this machine has, got {options.device}; try cpu"
         )
+    check_outputs([options.json] if options.json else [], overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     result = JOBS[options.command](options)
     report = as_json(result, options, REPORTED_VARIABLES)
     print_report(result, report)
     if options.json:
         write_report({**report}, options.json)
+        mark_outputs([options.json])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

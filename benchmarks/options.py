@@ -42,7 +42,7 @@ COMMANDS = {
 class Options(argparse.Namespace):
     """What was asked for on the command line.
 
-    The attributes after ``json`` exist only for the subcommands that have the option.
+    The attributes after ``overwrite`` exist only for the subcommands that have the option.
     """
 
     command: str
@@ -53,6 +53,7 @@ class Options(argparse.Namespace):
     seed: int
     wait_policy: str
     json: str | None
+    overwrite: bool
 
     batch: int
     frames: int
@@ -128,6 +129,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "passive is steadier on a busy machine and wakes threads late",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that this tool did not make"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

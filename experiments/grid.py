@@ -11,7 +11,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from experiments.report import add_overwrite, check_report, save_experiment, write_report
+from experiments.report import check_report, save_experiment, write_report
 from experiments.runs import plan_runs, train_runs
 from experiments.spec import (
     Experiment,
@@ -21,6 +21,8 @@ from experiments.spec import (
     with_choice,
 )
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.arguments import add_overwrite
+from maskfreevis_ext.engine.interrupt import INTERRUPTED
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,6 @@ EXAMPLE = r"""    python tools/experiment.py grid \
     python tools/experiment.py grid --name radius --seeds 1 2 3 --reference R1 \
         --config-file configs/quickstart/maskfreevis_tiny.yaml \
         --variant R1 --variant R2 MODEL.MASKFREE.TEMPORAL.SEARCH_RADIUS 2"""
-
-_INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         failed = train_runs(runs, args.jobs, lambda line: tqdm.write(line, file=sys.stderr))
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from the checkpoints", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(write_report(experiment, runs, folder))

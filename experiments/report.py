@@ -22,6 +22,7 @@ from experiments.tables import (
     summary_csv,
     summary_table,
 )
+from maskfreevis_ext.engine.arguments import add_overwrite
 from maskfreevis_ext.engine.report.page import html_page, html_table
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.files import atomic_write, check_outputs, mark_outputs, write_json
@@ -48,13 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("folder", type=Path, help="folder of the experiment")
     add_overwrite(parser)
-
-
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--overwrite``."""
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
 
 
 def check_report(folder: Path, overwrite: bool) -> None:

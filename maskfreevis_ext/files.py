@@ -99,14 +99,11 @@ def write_report(report: dict[str, Any], path: AnyPath) -> None:
 
     Args:
         report: The results; any dict for ``json.dumps``.
-        path: The file, in a folder that exists; an existing file is replaced at the end.
+        path: The file; an existing one is replaced at the end. Its folder is created if absent.
 
     Raises:
         DataError: The file cannot be written.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise DataError(f"{path}: cannot be written: there is no folder {folder}. Make it first.")
     try:
         write_json(_finite_or_none(report), path, indent=2)
     except OSError as error:
@@ -118,6 +115,7 @@ def check_outputs(
     inputs: Iterable[AnyPath] = (),
     *,
     folders: Iterable[AnyPath] = (),
+    new_folders: Iterable[AnyPath] = (),
     overwrite: bool = False,
 ) -> None:
     """Check the outputs of a tool before its work: nothing of the user's is replaced.
@@ -126,18 +124,26 @@ def check_outputs(
         files: The files that will be written.
         inputs: All files and folders that are read.
         folders: Folders that will be filled with files of any name.
+        new_folders: The same, but they must be absent or empty, also with ``overwrite``: what they
+            hold will be read as a whole.
         overwrite: Whether files of other origin may be replaced; inputs never are.
 
     Raises:
         DataError: An output is an input or stands twice, exists and was not made by a tool or was
-            changed since (without ``overwrite``), or cannot be written.
+            changed since (without ``overwrite``), or cannot be written; a new folder has files.
     """
     sources = _Sources([Path(path) for path in inputs])
     seen: set[Path] = set()
-    wanted = [(Path(path), False) for path in files] + [(Path(path), True) for path in folders]
+    whole = [Path(path) for path in new_folders]
+    wanted = [(Path(path), False) for path in files]
+    wanted += [(path, True) for path in [*map(Path, folders), *whole]]
     for path, is_folder in wanted:
         try:
-            _check_output(path, is_folder, sources, overwrite)
+            _check_place(path, is_folder, sources)
+            if path in whole:
+                _check_empty(path)
+            elif path.exists():
+                _check_origin(path, is_folder, sources, overwrite)
         except OSError as error:
             raise _unwritable(path, error) from error
         if path.resolve() in seen:
@@ -198,15 +204,21 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _check_output(path: Path, is_folder: bool, sources: _Sources, overwrite: bool) -> None:
+def _check_place(path: Path, is_folder: bool, sources: _Sources) -> None:
     if path in sources:
         raise DataError(f"{path}: is an input; expected another path for the output.")
     _check_writable(path)
-    if not path.exists():
-        return
-    if path.is_dir() != is_folder:
+    if path.exists() and path.is_dir() != is_folder:
         wanted, got = ("a folder", "a file") if is_folder else ("a file", "a folder")
         raise DataError(f"{path}: cannot be written: expected {wanted}, but it is {got}.")
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder}: expected a new or empty folder. Name another output.")
+
+
+def _check_origin(path: Path, is_folder: bool, sources: _Sources, overwrite: bool) -> None:
     folder = path if is_folder else path.parent
     marks = _read_marks(folder)
     for file in sorted(folder.iterdir()) if is_folder else [path]:

@@ -58,9 +58,12 @@ def test_report_holds_null_for_what_is_not_finite(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_report_is_not_written_into_an_absent_folder(tmp_path):
-    with pytest.raises(DataError, match=r"r\.json: cannot be written: there is no folder"):
-        write_report({}, tmp_path / "absent" / "r.json")
+def test_folder_of_a_report_is_made_and_a_report_that_cannot_be_written_is_named(tmp_path):
+    write_report({}, tmp_path / "new" / "r.json")
+
+    assert (tmp_path / "new" / "r.json").read_text() == "{}\n"
+    with pytest.raises(DataError, match=r"x\.json: cannot be written"):
+        write_report({}, tmp_path / "new" / "r.json" / "x.json")
 
 
 class TestOutputs:
@@ -70,6 +73,18 @@ class TestOutputs:
         check_outputs([tmp_path / "a" / "b.mp4"], [tmp_path], folders=[tmp_path / "a" / "frames"])
 
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_new_folder_is_absent_or_empty(self, tmp_path, overwrite):
+        folder = tmp_path / "masks"
+        check_outputs([], new_folders=[folder], overwrite=overwrite)
+        folder.mkdir()
+        check_outputs([], new_folders=[folder], overwrite=overwrite)
+        (folder / "00000.png").write_bytes(b"made here")
+        mark_outputs(folder.iterdir())
+
+        with pytest.raises(DataError, match="masks: expected a new or empty folder"):
+            check_outputs([], new_folders=[folder], overwrite=overwrite)
 
     @pytest.mark.parametrize("overwrite", [False, True])
     @pytest.mark.parametrize("way", ["same", "dots", "link", "hard link"])

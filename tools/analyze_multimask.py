@@ -34,6 +34,7 @@ from tqdm import tqdm
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.loaders import build_test_loader
 from maskfreevis_ext.data.ytvis import object_masks
+from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -64,15 +65,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--device", help="default: MODEL.DEVICE of the config")
+    parser.add_argument("--config-file", required=True, metavar="YAML")
+    add_device(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
-    )
+    add_overwrite(parser)
+    add_opts(parser)
     return parser.parse_args(argv)
 
 

@@ -36,6 +36,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.loaders import build_test_loader
 from maskfreevis_ext.data.ytvis import object_masks
+from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -51,18 +52,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--device", help="default: MODEL.DEVICE of the config")
+    parser.add_argument("--config-file", required=True, metavar="YAML")
+    add_device(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
+    add_overwrite(parser)
     parser.add_argument("--output", metavar="FOLDER", help="write heat_maps.png here")
     parser.add_argument("--videos", type=int, default=3, help="videos drawn; default 3")
     parser.add_argument("--columns", type=int, default=6, help="frames of each; default 6")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
-    )
+    add_opts(parser)
     return parser.parse_args(argv)
 
 

@@ -14,7 +14,6 @@ on with the same command.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
@@ -22,6 +21,7 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 # isort: split
 from maskfreevis_ext.data.readers import READERS
 from maskfreevis_ext.data.writers import WRITERS
+from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
 from maskfreevis_ext.engine.predict import build_predictor, load_config
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
@@ -29,7 +29,6 @@ from maskfreevis_ext.inference.boxes_to_masks import ModelEvidence, Options, box
 from maskfreevis_ext.inference.boxes_to_masks.job import check_options
 
 _SHOWN = 5  # of the least certain objects
-_STOPPED = 130  # exit code after Ctrl-C, as a shell has it
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,12 +40,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--json", required=True, metavar="PATH", help="annotations with boxes")
     add("--images", required=True, metavar="PATH", help="folder of frames or videos, or a video")
     add("--output", required=True, metavar="PATH", help="annotations with masks")
-    add("--from", dest="source_format", choices=sorted(READERS), default=Options.source_format)
-    add("--to", dest="target_format", choices=sorted(WRITERS), default=Options.target_format)
-    add("--method", choices=("pixel_head", "grabcut"), default=Options.method)
+    add(
+        "--from",
+        dest="source_format",
+        choices=sorted(READERS),
+        default=Options.source_format,
+        help="format of --json (default %(default)s)",
+    )
+    add(
+        "--to",
+        dest="target_format",
+        choices=sorted(WRITERS),
+        default=Options.target_format,
+        help="format of --output (default %(default)s)",
+    )
+    add(
+        "--method",
+        choices=("pixel_head", "grabcut"),
+        default=Options.method,
+        help="what makes the masks (default %(default)s)",
+    )
     add("--minutes", type=float, metavar="M", help="time for all masks; default: what it takes")
     add("--steps", type=int, default=Options.steps, help="steps of a fit (default %(default)s)")
-    add("--seed", type=int, default=Options.seed)
+    add("--seed", type=int, default=Options.seed, help="of the fits (default %(default)s)")
     add(
         "--min-confidence",
         type=float,
@@ -62,10 +78,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="output of an earlier run, some of whose masks were corrected in --json; the others"
         " are made anew",
     )
-    add("--overwrite", action="store_true", help="replace the output and work on it that stopped")
+    add_overwrite(parser)
     add("--config-file", metavar="YAML", help="trained model whose masks are joined in")
     add("--weights", default="", metavar="FILE", help="its checkpoint; default: MODEL.WEIGHTS")
-    add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config; last")
+    add_device(parser)
+    add_opts(parser)
     return parser.parse_args(argv)
 
 
@@ -77,10 +94,12 @@ def model_evidence(args: argparse.Namespace) -> ModelEvidence | None:
         CheckpointError: The weights cannot be used.
     """
     if not args.config_file:
-        if args.weights or args.opts:
-            raise ConfigError("--weights and --opts: expected --config-file with them, got none.")
+        if args.weights or args.opts or args.device:
+            raise ConfigError(
+                "--weights, --device and --opts: expected --config-file with them, got none."
+            )
         return None
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, args.device)
     weights = args.weights or cfg.MODEL.WEIGHTS
     return ModelEvidence(build_predictor(cfg, weights), weights)
 
@@ -92,11 +111,17 @@ def run(args: argparse.Namespace) -> None:
         ConfigError: An option cannot be used, or the ImageNet weights are not installed.
         DataError: The annotations cannot be used, or the output cannot be written.
         CheckpointError: The weights of a model cannot be used.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     names = vars(args).keys() & Options.__dataclass_fields__.keys()
     options = Options(**{name: getattr(args, name) for name in names})
     check_options(options)
-    confidences = boxes_to_masks(options, model_evidence(args))
+    try:
+        confidences = boxes_to_masks(options, model_evidence(args))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped. Finished videos are in {args.output}.partial; the same command goes on."
+        ) from None
     doubtful = sum(value < options.min_confidence for value in confidences.values())
     print(
         f"{args.output}: masks of {len(confidences)} objects, {doubtful} of them doubtful."
@@ -110,16 +135,8 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
-    args = parse_args(argv)
-    try:
-        exit_on_user_error(run, args)
-    except KeyboardInterrupt:
-        print(
-            f"\nStopped. Finished videos are in {args.output}.partial; the same command goes on.",
-            file=sys.stderr,
-        )
-        sys.exit(_STOPPED)
+    exit_on_user_error(run, parse_args(argv))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -33,6 +33,7 @@ from maskfreevis_ext.data.convert import (
 )
 from maskfreevis_ext.data.readers import READERS, ReadOptions
 from maskfreevis_ext.data.writers import WRITERS, WriteOptions
+from maskfreevis_ext.engine.arguments import add_overwrite
 from maskfreevis_ext.engine.user_errors import USER_ERROR, exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.cut_frames import cut_videos
@@ -50,9 +51,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--from", dest="source_format", required=True, choices=sorted(READERS))
+    parser.add_argument(
+        "--from",
+        dest="source_format",
+        required=True,
+        choices=sorted(READERS),
+        help="format of --input",
+    )
     parser.add_argument("--input", required=True, metavar="PATH", help="file or folder to read")
-    parser.add_argument("--to", dest="target_format", choices=sorted(WRITERS))
+    parser.add_argument(
+        "--to", dest="target_format", choices=sorted(WRITERS), help="format of --output"
+    )
     parser.add_argument("--output", metavar="PATH", help="file or folder to write")
     parser.add_argument(
         "--images",
@@ -87,7 +96,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--masks-as", choices=("mask", "polygon"), default="mask", help="for --to cvat"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file")
+    add_overwrite(parser)
     parser.add_argument(
         "--check", action="store_true", help="read everything, report problems, write nothing"
     )

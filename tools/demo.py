@@ -30,6 +30,12 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.config import CfgNode
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.arguments import (
+    add_confidence,
+    add_device,
+    add_opts,
+    add_overwrite,
+)
 from maskfreevis_ext.engine.interrupt import INTERRUPTED, StopOnInterrupt
 from maskfreevis_ext.engine.predict import (
     build_predictor,
@@ -97,14 +103,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--save-frames", action="store_true", help="the same as one more --save frames")
     add("--save-json", action="store_true", help="the same as one more --save ytvis")
-    add("--overwrite", action="store_true", help="replace files that this tool did not make")
-    add(
-        *("--confidence", "--confidence-threshold"),
-        dest="confidence",
-        type=float,
-        default=0.3,
-        help="least score of what is drawn and written (default %(default)s)",
-    )
+    add_overwrite(parser)
+    add_confidence(parser)
     add(
         "--classes",
         nargs="+",
@@ -120,14 +120,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="constant frames per second (default: the times of the video's frames; of pictures"
         f" {DEFAULT_FPS:g})",
     )
-    add("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
-    add(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last",
-    )
+    add_device(parser)
+    add_opts(parser)
     return parser.parse_args(argv)
 
 
@@ -229,12 +223,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; what cannot be used ends with exit code 2 and one line, Ctrl-C with 130."""
-    args = parse_args(argv)
-    try:
-        return exit_on_user_error(run, args)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_on_user_error(run, parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ A file that cannot be used gives one line that says why, and exit code 2.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from maskfreevis_ext.data.json_fields import read_json
+from maskfreevis_ext.engine.arguments import add_overwrite, score
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
-from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation.ground_truth import (
     read_detections,
     read_ground_truth,
@@ -48,7 +47,7 @@ from maskfreevis_ext.evaluation.per_object import (
     write_objects,
 )
 from maskfreevis_ext.evaluation.score import Scores
-from maskfreevis_ext.files import write_report
+from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
 
 #: Short names of ``--metrics``.
 SHORT_NAMES = {"ap": "ytvis_ap", "jf": "davis_jf"}
@@ -74,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--min-score",
-        type=float,
+        type=score,
         default=MIN_SCORE,
         help="least score of a track for HOTA and IDF1 (default %(default)s)",
     )
@@ -87,8 +86,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--json",
         metavar="OUT.json",
-        help="also write the numbers here, in percent; null where a number is undefined",
+        help="also write the numbers here: percent, IoU of --per-object in [0, 1]; null"
+        " where a number is undefined",
     )
+    add_overwrite(parser)
     args = parser.parse_args(argv)
     if args.per_object and args.metrics:
         parser.error("--per-object and --metrics: choose one of them")
@@ -154,24 +155,18 @@ def _how_found(scores: Sequence[ObjectScores]) -> str:
     )
 
 
-def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse to write over a file that is read.
+def run(args: argparse.Namespace) -> None:
+    """Score, print, write.
 
     Raises:
-        DataError: An output is an input.
+        DataError: A file cannot be used, or an output not written.
     """
-    inputs = {os.path.realpath(path): path for path in (args.gt, args.results)}
-    for path in (args.json, args.table):
-        if path and os.path.realpath(path) in inputs:
-            raise DataError(f"{path}: is an input; expected another file for the output.")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Score, print, write."""
-    check_outputs(args)
+    outputs = [path for path in (args.json, args.table) if path]
+    check_outputs(outputs, [args.gt, args.results], overwrite=args.overwrite)
     values = score_per_object(args) if args.per_object else score_metrics(args)
     if args.json:
         write_report(values, args.json)
+    mark_outputs(outputs)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

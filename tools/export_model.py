@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Sequence
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.arguments import add_opts, add_overwrite
 from maskfreevis_ext.engine.predict import (
     build_predictor,
     category_ids,
@@ -46,9 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="config that the model was trained with",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the files")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
+    add_overwrite(parser)
     parser.add_argument(
         "--video-size",
         type=int,
@@ -71,13 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="class names, where the config's data set has none",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last",
-    )
+    add_opts(parser)
     return parser.parse_args(argv)
 
 

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 from maskfreevis_ext.data.synthetic import MAX_LEVEL, SyntheticConfig, make_synthetic
-from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.engine.arguments import add_overwrite
+from maskfreevis_ext.engine.user_errors import exit_on_user_error
 
 _DEFAULTS = SyntheticConfig()
 
@@ -50,9 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
+    add_overwrite(parser)
     parser.add_argument(
         "--level",
         type=int,
@@ -94,35 +92,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the tool; the exit code is 0, or 2 for a bad option."""
-    args = parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Write the data set and say where it is.
+
+    Raises:
+        ConfigError: A number is out of its range, or a package is missing.
+        DataError: A file cannot be written, or would replace one that this tool did not make.
+    """
     start = time.perf_counter()
-    try:
-        config = SyntheticConfig(
-            level=args.level,
-            num_train=args.num_train,
-            num_val=args.num_val,
-            num_frames=args.frames,
-            height=args.size[0],
-            width=args.size[1],
-            min_objects=args.objects[0],
-            max_objects=args.objects[1],
-            seed=args.seed,
-            image_format=args.format,
-            train_masks=args.train_masks,
-            mask_fraction=args.mask_fraction,
-        )
-        paths = make_synthetic(args.output, config, overwrite=args.overwrite)
-    except MaskFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = SyntheticConfig(
+        level=args.level,
+        num_train=args.num_train,
+        num_val=args.num_val,
+        num_frames=args.frames,
+        height=args.size[0],
+        width=args.size[1],
+        min_objects=args.objects[0],
+        max_objects=args.objects[1],
+        seed=args.seed,
+        image_format=args.format,
+        train_masks=args.train_masks,
+        mask_fraction=args.mask_fraction,
+    )
+    paths = make_synthetic(args.output, config, overwrite=args.overwrite)
     seconds = time.perf_counter() - start
     print(f"{config.num_train} + {config.num_val} videos in {seconds:.1f} s")
     for name, path in paths.items():
         print(f"  {name}: {path}")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool; exits with code 2 and one line for a bad option."""
+    exit_on_user_error(run, parse_args(argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

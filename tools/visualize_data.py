@@ -7,9 +7,7 @@ Examples (after ``make quickstart``): a JSON file of one's own, and the data set
         --images datasets/quickstart/train/JPEGImages --output look.png
 
     python tools/visualize_data.py --config-file configs/quickstart/maskfreevis_tiny.yaml \
-        --output look.png INPUT.SAMPLING_FRAME_NUM 5
-
-Further words are config keys and their values.
+        --output look.png --opts INPUT.SAMPLING_FRAME_NUM 5
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from maskfreevis_ext.data import (
     register_ytvis_instances,
 )
 from maskfreevis_ext.data.loaders import check_supervision, load_datasets
+from maskfreevis_ext.engine.arguments import add_opts, add_overwrite
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs, mark_outputs
@@ -48,18 +47,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="", help="YAML whose INPUT keys are used")
-    parser.add_argument("--dataset", help="a registered name (default: DATASETS.TRAIN's first)")
-    parser.add_argument("--json", help="an annotation file; with --images, instead of --dataset")
-    parser.add_argument("--images", help="the folder that its file_names are relative to")
-    parser.add_argument("--output", required=True, help="PNG to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a file that this tool did not make"
+        "--config-file", default="", metavar="YAML", help="YAML whose INPUT keys are used"
     )
+    parser.add_argument("--dataset", help="a registered name (default: DATASETS.TRAIN's first)")
+    parser.add_argument(
+        "--json", metavar="PATH", help="an annotation file; with --images, instead of --dataset"
+    )
+    parser.add_argument(
+        "--images", metavar="PATH", help="the folder that its file_names are relative to"
+    )
+    parser.add_argument("--output", required=True, metavar="PNG", help="PNG to write")
+    add_overwrite(parser)
     parser.add_argument("--clips", type=int, default=4, help="clips to draw, each of another video")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
-    return parser.parse_args(argv)
+    add_opts(parser)
+    parser.add_argument("words", nargs="*", metavar="KEY VALUE", help="the same without --opts")
+    args = parser.parse_args(argv)
+    args.opts = [*args.words, *args.opts]
+    return args
 
 
 def make_config(args: argparse.Namespace) -> CfgNode:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from maskfreevis_ext.engine.arguments import add_confidence, add_overwrite
 from maskfreevis_ext.engine.predict import start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.evaluation.ground_truth import read_results
@@ -36,15 +37,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--results", required=True, metavar="results.json")
     parser.add_argument("--output", required=True, metavar="FOLDER")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.3,
-        help="least score drawn (default %(default)s)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that this tool did not make"
-    )
+    add_confidence(parser)
+    add_overwrite(parser)
     parser.add_argument("--max-videos", type=int, help="draw only the first videos")
     parser.add_argument(
         "--sheet-videos", type=int, default=8, help="videos on the sheet (default %(default)s)"
@@ -69,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.image_root,
         read_results(args.results),
         args.output,
-        min_score=args.confidence_threshold,
+        min_score=args.confidence,
         max_videos=args.max_videos,
         sheet_videos=args.sheet_videos,
         columns=args.columns,

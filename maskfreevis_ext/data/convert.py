@@ -24,7 +24,7 @@ from maskfreevis_ext.data.annotation_form import AnnotationSet, Video
 from maskfreevis_ext.data.readers import ReadOptions, read_annotations
 from maskfreevis_ext.data.writers import WRITERS, WriteOptions
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.files import move_into_place
+from maskfreevis_ext.files import check_outputs, mark_outputs, move_into_place
 
 #: Problems that ``check_annotations`` describes; the rest is only counted.
 MAX_PROBLEMS = 50
@@ -82,16 +82,18 @@ def staged_outputs(
         paths: Files or folders to write.
         is_folder: They are folders; each must be absent or empty.
         inputs: Paths that must not be written over.
-        overwrite: Files that exist may be replaced.
+        overwrite: Files of other origin may be replaced, too.
 
     Yields:
         Paths to write to; folders exist.
 
     Raises:
-        DataError: A path is an input or exists, or cannot be written.
+        DataError: A path is an input or must not be replaced, or cannot be written.
     """
-    for path in paths:
-        _check_output(path, is_folder, inputs, overwrite)
+    if is_folder:
+        check_outputs([], inputs, new_folders=paths)
+    else:
+        check_outputs(paths, inputs, overwrite=overwrite)
     parent = os.path.dirname(os.path.abspath(paths[0]))
     while not os.path.lexists(parent):  # made at the end only
         parent = os.path.dirname(parent)
@@ -108,23 +110,9 @@ def staged_outputs(
                     os.replace(source, path)
                 else:
                     move_into_place(source, path)
+                    mark_outputs([path])
     except OSError as error:
         raise DataError(f"{paths[0]}: cannot be written: {error.strerror or error}.") from error
-
-
-def _check_output(path: str, is_folder: bool, inputs: Sequence[str], overwrite: bool) -> None:
-    real = os.path.realpath(path)
-    for source in inputs:
-        inside = os.path.commonpath([real, os.path.realpath(source)]) == real
-        if inside:
-            raise DataError(f"{path}: is the input {source}, or holds it; name another output.")
-    if is_folder:
-        if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-            raise DataError(f"{path}: expected a new or empty folder. Name another output.")
-    elif os.path.isdir(path):
-        raise DataError(f"{path}: is a folder, but this format is written to a file.")
-    elif os.path.lexists(path) and not overwrite:
-        raise DataError(f"{path}: exists already. Name another output, or add --overwrite.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +130,7 @@ class Conversion:
         classes: File of a mapping of classes, or None.
         split: Part of the videos for validation, or None.
         to_boxes: Leave masks out.
-        overwrite: Replace files that exist.
+        overwrite: Replace files of other origin, too.
     """
 
     source_format: str

@@ -11,8 +11,9 @@ Shape letters: T frames, D detections and G objects of one video and class, A th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -218,13 +219,9 @@ def hota_scores(
         detections: The predicted tracks.
         min_score: Tracks with a lower score are left out.
     """
-    sums: dict[int, HotaSums] = {}
-    for category_id, frames in _classes(truth, detections, min_score):
-        found = hota_sums(frames)
-        sums[category_id] = sums[category_id] + found if category_id in sums else found
-    return _mean_of_classes(
-        "hota", ("HOTA", "DetA", "AssA", "LocA"), truth, {k: v.values() for k, v in sums.items()}
-    )
+    found = [(key, hota_sums(frames)) for key, frames in _classes(truth, detections, min_score)]
+    values = {key: sums.values() for key, sums in _sum_by_class(found).items()}
+    return _mean_of_classes("hota", ("HOTA", "DetA", "AssA", "LocA"), truth, values)
 
 
 def identity_scores(
@@ -237,13 +234,19 @@ def identity_scores(
         detections: The predicted tracks.
         min_score: Tracks with a lower score are left out.
     """
-    sums: dict[int, IdentitySums] = {}
-    for category_id, frames in _classes(truth, detections, min_score):
-        found = identity_sums(frames)
-        sums[category_id] = sums[category_id] + found if category_id in sums else found
-    return _mean_of_classes(
-        "idf1", ("IDF1", "IDP", "IDR"), truth, {k: v.values() for k, v in sums.items()}
-    )
+    found = [(key, identity_sums(frames)) for key, frames in _classes(truth, detections, min_score)]
+    values = {key: sums.values() for key, sums in _sum_by_class(found).items()}
+    return _mean_of_classes("idf1", ("IDF1", "IDP", "IDR"), truth, values)
+
+
+Sums = TypeVar("Sums", "HotaSums", "IdentitySums")
+
+
+def _sum_by_class(found: Iterable[tuple[int, Sums]]) -> dict[int, Sums]:
+    sums: dict[int, Sums] = {}
+    for category_id, each in found:
+        sums[category_id] = sums[category_id] + each if category_id in sums else each
+    return sums
 
 
 def _classes(

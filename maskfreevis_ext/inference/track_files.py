@@ -7,7 +7,6 @@ finished; pictures appear one by one. Shape letters: K objects of a frame, (H, W
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import tempfile
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.writers.davis import save_index_png
+from maskfreevis_ext.data.writers.mots import mots_line
 from maskfreevis_ext.files import atomic_write
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
 
@@ -95,13 +95,9 @@ class DavisMasks:
                 self._left_out.add(int(track_id))
             else:
                 pixels[mask] = track_id
-        picture = Image.fromarray(pixels)  # of mode L, to which a palette may be given
-        picture.putpalette(davis_palette())
-        data = io.BytesIO()
-        picture.save(data, "PNG")
         self._files.append(self._folder / f"{Path(frame.name).stem}.png")
         with atomic_write(self._files[-1]) as file:
-            file.write(data.getvalue())
+            save_index_png(pixels, file)
 
     def finish(self) -> list[Path]:
         """Warn of objects that were left out; returns the files."""
@@ -111,17 +107,6 @@ class DavisMasks:
                 *(self._folder, len(self._left_out)),
             )
         return self._files
-
-
-def davis_palette() -> list[int]:
-    """The 256 colours of DAVIS and PASCAL VOC: bit 3 k + c of an index is bit 7 - k of channel c.
-
-    Returns:
-        768 values: red, green, blue of index 0, of index 1, ...
-    """
-    index = np.arange(256)
-    bits = (index[:, None, None] >> (3 * np.arange(8)[:, None] + np.arange(3))) & 1  # (256, 8, 3)
-    return (bits << (7 - np.arange(8))[:, None]).sum(1).flatten().tolist()
 
 
 class _OneFile:
@@ -172,7 +157,6 @@ class MotsFile(_OneFile):
 
     def write(self, frame: FrameEntry) -> None:
         """Add the lines of the next frame."""
-        height, width = frame.size
         free = np.ones(frame.size, bool)
         lines = []
         tracks = frame.tracks
@@ -182,11 +166,8 @@ class MotsFile(_OneFile):
             visible = mask & free
             free &= ~mask
             if visible.any():
-                counts = mask_util.encode(np.asfortranarray(visible, np.uint8))["counts"].decode()
-                category = self._category_ids[label]
-                lines.append(
-                    f"{frame.number + 1} {track_id} {category} {height} {width} {counts}\n"
-                )
+                rle = mask_util.encode(np.asfortranarray(visible, np.uint8))
+                lines.append(mots_line(frame.number + 1, track_id, self._category_ids[label], rle))
         self._text("".join(lines))
 
 

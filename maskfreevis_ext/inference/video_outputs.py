@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import mark_outputs
 from maskfreevis_ext.inference.drawing import draw_items
@@ -220,17 +218,6 @@ class VideoOutputs:
             except OSError as error:
                 raise _unwritable(self.plan, error) from error
         self.num_frames += 1
-
-
-def no_tracks(index: int, size: tuple[int, int]) -> FrameTracks:
-    """The objects of a frame without objects.
-
-    Args:
-        index: Index of the frame.
-        size: (H, W).
-    """
-    none = np.zeros(0, np.int64)
-    return FrameTracks(index, none, none, np.zeros(0, np.float32), np.zeros((0, *size), bool))
 
 
 def _rate(source: FrameSource, fps: float | None) -> float:

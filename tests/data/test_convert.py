@@ -126,14 +126,15 @@ def test_output_never_replaces_the_input_or_what_is_there(tmp_path):
         str(tmp_path / "a" / ".." / "instances.json"),
     ):
         (tmp_path / "a").mkdir(exist_ok=True)
-        with pytest.raises(DataError, match="is the input"):
+        with pytest.raises(DataError, match="is an input"):
             convert(_job(tmp_path, source, target=target, overwrite=True))
     (tmp_path / "out.json").write_text("mine")
     with pytest.raises(DataError, match="add --overwrite"):
         convert(_job(tmp_path, source))
     convert(_job(tmp_path, source, overwrite=True))
     assert len(_ytvis(tmp_path / "out.json")) == 2
-    with pytest.raises(DataError, match="is the input"):  # its folder would be replaced
+    convert(_job(tmp_path, source))  # what this wrote itself may be written anew
+    with pytest.raises(DataError, match="new or empty folder"):  # that of the input
         convert(_job(tmp_path, source, target_format="davis", target=str(tmp_path)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")

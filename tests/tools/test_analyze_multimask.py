@@ -82,7 +82,8 @@ def test_rows_are_printed_and_written(options, tmp_path, capsys) -> None:
 
 
 def test_output_that_cannot_be_written_is_told(options, tmp_path, capsys) -> None:
-    path = tmp_path / "absent" / "report.json"
+    (tmp_path / "file").write_text("mine")
+    path = tmp_path / "file" / "report.json"
     line = _fails(capsys, "--json", path, "--opts", *options)
     assert line.startswith(f"DataError: {path}: cannot be written")
 

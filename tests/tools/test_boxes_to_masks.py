@@ -102,20 +102,21 @@ def test_equal_runs_give_equal_files(clips, tmp_path) -> None:
 
 
 def test_output_that_cannot_be_written_is_told_before_the_work(clips, tmp_path, capsys) -> None:
-    line = _fails(capsys, clips, tmp_path / "absent" / "masks.json")
-    assert "cannot be written" in line
+    (tmp_path / "file").write_text("mine")
+    line = _fails(capsys, clips, tmp_path / "file" / "masks.json")
+    assert "masks.json: cannot be written" in line
 
 
 def test_input_is_not_overwritten(clips, capsys) -> None:
     before = Path(clips[0]).read_bytes()
-    assert "is the input" in _fails(capsys, clips, clips[0])
+    assert "is an input" in _fails(capsys, clips, clips[0])
     assert Path(clips[0]).read_bytes() == before
 
 
 def test_existing_file_is_replaced_only_when_asked_for(clips, tmp_path, capsys) -> None:
     output = tmp_path / "masks.json"
     output.write_text("mine")
-    assert "exists already" in _fails(capsys, clips, output)
+    assert "masks.json: exists" in _fails(capsys, clips, output)
     assert output.read_text() == "mine"
     _run(clips, output, "grabcut", "--overwrite")
     assert len(_annotations(output)) == 3
@@ -128,7 +129,7 @@ def test_existing_file_is_replaced_only_when_asked_for(clips, tmp_path, capsys) 
         (("--steps", "0"), "--steps: expected at least 1"),
         (("--min-confidence", "2"), "--min-confidence: expected 0..1"),
         (("--weights", "x.pth"), "expected --config-file"),
-        (("--to", "davis", "--review", "none/x.html"), "none is no writable folder"),
+        (("--to", "davis", "--review", f"{CONFIG}/x.html"), "is a file, not a folder"),
     ],
 )
 def test_options_that_cannot_be_used(clips, tmp_path, capsys, words, expected) -> None:

@@ -109,7 +109,7 @@ def test_bad_file_gives_one_line_and_exit_code_2(fault, case, tmp_path, capsys):
 
 def test_output_that_cannot_be_written_is_told(case, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*arguments(tmp_path), "--json", str(tmp_path / "absent" / "out.json")])
+        main([*arguments(tmp_path), "--json", str(tmp_path / "gt.json" / "out.json")])
 
     assert stop.value.code == 2
     assert "out.json: cannot be written" in capsys.readouterr().err

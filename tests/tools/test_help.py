@@ -65,3 +65,35 @@ def test_every_broken_line_of_an_example_ends_with_a_backslash(tool, capsys):
     cut = re.search(r"^    python tools/(?:.*\\\n)*.*[^\\\n]\n        \S", text, re.MULTILINE)
 
     assert cut is None, cut[0]
+
+
+#: Options that mean the same wherever they stand, and what their help says.
+COMMON = {
+    "--overwrite": "replace files that were not made by such a tool",
+    "--device": '"cpu" or "cuda"',
+    "--opts": "config overrides",
+}
+
+
+@pytest.mark.parametrize("tool", sorted({*TOOLS} - {"experiment.py", "train_net.py"}))
+def test_common_options_say_the_same_in_each_tool(tool, capsys):
+    _, text = help_of(tool, capsys)
+    text = " ".join(text.split())
+
+    for option, said in COMMON.items():
+        assert (f"[{option}" in text) == (said in text), option
+
+
+@pytest.mark.parametrize("tool", sorted({*TOOLS} - {"experiment.py", "train_net.py"}))
+def test_interrupt_ends_with_one_line_and_code_130(tool, capsys, monkeypatch):
+    names, text = help_of(tool, capsys)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(names["main"].__globals__, "run", stop)
+    with pytest.raises(SystemExit) as end:
+        names["main"](commands(text)[0][2:])
+
+    assert end.value.code == 130
+    assert capsys.readouterr().err.split() == ["Interrupted."]

@@ -17,7 +17,7 @@ from maskfreevis_ext.data.annotation_form import (
 )
 from maskfreevis_ext.data.frame_files import natural_key
 from maskfreevis_ext.data.json_fields import MAX_NAME, Entry, path_fault, read_json_value, short
-from maskfreevis_ext.data.readers.files import video_name, walk_folders
+from maskfreevis_ext.data.readers.files import files_of, video_name
 from maskfreevis_ext.data.readers.frames import frame_size, listed_frames
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
 from maskfreevis_ext.errors import DataError
@@ -45,19 +45,10 @@ def read_bdd100k(path: str, options: ReadOptions) -> AnnotationSet:
     Raises:
         DataError: A file, a frame or a label cannot be used.
     """
-    files = [path]
-    if os.path.isdir(path):
-        files = [
-            os.path.join(path, folder, name)
-            for folder, names in walk_folders(path, ".json")
-            for name in names
-        ]
-        if not files:
-            raise DataError(f"{path}: expected JSON files of BDD100K, but there is none.")
     frames: dict[str, list[Entry]] = defaultdict(list)
     said: dict[str, tuple[int, int]] = {}
     classes: dict[str, None] = {}
-    for file in files:
+    for file in files_of(path, ".json", "JSON files of BDD100K"):
         _collect(file, frames, said, classes)
     categories = dict(enumerate(classes, start=1))
     numbers = {name: number for number, name in categories.items()}

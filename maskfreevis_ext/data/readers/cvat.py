@@ -28,9 +28,9 @@ from maskfreevis_ext.data.readers.cvat_xml import (
     parse_cvat,
 )
 from maskfreevis_ext.data.readers.files import (
+    files_of,
     unique_names,
     video_name,
-    walk_folders,
     whole_number,
 )
 from maskfreevis_ext.data.readers.frames import frame_names, frame_size, listed_frames
@@ -59,17 +59,8 @@ def read_cvat(path: str, options: ReadOptions) -> AnnotationSet:
     Raises:
         DataError: A file, a track or a shape cannot be used.
     """
-    paths = [path]
-    if os.path.isdir(path):
-        paths = [
-            os.path.join(path, folder, name)
-            for folder, names in walk_folders(path, ".xml")
-            for name in names
-        ]
-        if not paths:
-            raise DataError(f"{path}: expected XML files of CVAT, but there is none.")
     notes: Counter[str] = Counter()
-    files = [parse_cvat(entry, notes) for entry in paths]
+    files = [parse_cvat(file, notes) for file in files_of(path, ".xml", "XML files of CVAT")]
     categories = _categories(files)
     parts: list[tuple[str, Any, Any]] = []  # name, file, task or image
     for file in files:

@@ -12,13 +12,13 @@ import numpy as np
 from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video, VideoBuilder
 from maskfreevis_ext.data.readers.index_png import (
     VOID,
+    check_mask_size,
     frame_files,
     mask_folders,
     masks_of_values,
     read_index_png,
 )
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
-from maskfreevis_ext.errors import DataError
 
 #: Class of objects in formats without classes.
 OBJECT = "object"
@@ -89,15 +89,10 @@ def read_masks(
         pixels = read_index_png(path, ("P", "L", "1"), "masks with a palette, or grey ones")
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
-        height, width = pixels.shape
         if builder is None:
+            height, width = pixels.shape
             builder = VideoBuilder(Video(number, name, height, width, names), notes)
-        elif (height, width) != (builder.video.height, builder.video.width):
-            size = f"{builder.video.width} x {builder.video.height}"
-            raise DataError(
-                f"{path}: expected {size} pixels like the first mask of the video, got"
-                f" {width} x {height}."
-            )
+        check_mask_size(pixels, builder.video, path)
         values = [int(value) for value in np.unique(pixels) if value]
         for value, mask in zip(values, masks_of_values(pixels, values), strict=True):
             if value == VOID:

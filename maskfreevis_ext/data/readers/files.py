@@ -169,6 +169,32 @@ def walk_folders(root: str, suffixes: str | Sequence[str]) -> list[tuple[str, li
     return found
 
 
+def files_of(path: str, suffix: str, kind: str) -> list[str]:
+    """A file itself, or all files with an ending that are somewhere in a folder.
+
+    Args:
+        path: File or folder.
+        suffix: The ending, in lower case.
+        kind: What the files should be, for the message.
+
+    Returns:
+        Paths, in natural order.
+
+    Raises:
+        DataError: A folder cannot be read, or there is no such file in it.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    found = [
+        os.path.join(path, folder, name)
+        for folder, names in walk_folders(path, suffix)
+        for name in names
+    ]
+    if not found:
+        raise DataError(f"{path}: expected {kind}, but there is none.")
+    return found
+
+
 def _is_link(root: str, relative: str) -> bool:
     return os.path.islink(os.path.join(root, relative))  # a link upwards would never end
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from maskfreevis_ext.data.annotation_form import check_frame_size
+from maskfreevis_ext.data.annotation_form import Video, check_frame_size
 from maskfreevis_ext.data.readers.files import walk_folders
 from maskfreevis_ext.data.readers.frames import listed_frames
 from maskfreevis_ext.data.readers.options import ReadOptions
@@ -62,6 +62,25 @@ def masks_of_values(pixels: np.ndarray, values: Sequence[int]) -> list[dict]:
     if not len(values):
         return []
     return [encode_masks((pixels == value)[None])[0] for value in values]
+
+
+def check_mask_size(pixels: np.ndarray, video: Video, path: str) -> None:
+    """Check that a mask has the size of its video, which its first mask said.
+
+    Args:
+        pixels: The mask, (H, W).
+        video: The video.
+        path: File of the mask, for the message.
+
+    Raises:
+        DataError: It has not.
+    """
+    height, width = pixels.shape
+    if (height, width) != (video.height, video.width):
+        raise DataError(
+            f"{path}: expected {video.width} x {video.height} pixels like the first mask of the"
+            f" video, got {width} x {height}."
+        )
 
 
 def mask_folders(root: str) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video, VideoBuilder
 from maskfreevis_ext.data.readers.index_png import (
+    check_mask_size,
     frame_files,
     mask_folders,
     masks_of_values,
@@ -71,14 +72,10 @@ def _read_video(
     builder: VideoBuilder | None = None
     for t, path in enumerate(files):
         pixels = read_index_png(path, ("I;16", "I", "I;16B"), "a grey PNG of 16 bits")
-        height, width = pixels.shape
         if builder is None:
+            height, width = pixels.shape
             builder = VideoBuilder(Video(number, name, height, width, names), notes)
-        elif (height, width) != (builder.video.height, builder.video.width):
-            raise DataError(
-                f"{path}: expected {builder.video.width} x {builder.video.height} pixels like the"
-                f" first mask of the video, got {width} x {height}."
-            )
+        check_mask_size(pixels, builder.video, path)
         values = [int(value) for value in np.unique(pixels) if value]
         for value, mask in zip(values, masks_of_values(pixels, values), strict=True):
             if value == IGNORED_VALUE:

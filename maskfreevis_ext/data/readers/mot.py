@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import NamedTuple
 
-from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video, VideoBuilder
+from maskfreevis_ext.data.annotation_form import AnnotationSet, Video, VideoBuilder
 from maskfreevis_ext.data.readers.davis import OBJECT
 from maskfreevis_ext.data.readers.files import read_text, real_number, whole_number
 from maskfreevis_ext.data.readers.frames import frame_size
@@ -16,6 +15,7 @@ from maskfreevis_ext.data.readers.sequences import (
     find_sequences,
     first_number,
     frames_of,
+    sequence_set,
 )
 from maskfreevis_ext.errors import DataError
 
@@ -76,15 +76,7 @@ def read_mot(path: str, options: ReadOptions) -> AnnotationSet:
     sequences = find_sequences(path)
     named = next((s.labels for s in sequences if s.labels), MOT_CLASSES)
     categories = {**named, max(named) + 1: OBJECT} if OBJECT not in named.values() else dict(named)
-    notes: Counter[str] = Counter()
-    lazy = [
-        LazyVideo(
-            sequence.name,
-            partial(_read_video, sequence, i + 1, categories, options, notes, len(sequences) == 1),
-        )
-        for i, sequence in enumerate(sequences)
-    ]
-    return AnnotationSet(path, categories, lazy, notes)
+    return sequence_set(path, sequences, categories, options, _read_video)
 
 
 def _read_video(

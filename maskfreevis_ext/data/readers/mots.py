@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 
 from maskfreevis_ext.data.annotation_form import (
     AnnotationSet,
-    LazyVideo,
     Video,
     VideoBuilder,
     check_frame_size,
@@ -20,6 +18,7 @@ from maskfreevis_ext.data.readers.sequences import (
     find_sequences,
     first_number,
     frames_of,
+    sequence_set,
 )
 from maskfreevis_ext.errors import DataError
 
@@ -50,15 +49,7 @@ def read_mots(path: str, options: ReadOptions) -> AnnotationSet:
     """
     sequences = find_sequences(path)
     categories = next((s.labels for s in sequences if s.labels), MOTS_CLASSES)
-    notes: Counter[str] = Counter()
-    lazy = [
-        LazyVideo(
-            sequence.name,
-            partial(_read_video, sequence, i + 1, categories, options, notes, len(sequences) == 1),
-        )
-        for i, sequence in enumerate(sequences)
-    ]
-    return AnnotationSet(path, dict(categories), lazy, notes)
+    return sequence_set(path, sequences, dict(categories), options, _read_video)
 
 
 def _read_video(

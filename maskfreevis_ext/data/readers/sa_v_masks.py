@@ -10,7 +10,7 @@ from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video
 from maskfreevis_ext.data.frame_files import natural_key
 from maskfreevis_ext.data.readers.davis import OBJECT
 from maskfreevis_ext.data.readers.files import walk_folders
-from maskfreevis_ext.data.readers.index_png import frame_files, read_index_png
+from maskfreevis_ext.data.readers.index_png import check_mask_size, frame_files, read_index_png
 from maskfreevis_ext.data.readers.options import ReadOptions
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import encode_masks
@@ -74,14 +74,10 @@ def _read_video(
         for file in files:
             path = os.path.join(root, name, key, file)
             pixels = read_index_png(path, ("P", "L", "1"), "a mask")
-            height, width = pixels.shape
             if builder is None:
+                height, width = pixels.shape
                 builder = VideoBuilder(Video(number, name, height, width, names), notes)
-            elif (height, width) != (builder.video.height, builder.video.width):
-                raise DataError(
-                    f"{path}: expected {builder.video.width} x {builder.video.height} pixels like"
-                    f" the first mask of the video, got {width} x {height}."
-                )
+            check_mask_size(pixels, builder.video, path)
             mask = encode_masks((pixels > 0)[None])[0]
             track = int(key) if is_numbered else key
             builder.add(track, 1, frames[file], path, mask=mask)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from maskfreevis_ext.data.annotation_form import check_frame_size
+from maskfreevis_ext.data.annotation_form import (
+    AnnotationSet,
+    LazyVideo,
+    Video,
+    check_frame_size,
+)
 from maskfreevis_ext.data.json_fields import MAX_NAME
 from maskfreevis_ext.data.readers.files import (
     read_ini,
@@ -49,6 +56,38 @@ class TrackedSequence:
     pattern: str
     is_official: bool
     labels: dict[int, str]
+
+
+#: Reads a sequence: it, its number, the categories, what files leave open, the notes of the set,
+#: and whether there is no other sequence.
+ReadSequence = Callable[
+    [TrackedSequence, int, dict[int, str], ReadOptions, Counter[str], bool], Video
+]
+
+
+def sequence_set(
+    path: str,
+    sequences: Sequence[TrackedSequence],
+    categories: dict[int, str],
+    options: ReadOptions,
+    read: ReadSequence,
+) -> AnnotationSet:
+    """A set of sequences that are read when they are needed.
+
+    Args:
+        path: Where they were found.
+        sequences: From ``find_sequences``.
+        categories: Class names by number.
+        options: What the files leave open.
+        read: Reads one of them.
+    """
+    notes: Counter[str] = Counter()
+    is_only = len(sequences) == 1
+    lazy = [
+        LazyVideo(each.name, partial(read, each, number, categories, options, notes, is_only))
+        for number, each in enumerate(sequences, start=1)
+    ]
+    return AnnotationSet(path, categories, lazy, notes)
 
 
 def find_sequences(path: str) -> list[TrackedSequence]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -20,14 +20,26 @@ OVERLAPS = "frames in which masks overlap, where the smaller one is on top"
 
 
 def davis_palette() -> list[int]:
-    """The palette of PASCAL VOC and DAVIS: R, G, B of 256 indices; index bits alternate in them."""
-    colors = []
-    for index in range(256):
-        color = [0, 0, 0]
-        for bit in range(8):
-            color[bit % 3] |= ((index >> bit) & 1) << (7 - bit // 3)
-        colors.extend(color)
-    return colors
+    """The 256 colours of DAVIS and PASCAL VOC: bit 3 k + c of an index is bit 7 - k of channel c.
+
+    Returns:
+        768 values: red, green, blue of index 0, of index 1, ...
+    """
+    index = np.arange(256)
+    bits = (index[:, None, None] >> (3 * np.arange(8)[:, None] + np.arange(3))) & 1  # (256, 8, 3)
+    return (bits << (7 - np.arange(8))[:, None]).sum(1).flatten().tolist()
+
+
+def save_index_png(pixels: np.ndarray, file: str | IO[bytes]) -> None:
+    """Write a picture of object numbers in the colours of DAVIS.
+
+    Args:
+        pixels: (H, W) uint8; 0 is the ground.
+        file: The PNG file to write.
+    """
+    picture = Image.fromarray(pixels)  # of mode L, to which a palette may be given
+    picture.putpalette(davis_palette())
+    picture.save(file, "PNG")
 
 
 @register_writer("davis")
@@ -54,9 +66,7 @@ def write_davis(dataset: AnnotationSet, path: str, options: WriteOptions) -> Non
             dataset.notes[BOXES_LOST] += sum(
                 t in track.boxes and t not in track.masks for track in video.tracks
             )
-            image = Image.fromarray(pixels)
-            image.putpalette(davis_palette())
-            image.save(os.path.join(folder, f"{stem}.png"), optimize=False)
+            save_index_png(pixels, os.path.join(folder, f"{stem}.png"))
         meta[video.name] = {
             "objects": {
                 str(indices[track.id]): {

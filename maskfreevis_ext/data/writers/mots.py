@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from maskfreevis_ext.data.annotation_form import AnnotationSet, Video
+from maskfreevis_ext.data.annotation_form import AnnotationSet, Rle, Video
 from maskfreevis_ext.data.readers.sequences import LABELS
 from maskfreevis_ext.data.writers.options import WriteOptions, register_writer
 from maskfreevis_ext.data.writers.ytvis import json_rle
@@ -47,6 +47,20 @@ def write_mots(dataset: AnnotationSet, path: str, options: WriteOptions) -> None
             _write_seqinfo(video, os.path.join(folder, "seqinfo.ini"))
 
 
+def mots_line(frame: int, track_id: int, class_id: int, rle: Rle) -> str:
+    """A line of a MOTS file: frame, id, class, height, width and RLE of an object.
+
+    Args:
+        frame: Number of the frame.
+        track_id: Id of the object.
+        class_id: Its class.
+        rle: Its mask, compressed.
+    """
+    mask = json_rle(rle)
+    height, width = mask["size"]
+    return f"{frame} {track_id} {class_id} {height} {width} {mask['counts']}\n"
+
+
 def _write_seqinfo(video: Video, path: str) -> None:
     values = {
         "name": os.path.basename(video.name),
@@ -77,10 +91,8 @@ def _lines(dataset: AnnotationSet, video: Video, numbers: dict[int, int], first:
     for t in range(len(video.file_names)):
         for track in video.tracks:
             if t in track.masks:
-                counts_text = json_rle(track.masks[t])["counts"]
                 class_id = numbers[track.category_id]
-                size = f"{video.height} {video.width}"
-                lines.append(f"{t + first} {ids[track.id]} {class_id} {size} {counts_text}\n")
+                lines.append(mots_line(t + first, ids[track.id], class_id, track.masks[t]))
             elif t in track.boxes:
                 dataset.notes[BOXES_LOST] += 1
     return lines

@@ -48,7 +48,7 @@ def from_ytvis(path: Path, name: str, target: str, overwrite: bool) -> None:
         path: The file.
         name: The other format.
         target: File or folder to write.
-        overwrite: Replace a file that exists.
+        overwrite: Replace a file of other origin, too.
 
     Raises:
         DataError: The output cannot be written.

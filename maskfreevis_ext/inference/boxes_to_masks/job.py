@@ -19,7 +19,7 @@ from maskfreevis_ext.data.categories import categories_of_file
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.files import atomic_write, write_json
+from maskfreevis_ext.files import atomic_write, check_outputs, mark_outputs, write_json
 from maskfreevis_ext.inference.boxes_to_masks.budget import PIXEL_HEAD, Budget, Plan
 from maskfreevis_ext.inference.boxes_to_masks.chunks import (
     Chunk,
@@ -70,7 +70,7 @@ class Options:
         review: HTML page to write, or "".
         previous: YouTube-VIS JSON of an earlier run: masks that it made and nobody changed are made
             anew, or "".
-        overwrite: Replace the files that are to be written.
+        overwrite: Replace files of other origin, too, and unfinished work of other options.
     """
 
     json: str
@@ -102,37 +102,13 @@ def check_options(options: Options) -> None:
     if not 0 <= options.min_confidence <= 1:
         raise ConfigError(f"--min-confidence: expected 0..1, got {options.min_confidence:g}.")
     read = [path for path in (options.json, options.images, options.previous) if path]
-    written = [path for path in (options.output, options.review) if path]
-    if len({os.path.realpath(path) for path in written}) < len(written):
-        raise DataError(f"{options.review}: is --output and --review at once.")
-    check_output(options.output, read, options.overwrite, is_file_format(options.target_format))
-    if options.review:
-        check_output(options.review, read, options.overwrite)
-
-
-def check_output(path: str, inputs: Sequence[str], overwrite: bool, is_file: bool = True) -> None:
-    """Check that a file or folder can be written and replaces nothing by accident.
-
-    Args:
-        path: The file.
-        inputs: Files that must stay.
-        overwrite: Whether an existing file may be replaced.
-        is_file: It is a file; otherwise a folder, which must be new or empty.
-
-    Raises:
-        DataError: It cannot, or would.
-    """
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise DataError(f"{path}: cannot be written: {folder} is no writable folder.")
-    if any(os.path.realpath(path) == os.path.realpath(other) for other in inputs):
-        raise DataError(f"{path}: is the input; expected another file for the output.")
-    if os.path.isdir(path) and is_file:
-        raise DataError(f"{path}: cannot be written: it is a folder; expected a file.")
-    if not is_file and os.path.exists(path) and (os.path.isfile(path) or os.listdir(path)):
-        raise DataError(f"{path}: expected a new or empty folder for this format.")
-    if is_file and os.path.exists(path) and not overwrite:
-        raise DataError(f"{path}: exists already. Give another name, or --overwrite to replace it.")
+    is_file = is_file_format(options.target_format)
+    check_outputs(
+        [path for path in (options.output if is_file else "", options.review) if path],
+        read,
+        new_folders=[] if is_file else [options.output],
+        overwrite=options.overwrite,
+    )
 
 
 @dataclass(frozen=True)
@@ -174,8 +150,10 @@ def boxes_to_masks(options: Options, predict: Predictor | None = None) -> dict[i
             page = _page(content, given, options, partial, confidences)
             with atomic_write(options.review) as file:
                 file.write(page.encode())
+            mark_outputs([options.review])
         if options.target_format == YTVIS:
             write_json(content, options.output)
+            mark_outputs([options.output])
         else:
             write_json(content, converted / "masks.json")
             from_ytvis(

@@ -54,7 +54,14 @@ def test_davis_classes_come_back_through_youtube_vos(tmp_path):
 def test_davis_palette_has_256_different_colours():
     colors = np.array(davis_palette()).reshape(256, 3)
     assert len(np.unique(colors, axis=0)) == 256
-    assert colors[[15, 255]].tolist() == [[192, 128, 128], [224, 224, 192]]
+    assert colors[:5].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [0, 0, 128],
+    ]
+    assert colors[[9, 15, 255]].tolist() == [[192, 0, 0], [192, 128, 128], [224, 224, 192]]
 
 
 def test_formats_of_masks_count_boxes_that_they_leave_out(tmp_path):

@@ -1,0 +1,51 @@
+"""What ends a command with one line, and the exit codes."""
+
+from __future__ import annotations
+
+import pytest
+from torch.multiprocessing import ProcessExitedException
+
+from maskfreevis_ext.engine.user_errors import exit_on_user_error
+from maskfreevis_ext.errors import DataError
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("a.json: is empty."), 2, "DataError: a.json: is empty."),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (KeyboardInterrupt("Stopped; call it again."), 130, "Stopped; call it again."),
+    ],
+)
+def test_errors_of_the_user_and_interrupts_are_one_line(error, code, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(fail, error)
+
+    assert stop.value.code == code
+    assert capsys.readouterr().err.strip() == line
+
+
+@pytest.mark.parametrize("code", [2, 130])
+def test_message_of_a_child_process_is_not_repeated(code, capsys):
+    error = ProcessExitedException("child", error_index=0, error_pid=1, exit_code=code)
+
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(fail, error)
+
+    assert stop.value.code == code
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_on_user_error(fail, ZeroDivisionError())
+    with pytest.raises(ProcessExitedException):
+        exit_on_user_error(fail, ProcessExitedException("killed", 0, 1, exit_code=1))
+
+
+def test_what_the_function_returns_is_returned():
+    assert exit_on_user_error(divmod, 7, 2) == (3, 1)
