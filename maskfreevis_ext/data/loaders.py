@@ -16,7 +16,9 @@ from detectron2.data import (
 )
 
 from maskfreevis_ext.data.builtin import register_from_config
+from maskfreevis_ext.data.frame_check import check_frame_files
 from maskfreevis_ext.data.frame_files import check_images
+from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.data.mappers import YTVISDatasetMapper, clip_supervision
 from maskfreevis_ext.data.motion_masks import check_motion_masks
 from maskfreevis_ext.data.ytvis import DatasetDict
@@ -96,12 +98,15 @@ def _unpack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetDict]:
+def load_datasets(
+    names: list[str] | tuple[str, ...], key: str, rules: FrameRules = DEFAULT_RULES
+) -> list[DatasetDict]:
     """Load registered data sets that have the same classes.
 
     Args:
         names: Registered names.
         key: Config key that holds the names, for messages.
+        rules: How frames are read; the dataset dicts carry them as ``frame_rules``.
 
     Returns:
         The dataset dicts of all of them, in the order of ``names``.
@@ -138,6 +143,9 @@ def load_datasets(names: list[str] | tuple[str, ...], key: str) -> list[DatasetD
                 f"{key}: {names[0]!r} and {name!r} have different classes. Data sets that are"
                 " trained or tested together need the same list of categories."
             )
+    if rules != DEFAULT_RULES:
+        for video in videos:
+            video["frame_rules"] = rules
     return videos
 
 
@@ -227,7 +235,7 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
         DataError: The data cannot be used, or no video has an object.
     """
     names = list(cfg.DATASETS.TRAIN)
-    videos = load_datasets(names, "DATASETS.TRAIN")
+    videos = load_datasets(names, "DATASETS.TRAIN", FrameRules.from_config(cfg))
     _check_class_count(cfg, names[0])
     with_objects = [video for video in videos if _has_objects(video)]
     if not with_objects:
@@ -255,6 +263,7 @@ def load_train_videos(cfg: CfgNode) -> list[DatasetDict]:
         )
     check_supervision(cfg.INPUT.SUPERVISION, videos)
     check_images(videos)
+    check_frame_files(cfg, videos, "DATASETS.TRAIN")
     if cfg.MODEL.SPATIAL_MASK.ENABLED:
         _check_spatial_supervision(cfg, videos)
     if cfg.INPUT.SUPERVISION == "box":
@@ -306,11 +315,12 @@ def build_train_loader(cfg: CfgNode) -> VisibleErrors:
     return VisibleErrors(build_detection_train_loader(cfg, mapper=mapper, dataset=videos))
 
 
-def load_test_videos(dataset_name: str) -> list[DatasetDict]:
+def load_test_videos(dataset_name: str, rules: FrameRules = DEFAULT_RULES) -> list[DatasetDict]:
     """Load a data set of DATASETS.TEST and check that its frames exist.
 
     Args:
         dataset_name: A registered data set.
+        rules: How frames are read.
 
     Returns:
         Dataset dicts.
@@ -319,7 +329,7 @@ def load_test_videos(dataset_name: str) -> list[DatasetDict]:
         ConfigError: The data set is not known, or not in YouTube-VIS form.
         DataError: The data cannot be used.
     """
-    videos = load_datasets([dataset_name], "DATASETS.TEST")
+    videos = load_datasets([dataset_name], "DATASETS.TEST", rules)
     check_images(videos)
     return videos
 
@@ -338,7 +348,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
         DataError: The data cannot be used; also while iterating, when a frame cannot be read.
     """
     register_from_config(cfg)
-    videos = load_test_videos(dataset_name)
+    videos = load_test_videos(dataset_name, FrameRules.from_config(cfg))
     _drop_masks(videos)
     loader = build_detection_test_loader(
         videos,

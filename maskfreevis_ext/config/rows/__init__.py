@@ -6,6 +6,7 @@ from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
     evaluation,
+    frame_files,
     inference,
     mask2former,
     maskfree,
@@ -22,6 +23,7 @@ ROWS: tuple[Key, ...] = (
     *maskfree.ROWS,
     *multimask.ROWS,
     *video_input.ROWS,
+    *frame_files.ROWS,
     *spatial_mask.ROWS,
     *inference.ROWS,
     *solver.ROWS,
