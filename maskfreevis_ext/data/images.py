@@ -63,9 +63,7 @@ def read_frame(
     return np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3)))
 
 
-def image_size(
-    path: str | os.PathLike[str], rules: FrameRules = DEFAULT_RULES
-) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str], rules: FrameRules = DEFAULT_RULES) -> tuple[int, int]:
     """(H, W) of a frame in pixels, from the header of its file.
 
     Args:

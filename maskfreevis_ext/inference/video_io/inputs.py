@@ -47,7 +47,8 @@ def open_inputs(inputs: Sequence[str], rules: FrameRules = DEFAULT_RULES) -> lis
         named = list(group)
         if folder is None or len(named) == 1:
             sources += [
-                Camera(path) if isinstance(path, int) else open_frames(path, rules) for path in named
+                Camera(path) if isinstance(path, int) else open_frames(path, rules)
+                for path in named
             ]
         else:
             pictures = [path for path in named if isinstance(path, Path)]
