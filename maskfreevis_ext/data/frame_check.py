@@ -35,9 +35,9 @@ def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: s
         what: Name of the data set, for messages.
 
     Raises:
-        DataError: Files are missing, damaged or of another size than the JSON says, or the values of
-            deep pixels are refused by INPUT.PIXEL_RANGE. The message has their number and the first
-            five.
+        DataError: Files are missing, damaged or of another size than the JSON says, or the values
+            of deep pixels are refused by INPUT.PIXEL_RANGE. The message has their number and the
+            first five.
     """
     if not cfg.INPUT.CHECK_FRAMES:
         return

@@ -31,9 +31,9 @@ def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
 def check_test_sets(cfg: CfgNode) -> None:
     """Check that the data sets of DATASETS.TEST can be read and scored.
 
-    Annotations, frames (that they exist, and their headers), TEST.EVALUATORS, and the masks that predictions are
-    compared with. A ground truth that cannot be scored (no annotations, boxes only) gives a line
-    in the log.
+    Annotations, frames (that they exist, and their headers), TEST.EVALUATORS, and the masks that
+    predictions are compared with. A ground truth that cannot be scored (no annotations, boxes only)
+    gives a line in the log.
 
     Args:
         cfg: The config.

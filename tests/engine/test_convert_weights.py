@@ -174,7 +174,7 @@ def test_output_is_taken_by_the_checkpointer(tmp_path, ending):
     content = {"model": source.state_dict(), "optimizer": {"state": {}}, "iteration": 5}
     torch.save(content, tmp_path / "in.pth")
     found = convert(read_weights(str(tmp_path / "in.pth")), tiny_cfg(), "in.pth")
-    assert not found.missing and not found.unused
+    assert found.missing == found.unused == []
     path = str(tmp_path / f"out{ending}")
     write_weights(found.weights, path)
     model = build_model(tiny_cfg())
