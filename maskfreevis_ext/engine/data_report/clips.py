@@ -57,13 +57,21 @@ class Signals:
             self.num_matched + other.num_matched,
         )
 
+    @property
+    def edge_share(self) -> float:
+        """Percent of the cells inside boxes that have a colour edge; 0 without a cell."""
+        return 100 * self.num_edges / max(self.num_cells, 1)
+
+    @property
+    def match_share(self) -> float:
+        """Percent of the cells inside boxes that have a temporal match; 0 without a cell."""
+        return 100 * self.num_matched / max(self.num_pair_cells, 1)
+
     def lines(self) -> list[str]:
         """The shares, in words."""
-        edges = 100 * self.num_edges / max(self.num_cells, 1)
-        matched = 100 * self.num_matched / max(self.num_pair_cells, 1)
         return [
-            f"{edges:.0f} % of the cells inside boxes have a colour edge to a neighbour.",
-            f"{matched:.0f} % of the cells inside boxes have a temporal match.",
+            f"{self.edge_share:.0f} % of the cells inside boxes have a colour edge to a neighbour.",
+            f"{self.match_share:.0f} % of the cells inside boxes have a temporal match.",
         ]
 
 
@@ -169,10 +177,11 @@ def clip_rows(clip: SeenClip, class_names: Sequence[str]) -> list[SheetRow]:
     ]
     pairs = clip.affinities.pairs[: len(clip.frames)]
     if pairs:
-        edges, matched = clip.signals.lines()
+        shares = clip.signals
         rows.append(
             SheetRow(
-                f"temporal matches: {matched} {edges}",
+                f"cells in boxes: {shares.match_share:.0f} % matched, {shares.edge_share:.0f} %"
+                " with a colour edge",
                 [draw_matches(clip, number) for number in range(len(pairs))],
                 [f"frame {indices[b]}, matches in frame {indices[a]}" for a, b in pairs],
             )
