@@ -117,9 +117,8 @@ def deep_pixels(path: str | os.PathLike[str], rules: FrameRules) -> np.ndarray |
     with Image.open(path) as image:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         if image.mode in _DEEP_MODES:
-            if rules.exif == "apply":
-                image = ImageOps.exif_transpose(image)
-            return np.asarray(image)[:, :, None]
+            upright = ImageOps.exif_transpose(image) if rules.exif == "apply" else image
+            return np.asarray(upright)[:, :, None]
         if not _is_deep_color(image):
             return None
     # Pillow gives such images with the upper 8 bits only.

@@ -63,7 +63,7 @@ def _rename_torchvision(name: str) -> str:
     if name.startswith("fc.") or name.endswith("num_batches_tracked"):
         return ""
     for pattern, replacement in _TORCHVISION_RULES:
-        name = re.sub(pattern, replacement, name)  # type: ignore[call-overload]
+        name = re.sub(pattern, replacement, name)
     return f"backbone.{name}"
 
 
@@ -189,10 +189,10 @@ def read_weights(path: str) -> Weights:
     """
     content = read_weights_file(path)
     while isinstance(content, dict):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), {})
-        if not inner:
+        inside = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
+        if not inside:
             break
-        content = inner
+        content = inside[0]
     arrays = {
         name: torch.as_tensor(value)
         for name, value in (content.items() if isinstance(content, dict) else ())
