@@ -60,6 +60,7 @@ from maskfreevis_ext.inference.video_io import FrameWriter, check_image_name, wr
 from maskfreevis_ext.losses.affinities import AffinitySettings
 
 DATASET_NAME = "visualize_data"  #: Name under which --json is registered.
+MOST_FAULTS = 10  #: Faulty frames that the report names.
 VIDEO_SIZE = (360, 1280)  #: (H, W) of an mp4, into which all clips are fitted.
 
 
@@ -210,14 +211,15 @@ def run(args: argparse.Namespace) -> None:
     good = [video for video in videos if not find_faults([video], headers, rules)]
     if not good:
         check_frame_files(cfg, videos, name)
-    problems = [*faults[:10], *describe_frames(headers, rules)]
-    if len(faults) > 10:
-        problems.insert(10, f"{len(faults) - 10} more frames cannot be used.")
     np.random.seed(args.seed)
     clips, signals, count = look(cfg, good, args.sample, args.clips)
     class_names = MetadataCatalog.get(name).thing_classes
     statistics = describe_videos(videos)
-    print("\n".join(report_lines(statistics, signals, count, problems, class_names)))
+    more = len(faults) - MOST_FAULTS
+    rest = [f"{more} more frames cannot be used."] if more > 0 else []
+    statistics.problems[:0] = [*faults[:MOST_FAULTS], *rest]
+    statistics.notes = describe_frames(headers, rules)
+    print("\n".join(report_lines(statistics, signals, count, class_names)))
     if args.output and is_video(args.output):
         write_video(args.output, clips, class_names)
     elif args.output:
@@ -225,9 +227,7 @@ def run(args: argparse.Namespace) -> None:
         write_image(args.output, contact_sheet(rows, legend=LEGEND))
     if args.html:
         title = f"Data set {args.json or name}"
-        write_page(
-            *(args.html, title, videos, statistics, clips, (signals, count), problems, class_names)
-        )
+        write_page(*(args.html, title, videos, statistics, clips, (signals, count), class_names))
     mark_outputs(outputs)
     print(f"{len(clips)} clips of {len(videos)} videos drawn in {', '.join(outputs)}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from detectron2.structures import BoxMode
 
 Box = tuple[float, float, float, float]
@@ -60,6 +60,7 @@ class DataStatistics:
         shares: The same as a share of the frame's square root of area, 0..1.
         suspicions: Tracks to look at, the worst first.
         problems: Faults of the whole data set in words.
+        notes: What else is worth knowing.
     """
 
     num_videos: int = 0
@@ -73,6 +74,7 @@ class DataStatistics:
     shares: list[float] = field(default_factory=list)
     suspicions: list[Suspicion] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def describe_videos(videos: Sequence[Mapping[str, Any]]) -> DataStatistics:
@@ -141,8 +143,8 @@ def _track_suspicions(video_id: int, track_id: int, boxes: Mapping[int, Box]) ->
     jumps = []
     for _, one, other in steps:
         size = ((_area(one) * _area(other)) ** 0.25) or 1.0
-        move = np.hypot(*(other[i] + other[i + 2] - one[i] - one[i + 2] for i in (0, 1))) / 2
-        jumps.append(float(move) / size)
+        across, down = (other[i] + other[i + 2] - one[i] - one[i + 2] for i in (0, 1))
+        jumps.append(math.hypot(across, down) / 2 / size)
     found = []
     for index, (t, one, other) in enumerate(steps):
         rest = jumps[:index] + jumps[index + 1 :]

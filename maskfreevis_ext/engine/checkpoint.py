@@ -230,7 +230,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         keys = self.model.state_dict().keys()
         summary = describe_incompatible(incompatible, len(keys))
         missing = {*incompatible.missing_keys, *(k for k, _, _ in incompatible.incorrect_shapes)}
-        flat = " ".join(summary.split())
+        short = describe_incompatible(incompatible, len(keys), limit=8)
+        flat = "; ".join(line.strip().removesuffix(".") for line in short.splitlines()) + "."
         if missing >= keys or (self._needed and missing):
             raise CheckpointError(f"The weights belong to another model. {flat}")
         unfit = missing.union(incompatible.unexpected_keys)
@@ -311,13 +312,14 @@ def _check_weights(weights: object, filename: str) -> None:
             )
 
 
-def describe_incompatible(incompatible: Any, num_keys: int) -> str:
+def describe_incompatible(incompatible: Any, num_keys: int, limit: int = 30) -> str:
     """Describe which weights of a file were loaded into a model and which were not.
 
     Args:
         incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and
             ``incorrect_shapes``.
         num_keys: Number of keys of the model.
+        limit: Most groups of names in a line; the others are counted.
 
     Returns:
         One line if all weights fit; otherwise one more line for each kind of difference, and for
@@ -333,9 +335,9 @@ def describe_incompatible(incompatible: Any, num_keys: int) -> str:
         for key, in_file, in_model in shapes
     ]
     if missing:
-        lines.append(f"  not in the file, keep their initial values: {group_names(missing)}")
+        lines.append(f"  not in the file, keep their initial values: {group_names(missing, limit)}")
     if unexpected:
-        lines.append(f"  in the file, not used by the model: {group_names(unexpected)}")
+        lines.append(f"  in the file, not used by the model: {group_names(unexpected, limit)}")
     return "\n".join(lines)
 
 

@@ -30,7 +30,6 @@ def report_lines(
     statistics: DataStatistics,
     signals: Signals,
     num_clips: int,
-    problems: Sequence[str],
     class_names: Sequence[str],
 ) -> list[str]:
     """The report in lines of text.
@@ -39,7 +38,6 @@ def report_lines(
         statistics: Of the data set.
         signals: Of the clips that were looked at.
         num_clips: Their number.
-        problems: Faults of frames and others that were found.
         class_names: Name of each label.
     """
     lines = [_facts(statistics)]
@@ -53,7 +51,8 @@ def report_lines(
             " 50, 95 %."
         )
     lines += [f"In {num_clips} clips, {line}" for line in signals.lines()]
-    lines += [f"Problem: {text}" for text in (*problems, *statistics.problems)]
+    lines += [f"Problem: {text}" for text in statistics.problems]
+    lines += [f"Note: {text}" for text in statistics.notes]
     suspicions = statistics.suspicions
     if suspicions:
         lines.append(f"{len(suspicions)} places to look at:")
@@ -89,7 +88,6 @@ def write_page(
     statistics: DataStatistics,
     clips: Sequence[SeenClip],
     signals: tuple[Signals, int],
-    problems: Sequence[str],
     class_names: Sequence[str],
 ) -> None:
     """Write the report as one HTML page, which loads nothing from elsewhere.
@@ -101,7 +99,6 @@ def write_page(
         statistics: Of the data set.
         clips: Clips to draw.
         signals: Sum over the clips that were looked at, and their number.
-        problems: Faults of frames and others that were found.
         class_names: Name of each label.
 
     Raises:
@@ -111,7 +108,7 @@ def write_page(
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="facts">{html.escape(_facts(statistics))}</p>',
-        *_problems_html([*problems, *statistics.problems]),
+        *_problems_html(statistics),
         *_objects_html(statistics, class_names),
         "<h2>What supervises the masks</h2>",
         f"<p>Of {num_clips} random clips after the augmentations of the config:</p>",
@@ -129,11 +126,14 @@ def write_page(
         file.write(html_page(title, body).encode())
 
 
-def _problems_html(problems: Sequence[str]) -> list[str]:
-    if not problems:
-        return ["<h2>Problems</h2>", "<p>None found.</p>"]
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in problems)
-    return ["<h2>Problems</h2>", f"<ul>{items}</ul>"]
+def _problems_html(statistics: DataStatistics) -> list[str]:
+    parts = ["<h2>Problems</h2>"]
+    if not statistics.problems:
+        parts.append("<p>None found.</p>")
+    for texts in (statistics.problems, statistics.notes):
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+        parts.append(f"<ul>{items}</ul>" if items else "")
+    return parts
 
 
 def _objects_html(statistics: DataStatistics, class_names: Sequence[str]) -> list[str]:

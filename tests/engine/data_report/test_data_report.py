@@ -112,36 +112,38 @@ def test_page_holds_everything_and_loads_nothing(tmp_path, written):
     clip = look_at(_sample([_flat(), _flat()], [BOX, BOX]), "RGB", SETTINGS)
     statistics = describe_videos(written)
     statistics.suspicions = [Suspicion(1, 10, (1, 2), "jumps <far>", 2.0)]
+    statistics.problems, statistics.notes = ["frame 3 is bad"], ["frame 4 is deep"]
     path = tmp_path / "page.html"
     write_page(
         *(path, "My <set>", written, statistics, [clip], (clip.signals, 1)),
-        *(["frame 3 is bad"], ["cat", "dog", "emu"]),
+        ["cat", "dog", "emu"],
     )
     text = path.read_text(encoding="utf-8")
     assert "My &lt;set&gt;" in text
     assert "jumps &lt;far&gt;" in text
     assert "frame 3 is bad" in text
+    assert "frame 4 is deep" in text
     assert text.count("<svg") == 3
     assert text.count("data:image/jpeg") == 5  # two frames, a pair, and two of the suspicion
     assert not re.search(r"(src|href)=\"(?!data:)", text)
 
 
 def test_page_of_a_set_without_objects(tmp_path):
-    write_page(
-        *(tmp_path / "page.html", "x", [], DataStatistics(), [], (Signals(), 0), [], ["cat"])
-    )
+    write_page(*(tmp_path / "page.html", "x", [], DataStatistics(), [], (Signals(), 0), ["cat"]))
     assert "There are none" in (tmp_path / "page.html").read_text()
 
 
 def test_lines(written):
     statistics = describe_videos(written)
     statistics.suspicions = [Suspicion(1, 10, (t, t + 1), "jumps", 2.0) for t in range(7)]
-    lines = report_lines(statistics, Signals(4, 2, 4, 1), 3, ["a"], ["cat", "dog", "emu"])
+    statistics.problems, statistics.notes = ["a"], ["b"]
+    lines = report_lines(statistics, Signals(4, 2, 4, 1), 3, ["cat", "dog", "emu"])
     text = "\n".join(lines)
     assert lines[0] == "2 videos, 7 frames, 4 tracks, 12 boxes, 12 masks."
     assert "  cat: 2 tracks, 5 boxes" in lines
     assert "In 3 clips, 50 % of the cells inside boxes have a colour edge" in text
     assert "In 3 clips, 25 % of the cells inside boxes have a temporal match" in text
     assert "Problem: a" in text
+    assert "Note: b" in text
     assert "7 places to look at" in text
     assert text.count("jumps") == 5
