@@ -24,11 +24,12 @@ from maskfreevis_ext.tracks import Item, make_label
 
 STRIDE = 4  #: Pixels per cell of the masks in training.
 _SHOWN_HEIGHT = 360  # pixels of a drawn frame, at least
+_ROWS_SHOWN = 40  # about as many rows of cells are drawn, so that single ones can be seen
 _MATCH, _STAYS, _NONE = (255, 220, 0), (0, 200, 255), (255, 60, 60)
 
 LEGEND = (
-    "Lower row: cells inside boxes, for each pair of frames. Blue: a match at the same place."
-    " Yellow line: to a match elsewhere. Red: no match."
+    "Lower row: cells inside boxes (some of them), for each pair of frames. Blue: a match at the same"
+    " place. Yellow line: to a match elsewhere. Red: no match."
 )
 
 
@@ -205,25 +206,21 @@ def draw_matches(clip: SeenClip, pair: int) -> np.ndarray:
     picture, _ = resize_frame(frame, [], factor)
     picture = (picture * 0.6).astype(np.uint8)
     matches = clip.affinities.matches[0, pair].numpy()  # (R, h, w)
+    offsets = clip.affinities.search_offsets
     step = STRIDE * factor
-    for y, x in np.argwhere(clip.in_box[later].numpy()):
-        here = (round((x + 0.5) * step), round((y + 0.5) * step))
-        found = [
-            offset
-            for offset, hit in zip(clip.affinities.search_offsets, matches[:, y, x], strict=True)
-            if hit
-        ]
-        for dy, dx in found:
-            if dy or dx:
-                there = (round((x + dx + 0.5) * step), round((y + dy + 0.5) * step))
-                cv2.line(picture, here, there, _MATCH, 1, cv2.LINE_AA)
-    for y, x in np.argwhere(clip.in_box[later].numpy()):
-        here = (round((x + 0.5) * step), round((y + 0.5) * step))
-        stays = any(
-            hit
-            for (dy, dx), hit in zip(clip.affinities.search_offsets, matches[:, y, x], strict=True)
-            if not (dy or dx)
-        )
-        color = _STAYS if stays else _MATCH if matches[:, y, x].any() else _NONE
-        cv2.circle(picture, here, max(1, round(factor)), color, -1, cv2.LINE_AA)
+    every = max(1, matches.shape[1] // _ROWS_SHOWN)
+    cells = np.argwhere(clip.in_box[later].numpy())
+    cells = cells[(cells % every == 0).all(1)]
+
+    def place(y: float, x: float) -> tuple[int, int]:
+        return round((x + 0.5) * step), round((y + 0.5) * step)
+
+    for y, x in cells:
+        for number in np.flatnonzero(matches[:, y, x]):
+            dy, dx = offsets[number]
+            cv2.line(picture, place(y, x), place(y + dy, x + dx), _MATCH, 1, cv2.LINE_AA)
+    for y, x in cells:
+        found = [offsets[number] for number in np.flatnonzero(matches[:, y, x])]
+        color = _STAYS if (0, 0) in found else _MATCH if found else _NONE
+        cv2.circle(picture, place(y, x), max(1, round(step * every / 6)), color, -1, cv2.LINE_AA)
     return picture
