@@ -28,8 +28,8 @@ _ROWS_SHOWN = 40  # about as many rows of cells are drawn, so that single ones c
 _MATCH, _STAYS, _NONE = (255, 220, 0), (0, 200, 255), (255, 60, 60)
 
 LEGEND = (
-    "Lower row: cells inside boxes (some of them), for each pair of frames. Blue: a match at the same"
-    " place. Yellow line: to a match elsewhere. Red: no match."
+    "Lower row: cells inside boxes (some of them), for each pair of frames. Blue: a match at the"
+    " same place. Yellow line: to a match elsewhere. Red: no match."
 )
 
 
