@@ -32,7 +32,8 @@ from maskfreevis_ext.data import (
     register_from_config,
     register_ytvis_instances,
 )
-from maskfreevis_ext.data.loaders import check_supervision, load_datasets
+from maskfreevis_ext.data.loaders import load_datasets
+from maskfreevis_ext.data.train_sets import check_supervision
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs, mark_outputs
