@@ -24,6 +24,7 @@ setup(
     package_data={
         "maskfreevis_ext": [
             "py.typed",
+            "data/class_maps/*.json",
             "embedded/detectron2/config/defaults.yaml",
             "inference/boxes_to_masks/review.html",
         ]

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from experiments.report import add_overwrite
 from maskfreevis_ext.data.images import read_frame
-from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json, object_masks
+from maskfreevis_ext.data.track_masks import object_masks
+from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation.overlap import video_iou
 from maskfreevis_ext.evaluation.per_object import ObjectScores, objects_markdown, write_objects

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
@@ -40,8 +40,9 @@ from maskfreevis_ext.data import (
 from maskfreevis_ext.data.frame_check import check_frame_files, describe_frames, find_faults
 from maskfreevis_ext.data.frame_headers import read_headers
 from maskfreevis_ext.data.frame_rules import FrameRules
-from maskfreevis_ext.data.loaders import check_supervision, load_datasets
+from maskfreevis_ext.data.image_mapper import CocoClipDatasetMapper
 from maskfreevis_ext.data.track_statistics import describe_videos
+from maskfreevis_ext.data.train_sets import check_supervision, load_dataset
 from maskfreevis_ext.engine.data_report import (
     LEGEND,
     SeenClip,
@@ -154,7 +155,9 @@ def look(
     """
     with_objects = [video for video in videos if any(video["annotations"])] or videos
     chosen = np.random.permutation(len(with_objects))[: max(num_clips, num_drawn, 1)]
-    mapper = YTVISDatasetMapper(cfg, is_train=True)
+    mapper: Callable[[dict], dict] = YTVISDatasetMapper(cfg, is_train=True)
+    if videos[0].get("is_image"):
+        mapper = CocoClipDatasetMapper(cfg)
     settings = AffinitySettings(**AffinitySettings.from_config(cfg))
     drawn: list[SeenClip] = []
     total = Signals()
@@ -203,9 +206,10 @@ def run(args: argparse.Namespace) -> None:
     cfg = make_config(args)
     name = choose_dataset(args, cfg)
     rules = FrameRules.from_config(cfg)
-    videos = load_datasets([name], "--dataset", rules)
+    videos = load_dataset(name, "--dataset", rules)
     check_images(videos)
-    check_supervision(cfg.INPUT.SUPERVISION, videos)
+    node = cfg.INPUT.PSEUDO if videos[0].get("is_image") else cfg.INPUT
+    check_supervision(node.SUPERVISION, videos)
     headers = read_headers([path for video in videos for path in video["file_names"]])
     faults = find_faults(videos, headers, rules)
     good = [video for video in videos if not find_faults([video], headers, rules)]

@@ -130,3 +130,18 @@ class TestReport:
         with pytest.raises(SystemExit):
             main(arguments)
         assert text in capsys.readouterr().err
+
+    def test_images_are_drawn_as_clips(self, files, tmp_path, capsys):
+        _, images = files
+        picture = {"id": 4, "file_name": "v1/00000.png", "height": 20, "width": 30}
+        box = {"id": 1, "image_id": 4, "category_id": 3, "iscrowd": 0, "bbox": [2, 3, 8, 6]}
+        content = {
+            "images": [picture],
+            "annotations": [{**box, "area": 48}],
+            "categories": [{"id": 3, "name": "cat"}],
+        }
+        json_file = write_json(tmp_path, content, "coco.json")
+        page = str(tmp_path / "look.html")
+        arguments = ["--json", json_file, "--images", images, "--html", page]
+        assert main([*arguments, "INPUT.PSEUDO.MIN_SIZE_TRAIN", "(40,)"]) == 0
+        assert "1 clips of 1 videos drawn" in capsys.readouterr().out
