@@ -130,10 +130,9 @@ def _problems_html(statistics: DataStatistics) -> list[str]:
     parts = ["<h2>Problems</h2>"]
     if not statistics.problems:
         parts.append("<p>None found.</p>")
-    for texts in (statistics.problems, statistics.notes):
-        items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
-        parts.append(f"<ul>{items}</ul>" if items else "")
-    return parts
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in statistics.problems)
+    parts.append(f"<ul>{items}</ul>" if items else "")
+    return parts + [f'<p class="note">{html.escape(text)}</p>' for text in statistics.notes]
 
 
 def _objects_html(statistics: DataStatistics, class_names: Sequence[str]) -> list[str]:
