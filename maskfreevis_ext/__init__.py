@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskfreevis_ext._provider import describe_provider as describe_provider
     from maskfreevis_ext._provider import provider_info as provider_info
     from maskfreevis_ext.config import add_maskfreevis_config, load_config
-    from maskfreevis_ext.data.ytvis import register_ytvis_instances
+    from maskfreevis_ext.data.registration import register_ytvis_instances
     from maskfreevis_ext.engine.predict import build_predictor
     from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -39,7 +39,7 @@ _LAZY = {
     "add_maskfreevis_config": "maskfreevis_ext.config",
     "build_predictor": "maskfreevis_ext.engine.predict",
     "load_config": "maskfreevis_ext.config",
-    "register_ytvis_instances": "maskfreevis_ext.data.ytvis",
+    "register_ytvis_instances": "maskfreevis_ext.data.registration",
     # internal, for the log of the tools and for the tests
     "describe_provider": "maskfreevis_ext._provider",
     "provider_info": "maskfreevis_ext._provider",

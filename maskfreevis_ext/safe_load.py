@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import pickle
 import pickletools
 import re
@@ -79,13 +80,13 @@ def verify_archive(path: str) -> None:
 
 
 def load_pkl(path: str) -> object:
-    """Load a pickle of the model zoo: dicts, lists, strings, numbers and NumPy arrays of numbers.
+    """Load a pickle of the model zoo: dicts, lists, strings, numbers, arrays of numbers, tensors.
 
     Args:
         path: A local file.
 
     Returns:
-        Its content, arrays in native byte order.
+        Its content, NumPy arrays in native byte order, tensors on the CPU.
 
     Raises:
         CheckpointError: The file is damaged, or holds anything else, which the message names.
@@ -162,7 +163,7 @@ class _Dtype:
 class _Array:
     """Replaces ``numpy.ndarray`` while unpickling; takes the state that NumPy pickles."""
 
-    value: np.ndarray | None = None
+    value: np.ndarray | torch.Tensor | None = None
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, raw = state
@@ -207,6 +208,44 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode(encoding)
 
 
+class _Storage:
+    """The memory of a tensor in a plain pickle, which holds a file of ``torch.save`` for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, raw: bytes) -> None:
+        if not isinstance(raw, bytes):
+            raise CheckpointError("expected the bytes of a tensor, got something else.")
+        self.value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        if not isinstance(self.value, torch.storage.TypedStorage):
+            raise CheckpointError("expected the storage of a tensor, got something else.")
+
+    def __setstate__(self, state: object) -> None:
+        raise CheckpointError("expected arrays and plain values, got a change of a storage.")
+
+
+def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_: object) -> _Array:
+    if not isinstance(storage, _Storage):
+        raise CheckpointError("expected the storage of a tensor, got something else in its place.")
+    memory = storage.value._untyped_storage  # .untyped() gives a warning
+    empty = torch.empty(0, dtype=storage.value.dtype)
+    numbers = [offset, *size, *stride]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise CheckpointError("expected sizes of a tensor, got something else in their place.")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and (last + 1) * empty.element_size() > memory.nbytes():
+        raise CheckpointError("expected a tensor inside its storage.")  # set_ would enlarge it
+    tensor = _Array()
+    tensor.value = empty.set_(memory, offset, size, stride)
+    return tensor
+
+
+def _parameter(data: _Array, *_: object) -> _Array:
+    if not isinstance(data, _Array):
+        raise CheckpointError("expected a tensor, got something else in its place.")
+    return data
+
+
 def _no_bytes() -> bytes:
     return b""  # protocols 0 to 2 write the content of an empty array as this call
 
@@ -231,6 +270,9 @@ _ALLOWED: dict[tuple[str, str], object] = {
     ("_codecs", "encode"): _Function(_encode),
     ("__builtin__", "bytes"): _Function(_no_bytes),
     ("builtins", "bytes"): _Function(_no_bytes),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
+    ("torch.storage", "_load_from_bytes"): _Function(_Storage),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _Function(_reconstruct),
@@ -266,6 +308,8 @@ def _resolve(node: object, done: dict[int, object]) -> object:
     if isinstance(node, _Array):
         if node.value is None:
             raise CheckpointError("expected an array, got one without content.")
+        if isinstance(node.value, torch.Tensor):
+            return node.value.clone()  # without the rest of its storage
         return node.value if node.value.ndim else node.value[()]
     if isinstance(node, (dict, list, tuple)):
         if id(node) not in done:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.loaders import build_test_loader
-from maskfreevis_ext.data.ytvis import object_masks
+from maskfreevis_ext.data.track_masks import object_masks
 from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error

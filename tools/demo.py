@@ -30,6 +30,7 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.config import CfgNode
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.engine.arguments import (
     add_confidence,
     add_device,
@@ -125,7 +126,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def plan(args: argparse.Namespace) -> tuple[list[FrameSource], list[OutputPlan]]:
+def plan(args: argparse.Namespace, rules: FrameRules) -> tuple[list[FrameSource], list[OutputPlan]]:
     """Open the inputs and check the outputs, before the model is built.
 
     Raises:
@@ -137,7 +138,7 @@ def plan(args: argparse.Namespace) -> tuple[list[FrameSource], list[OutputPlan]]
     kinds = {*args.save}
     kinds |= {"frames"} if args.save_frames else set()
     kinds |= {"ytvis"} if args.save_json else set()
-    sources = open_inputs(args.input)
+    sources = open_inputs(args.input, rules)
     plans = plan_outputs([source.name for source in sources], args.output, kinds)
     check_outputs(
         [path for each in plans for path in each.files],
@@ -183,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: An input cannot be read, or an output not written.
     """
     logger = start_log()
-    sources, plans = plan(args)
     cfg = read_config(args)
+    sources, plans = plan(args, FrameRules.from_config(cfg))
     for source in sources:
         check_frame_size(source, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     names, labels = choose_classes(cfg, args.classes)

@@ -48,7 +48,9 @@ def evaluate(cfg, resume: bool) -> dict:
     """Evaluate MODEL.WEIGHTS, or with ``resume`` the newest checkpoint of OUTPUT_DIR if any."""
     check_test_sets(cfg)
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(
+        model, save_dir=cfg.OUTPUT_DIR, must_fit=not cfg.TEST.PARTIAL_WEIGHTS
+    )
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ConfigError(
             "MODEL.WEIGHTS: expected a weights file for --eval-only, got none. Add MODEL.WEIGHTS "

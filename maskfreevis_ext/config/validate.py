@@ -155,23 +155,37 @@ def _check_spatial_mask(cfg: CfgNode) -> None:
 
 
 def _check_augmentation(cfg: CfgNode) -> None:
-    sizes = cfg.INPUT.MIN_SIZE_TRAIN
-    is_range = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING.startswith("range")
+    for name, node in (("INPUT", cfg.INPUT), ("INPUT.PSEUDO", cfg.INPUT.PSEUDO)):
+        _check_sizes(name, node)
+        if node.CROP.ENABLED:
+            _check_crop(f"{name}.CROP", node.CROP)
+    jitter = cfg.INPUT.LSJ_AUG
+    if jitter.MAX_SCALE < jitter.MIN_SCALE:
+        raise _fail(
+            "INPUT.LSJ_AUG.MAX_SCALE",
+            f"{jitter.MIN_SCALE} (INPUT.LSJ_AUG.MIN_SCALE) or more",
+            jitter.MAX_SCALE,
+        )
+
+
+def _check_sizes(name: str, node: CfgNode) -> None:
+    sizes = node.MIN_SIZE_TRAIN
+    is_range = node.MIN_SIZE_TRAIN_SAMPLING.startswith("range")
     if is_range and (isinstance(sizes, int) or len(sizes) != 2):
         raise _fail(
-            "INPUT.MIN_SIZE_TRAIN",
+            f"{name}.MIN_SIZE_TRAIN",
             "two sizes, the least and the greatest, with MIN_SIZE_TRAIN_SAMPLING "
-            f"{cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING}",
+            f"{node.MIN_SIZE_TRAIN_SAMPLING}",
             sizes,
         )
-    crop = cfg.INPUT.CROP
-    if not crop.ENABLED:
-        return
+
+
+def _check_crop(name: str, crop: CfgNode) -> None:
     if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
-        raise _fail("INPUT.CROP.SIZE", f"two numbers in (0, 1] with TYPE {crop.TYPE}", crop.SIZE)
+        raise _fail(f"{name}.SIZE", f"two numbers in (0, 1] with TYPE {crop.TYPE}", crop.SIZE)
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
         raise _fail(
-            "INPUT.CROP.SIZE", f"(least, greatest) side in pixels with TYPE {crop.TYPE}", crop.SIZE
+            f"{name}.SIZE", f"(least, greatest) side in pixels with TYPE {crop.TYPE}", crop.SIZE
         )
 
 

@@ -86,17 +86,85 @@ class RandomColor(T.Augmentation):
         return _ColorTransform(1.0, 0.0, factor, self.luma)
 
 
+class LargeScaleJitter(T.Augmentation):
+    """Scales a clip by a wide range of factors, and cuts a square out of what became too large."""
+
+    def __init__(self, size: int, least: float, most: float) -> None:
+        """Keep the range.
+
+        Args:
+            size: Side of the square, pixels. At scale 1 the longer side of the frames is this long.
+            least: Least scale, > 0.
+            most: Largest scale.
+        """
+        super().__init__()
+        self.size, self.least, self.most = size, least, most
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the scale and the place of the cut; ``image`` is a frame (H, W, 3)."""
+        return self._at_scale(image, float(np.random.uniform(self.least, self.most)))
+
+    def whole(self, image: np.ndarray) -> T.Transform:
+        """The largest scale in the range, at most 1, at which nothing is cut off."""
+        return self._at_scale(image, max(min(1.0, self.most), self.least))
+
+    def _at_scale(self, image: np.ndarray, scale: float) -> T.Transform:
+        height, width = image.shape[:2]
+        factor = scale * self.size / max(height, width)
+        new_h, new_w = max(round(height * factor), 1), max(round(width * factor), 1)
+        crop_h, crop_w = min(new_h, self.size), min(new_w, self.size)
+        y, x = np.random.randint(new_h - crop_h + 1), np.random.randint(new_w - crop_w + 1)
+        resize = T.ResizeTransform(height, width, new_h, new_w)
+        return T.TransformList([resize, T.CropTransform(int(x), int(y), crop_w, crop_h)])
+
+
+#: Part of a box that a crop must leave in both directions, or remove as a whole. The part of a
+#: convex object behind its middle is as wide as the object, so that what is left of its box is
+#: still tight; of a smaller part nothing is known.
+_LEAST_PART = 0.5
+#: Crops that are drawn before a clip is left whole.
+_DRAWS = 10
+
+
+def keeps_boxes_tight(boxes: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether boxes that a frame cuts are known to be tight around objects, and some are left.
+
+    Args:
+        boxes: (N, 4), xyxy pixels of the cut frame, before they are clipped to it.
+        size: (H, W) of the cut frame.
+
+    Returns:
+        False if less than half of the width or height of a box that is still in view is left, or
+        if none of them is in view: empty places are the easiest to find, and teach little.
+    """
+    limit = np.array([size[1], size[0]], dtype=np.float64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    left = np.minimum(boxes[:, 2:], limit) - np.maximum(boxes[:, :2], 0)
+    is_visible = (left > 0).all(axis=1)
+    return bool(is_visible.any()) and bool((left >= _LEAST_PART * sides)[is_visible].all())
+
+
 class ClipAugmentation:
     """A list of augmentations that are applied with the same parameters to all frames of a clip."""
 
     def __init__(self, augmentations: Sequence[T.Augmentation]) -> None:
         self.augmentations = list(augmentations)
 
-    def __call__(self, frames: Sequence[np.ndarray]) -> tuple[list[np.ndarray], T.TransformList]:
+    @property
+    def cuts(self) -> bool:
+        """Whether some augmentation cuts parts off."""
+        return any(isinstance(one, (T.RandomCrop, LargeScaleJitter)) for one in self.augmentations)
+
+    def __call__(
+        self, frames: Sequence[np.ndarray], boxes: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], T.TransformList]:
         """Augment a clip.
 
         Args:
             frames: Images (H, W, 3) uint8 of one size; at least one.
+            boxes: Boxes of all frames that nothing but the boxes says the extent of, (N, 4), xyxy
+                pixels: cuts are drawn such that these stay tight (``keeps_boxes_tight``), and
+                left out if there is none among a few. None: there are masks.
 
         Returns:
             The new images, and the transforms for their boxes and masks.
@@ -104,17 +172,43 @@ class ClipAugmentation:
         first = frames[0]
         transforms = []
         for augmentation in self.augmentations:
-            transform = augmentation.get_transform(first)
-            first = transform.apply_image(first)
+            transform, cut = _draw(augmentation, first, boxes)
+            boxes = None if boxes is None else transform.apply_box(boxes)
+            first = transform.apply_image(first) if cut is None else cut
             transforms.append(transform)
         both = T.TransformList(transforms)
         return [first, *(both.apply_image(frame) for frame in frames[1:])], both
 
 
-def _crop(cfg: CfgNode) -> list[T.Augmentation]:
-    if not cfg.INPUT.CROP.ENABLED:
-        return []
-    kind, size = cfg.INPUT.CROP.TYPE, list(cfg.INPUT.CROP.SIZE)
+def _draw(
+    augmentation: T.Augmentation, frame: np.ndarray, boxes: np.ndarray | None
+) -> tuple[T.Transform, np.ndarray | None]:
+    """A transform that keeps boxes tight, and the frame if it was transformed for that."""
+    may_cut = isinstance(augmentation, (T.RandomCrop, LargeScaleJitter))
+    if boxes is None or len(boxes) == 0 or not may_cut:
+        return augmentation.get_transform(frame), None
+    for _ in range(_DRAWS):
+        transform = augmentation.get_transform(frame)
+        cut = transform.apply_image(frame)
+        if keeps_boxes_tight(transform.apply_box(boxes), (cut.shape[0], cut.shape[1])):
+            return transform, cut
+    if isinstance(augmentation, LargeScaleJitter):
+        return augmentation.whole(frame), None
+    return T.NoOpTransform(), None
+
+
+def random_crop(kind: str, size: Sequence[float], key: str = "INPUT.CROP") -> T.RandomCrop:
+    """The crop of a TYPE and SIZE of the config.
+
+    Args:
+        kind: TYPE.
+        size: SIZE.
+        key: Section of the two, for messages.
+
+    Raises:
+        ConfigError: TYPE is not known, or SIZE does not fit it.
+    """
+    size = list(size)
     is_good = len(size) == 2 and all(number > 0 for number in size)
     if kind in ("relative", "relative_range"):
         is_good = is_good and max(size) <= 1
@@ -124,33 +218,48 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
         is_good = False
     if not is_good:
         raise ConfigError(
-            "INPUT.CROP.TYPE must be relative or relative_range with a SIZE of two numbers in"
+            f"{key}.TYPE must be relative or relative_range with a SIZE of two numbers in"
             " (0, 1], absolute with (height, width), or absolute_range with (least, most) pixels;"
             f" got {kind!r} with {size}."
         )
-    return [T.RandomCrop(kind, size)]
+    return T.RandomCrop(kind, size)
 
 
-def _resize(cfg: CfgNode, is_train: bool) -> T.Augmentation:
-    if not is_train:
-        return T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST, "choice")
-    sizes, style = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-    style = style.removesuffix("_by_clip")
+def random_resize(
+    sizes: int | Sequence[int], sampling: str, longest: int, key: str = "INPUT"
+) -> T.Augmentation:
+    """The resize of MIN_SIZE_TRAIN, MIN_SIZE_TRAIN_SAMPLING and MAX_SIZE_TRAIN of the config.
+
+    Args:
+        sizes: MIN_SIZE_TRAIN.
+        sampling: MIN_SIZE_TRAIN_SAMPLING.
+        longest: MAX_SIZE_TRAIN.
+        key: Section of the three, for messages.
+
+    Raises:
+        ConfigError: The sampling is not known, or the sizes do not fit it.
+    """
+    style = sampling.removesuffix("_by_clip")
     if style not in ("range", "choice"):
         raise ConfigError(
-            "INPUT.MIN_SIZE_TRAIN_SAMPLING must be range, choice, range_by_clip or choice_by_clip"
-            f" (all are by clip here), got {cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING!r}."
+            f"{key}.MIN_SIZE_TRAIN_SAMPLING must be range, choice, range_by_clip or choice_by_clip"
+            f" (all are by clip here), got {sampling!r}."
         )
     sizes = [sizes] if isinstance(sizes, int) else list(sizes)
     if not sizes or (style == "range" and len(sizes) != 2):
         raise ConfigError(
-            f"INPUT.MIN_SIZE_TRAIN must hold {'two sizes' if style == 'range' else 'sizes'} for"
+            f"{key}.MIN_SIZE_TRAIN must hold {'two sizes' if style == 'range' else 'sizes'} for"
             f" sampling {style!r}, got {sizes}."
         )
-    return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
+    return T.ResizeShortestEdge(sizes, longest, style)
 
 
-def _flip(cfg: CfgNode) -> list[T.Augmentation]:
+def random_flip(cfg: CfgNode) -> list[T.Augmentation]:
+    """The flip of INPUT.RANDOM_FLIP; none if it is off.
+
+    Raises:
+        ConfigError: Its value is not known.
+    """
     kind = cfg.INPUT.RANDOM_FLIP
     if kind == "none":
         return []
@@ -162,31 +271,43 @@ def _flip(cfg: CfgNode) -> list[T.Augmentation]:
     return [T.RandomFlip(horizontal=kind != "vertical", vertical=kind == "vertical")]
 
 
-def _photometric_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmentation]:
+def random_colors(kinds: Sequence[str], image_format: str) -> list[T.Augmentation]:
+    """The augmentations of colour in a list such as INPUT.AUGMENTATIONS.
+
+    Args:
+        kinds: Entries of the list; others than ``COLOR_KINDS`` are passed over.
+        image_format: "RGB" or "BGR".
+    """
+    return [RandomColor(kind, image_format=image_format) for kind in kinds if kind in COLOR_KINDS]
+
+
+def _colors_and_rotation(cfg: CfgNode, supervision: str) -> list[T.Augmentation]:
     """INPUT.AUGMENTATIONS; rotation only with masks, since a rotated box is too large."""
-    out: list[T.Augmentation] = []
-    for kind in cfg.INPUT.AUGMENTATIONS:
-        if kind in COLOR_KINDS:
-            out.append(RandomColor(kind, image_format=cfg.INPUT.FORMAT))
-        elif kind != "rotation":
-            raise ConfigError(
-                f"INPUT.AUGMENTATIONS must hold {', '.join(COLOR_KINDS)} or rotation, got {kind!r}."
-            )
-        elif cfg.INPUT.SUPERVISION in ("box", "teacher"):
-            raise ConfigError(
-                f"INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is"
-                f" {cfg.INPUT.SUPERVISION}: a rotated box is larger than its object. Remove"
-                " rotation, or train with masks."
-            )
-        elif supervision == "mask":
-            out.append(T.RandomRotation([-10, 10], expand=False, center=[[0.4, 0.4], [0.6, 0.6]]))
+    kinds = list(cfg.INPUT.AUGMENTATIONS)
+    unknown = [kind for kind in kinds if kind not in (*COLOR_KINDS, "rotation")]
+    if unknown:
+        raise ConfigError(
+            f"INPUT.AUGMENTATIONS must hold {', '.join(COLOR_KINDS)} or rotation, got"
+            f" {unknown[0]!r}."
+        )
+    out = random_colors(kinds, cfg.INPUT.FORMAT)
+    if "rotation" in kinds and cfg.INPUT.SUPERVISION in ("box", "teacher"):
+        raise ConfigError(
+            f"INPUT.AUGMENTATIONS has rotation, but INPUT.SUPERVISION is"
+            f" {cfg.INPUT.SUPERVISION}: a rotated box is larger than its object. Remove"
+            " rotation, or train with masks."
+        )
+    if "rotation" in kinds and supervision == "mask":
+        out.append(T.RandomRotation([-10, 10], expand=False, center=[[0.4, 0.4], [0.6, 0.6]]))
     return out
 
 
 def build_clip_augmentation(
     cfg: CfgNode, is_train: bool, supervision: str = "box"
 ) -> ClipAugmentation:
-    """Build the augmentation of clips from ``cfg.INPUT``: crop, resize, flip, colour, rotation.
+    """Build the augmentation of clips from ``cfg.INPUT``.
+
+    Crop and resize, or large-scale jitter in their place; flip, colour, rotation.
 
     Args:
         cfg: The config.
@@ -198,10 +319,20 @@ def build_clip_augmentation(
         ConfigError: A key has a value that is not known, or rotation is asked for with boxes only.
     """
     if not is_train:
-        return ClipAugmentation([_resize(cfg, is_train)])
+        size, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        return ClipAugmentation([T.ResizeShortestEdge([size], longest, "choice")])
+    jitter = cfg.INPUT.LSJ_AUG
     augmentations: list[T.Augmentation] = []
-    augmentations.extend(_crop(cfg))
-    augmentations.append(_resize(cfg, is_train))
-    augmentations.extend(_flip(cfg))
-    augmentations.extend(_photometric_and_rotation(cfg, supervision))
+    if jitter.ENABLED:
+        scales = jitter.MIN_SCALE, jitter.MAX_SCALE
+        augmentations.append(LargeScaleJitter(jitter.IMAGE_SIZE, *scales))
+    else:
+        node = cfg.INPUT
+        if node.CROP.ENABLED:
+            augmentations.append(random_crop(node.CROP.TYPE, node.CROP.SIZE))
+        augmentations.append(
+            random_resize(node.MIN_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING, node.MAX_SIZE_TRAIN)
+        )
+    augmentations.extend(random_flip(cfg))
+    augmentations.extend(_colors_and_rotation(cfg, supervision))
     return ClipAugmentation(augmentations)

@@ -1,40 +1,35 @@
 """Registers the public data sets under ``DETECTRON2_DATASETS``, and the data sets of a config.
 
-Importing this module registers ``ytvis_2019_*``, ``ytvis_2021_*`` and ``ovis_*`` (train, val,
-test). The files need not be there until a data set is used.
+Importing this module registers ``ytvis_2019_*``, ``ytvis_2021_*``, ``ytvis_2022_*`` and ``ovis_*``
+(train, val, test), ``bdd100k_mots_train`` and ``_val``, and the images of COCO, whose training
+clips are made from one image each: ``coco_2017_train``, ``coco_2017_val`` and
+``coco_2017_train_fake``, the name that MaskFreeVIS gives to the first. The files need not be there
+until a data set is used.
 """
 
 from __future__ import annotations
 
 import colorsys
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskfreevis_ext.data.ytvis import register_ytvis_instances
+from maskfreevis_ext.data.class_lists import (
+    BDD100K_CLASSES,
+    COCO_CLASSES,
+    COCO_IDS,
+    OVIS_CLASSES,
+    YTVIS_2019_CLASSES,
+    YTVIS_2021_CLASSES,
+)
+from maskfreevis_ext.data.registration import register_ytvis_instances
 from maskfreevis_ext.errors import ConfigError
 
-#: Class names in the order of the category ids 1..40.
-YTVIS_2019_CLASSES: tuple[str, ...] = tuple(
-    "person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat"
-    " cow fish train horse turtle bear motorbike giraffe leopard fox deer owl surfboard airplane"
-    " truck zebra tiger elephant snowboard boat"
-    " shark mouse frog eagle earless_seal tennis_racket".split()
-)
-#: Class names in the order of the category ids 1..40.
-YTVIS_2021_CLASSES: tuple[str, ...] = tuple(
-    "airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox"
-    " frog giant_panda giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit"
-    " shark skateboard snake snowboard squirrel"
-    " surfboard tennis_racket tiger train truck turtle whale zebra".split()
-)
-#: Class names in the order of the category ids 1..25, spelt as in the official files.
-OVIS_CLASSES: tuple[str, ...] = tuple(
-    "Person Bird Cat Dog Horse Sheep Cow Elephant Bear Zebra Giraffe Poultry Giant_panda Lizard"
-    " Parrot Monkey Rabbit"
-    " Tiger Fish Turtle Bicycle Motorcycle Airplane Boat Vehical".split()
-)
+#: What a data set may be supervised by: INPUT.SUPERVISION.
+SUPERVISIONS = ("box", "mask", "teacher", "data")
 
 _SPLITS = (("train", "train"), ("val", "valid"), ("test", "test"))
 _YTVIS = {
@@ -43,15 +38,40 @@ _YTVIS = {
         f"ytvis_{year}/{folder}.json",
         YTVIS_2019_CLASSES if year == 2019 else YTVIS_2021_CLASSES,
     )
-    for year in (2019, 2021)
+    for year in (2019, 2021, 2022)
     for split, folder in _SPLITS
 }
 _OVIS = {
     f"ovis_{split}": (f"ovis/{folder}", f"ovis/annotations/{folder}.json", OVIS_CLASSES)
     for split, folder in _SPLITS
 }
+_BDD100K = {
+    f"bdd100k_mots_{split}": (
+        f"bdd100k/images/seg_track_20/{split}",
+        f"bdd100k/labels/seg_track_20/{split}.json",
+        BDD100K_CLASSES,
+    )
+    for split in ("train", "val")
+}
+_COCO = {
+    f"coco_2017_{split}": (
+        f"coco/{split}2017",
+        f"coco/annotations/instances_{split}2017.json",
+        COCO_CLASSES,
+    )
+    for split in ("train", "val")
+}
 #: Name -> (image root, annotation file, classes); the paths are relative to DETECTRON2_DATASETS.
-BUILTIN_DATASETS: dict[str, tuple[str, str, tuple[str, ...]]] = {**_YTVIS, **_OVIS}
+BUILTIN_DATASETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    **_YTVIS,
+    **_OVIS,
+    **_BDD100K,
+    **_COCO,
+}
+#: COCO's training images under the name of MaskFreeVIS, whose annotation file nobody ships: it is
+#: COCO's without the objects of other classes, which are dropped here anyway.
+_FAKE = "coco_2017_train_fake"
+_FAKE_JSON = "coco/annotations/coco2ytvis2019_train.json"
 
 
 def class_colors(count: int) -> list[tuple[int, int, int]]:
@@ -65,9 +85,10 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
 
 
 def _metadata(names: tuple[str, ...]) -> dict[str, Any]:
+    ids: Sequence[int] = COCO_IDS if names is COCO_CLASSES else range(1, len(names) + 1)
     return {
         "thing_classes": list(names),
-        "thing_dataset_id_to_contiguous_id": {i + 1: i for i in range(len(names))},
+        "thing_dataset_id_to_contiguous_id": {category_id: i for i, category_id in enumerate(ids)},
         "thing_colors": class_colors(len(names)),
     }
 
@@ -84,31 +105,47 @@ def register_all(root: str | None = None) -> None:
     """
     if root is None:
         root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    known = set(DatasetCatalog.list())
     for name, (images, json_file, names) in BUILTIN_DATASETS.items():
+        if name in known and not MetadataCatalog.get(name).get("has_videos"):
+            continue  # COCO is one of Detectron2's own data sets
         register_ytvis_instances(
             name, _metadata(names), os.path.join(root, json_file), os.path.join(root, images)
         )
+    images, json_file, names = BUILTIN_DATASETS["coco_2017_train"]
+    if os.path.isfile(os.path.join(root, _FAKE_JSON)):
+        json_file = _FAKE_JSON
+    register_ytvis_instances(
+        _FAKE, _metadata(names), os.path.join(root, json_file), os.path.join(root, images)
+    )
 
 
 def register_from_config(cfg: CfgNode) -> None:
     """Register the data sets of ``INPUT.DATASETS``, which need no Python code.
 
     Args:
-        cfg: A config; its ``INPUT.DATASETS`` is a list of [name, annotation file, image root].
+        cfg: A config; its ``INPUT.DATASETS`` is a list of [name, annotation file, image root], with
+            a supervision behind them or not.
 
     Raises:
         ConfigError: An entry has another form, or its name is registered with other files already.
     """
     for i, entry in enumerate(cfg.INPUT.DATASETS):
-        is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
-        if not is_triple or not all(isinstance(text, str) and text for text in entry):
+        is_list = isinstance(entry, (list, tuple)) and len(entry) in (3, 4)
+        is_good = is_list and all(isinstance(text, str) and text for text in entry)
+        if not is_good or (len(entry) == 4 and entry[3] not in SUPERVISIONS):
             raise ConfigError(
-                f"INPUT.DATASETS[{i}] must be [name, annotation file, image root], got {entry!r}."
+                f"INPUT.DATASETS[{i}] must be [name, annotation file, image root], with one of"
+                f" {', '.join(SUPERVISIONS)} behind them for another supervision than that of"
+                f" INPUT.SUPERVISION, got {entry!r}."
                 " For example INPUT.DATASETS \"[['my_train', 'my/train.json', 'my/images']]\"."
             )
-        name, json_file, image_root = entry
+        name, json_file, image_root, *supervision = entry
         register_ytvis_instances(
-            name, {}, os.path.expanduser(json_file), os.path.expanduser(image_root)
+            name,
+            {"supervision": supervision[0]} if supervision else {},
+            os.path.expanduser(json_file),
+            os.path.expanduser(image_root),
         )
 
 

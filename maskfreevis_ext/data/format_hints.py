@@ -38,6 +38,16 @@ def convert_command(name: str, path: str, more: str = "") -> str:
     )
 
 
+def is_image_file(content: Mapping[str, Any]) -> bool:
+    """Whether a file has the form of COCO's files of single images.
+
+    Args:
+        content: Its object.
+    """
+    is_video = content.get("videos") is not None or _has_tracks(content.get("annotations"))
+    return isinstance(content.get("images"), list) and not is_video
+
+
 def refuse_other_formats(path: str, content: Mapping[str, Any]) -> None:
     """Name the format of a JSON file that is not in YouTube-VIS form.
 
@@ -56,7 +66,7 @@ def refuse_other_formats(path: str, content: Mapping[str, Any]) -> None:
         return
     found = None
     if isinstance(content.get("images"), list):
-        is_video = videos is not None or _has_tracks(content.get("annotations"))
+        is_video = not is_image_file(content)
         found = ("coco-video", "a COCO file of videos") if is_video else ("coco", "a COCO file")
     else:
         found = next(((name, what) for key, name, what in _KEYS if key in content), None)

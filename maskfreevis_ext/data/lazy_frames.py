@@ -35,8 +35,8 @@ class LazyFrames(Sequence[Tensor]):
     def __init__(
         self, video: Mapping[str, Any], augmentation: ClipAugmentation, image_format: str
     ) -> None:
-        names = "file_names", "video_id", "height", "width"
-        self._video = {name: video[name] for name in names}
+        names = "file_names", "video_id", "height", "width", "frame_rules"
+        self._video = {name: video[name] for name in names if name in video}
         self._augmentation = augmentation
         self._image_format = image_format
 

@@ -178,7 +178,10 @@ class YTVISDatasetMapper:
                 dataset_dict, augmentation, self.image_format
             )
         else:
-            frames, transforms = augmentation(self._read_frames(dataset_dict, indices))
+            boxes = None
+            if self.is_train and supervision != "mask" and augmentation.cuts:
+                boxes = boxes_of_frames(dataset_dict, indices)
+            frames, transforms = augmentation(self._read_frames(dataset_dict, indices), boxes)
             image = [to_tensor(frame) for frame in frames]
         sample = {
             "image": image,
@@ -192,18 +195,17 @@ class YTVISDatasetMapper:
         }
         if self.is_train:
             height, width = frames[0].shape[:2]
+            same = [transforms] * len(indices)
             sample["tracks"] = build_tracks(
-                dataset_dict, indices, transforms, (height, width), supervision == "mask"
+                dataset_dict, indices, same, (height, width), supervision == "mask"
             )
             if supervision == "teacher":
-                add_teacher(sample["tracks"], dataset_dict, indices, transforms, (height, width))
+                add_teacher(sample["tracks"], dataset_dict, indices, same, (height, width))
             sample["instances"] = FrameInstances(sample["tracks"], (height, width))
             if self.motion_mask_root:
                 sample["motion_masks"] = self._motion_masks(dataset_dict, indices, transforms)
             if self.marks_area:
-                whole = np.ones((dataset_dict["height"], dataset_dict["width"]), dtype=np.uint8)
-                area = transforms.apply_segmentation(whole).astype(bool, order="C")
-                sample["valid_area"] = torch.from_numpy(area)
+                sample["valid_area"] = valid_area(dataset_dict, transforms)
         return sample
 
     def _is_long(self, video: dict[str, Any]) -> bool:
@@ -255,10 +257,27 @@ class YTVISDatasetMapper:
         return [known[t] for t in indices]
 
 
+def boxes_of_frames(video: dict[str, Any], indices: Sequence[int]) -> np.ndarray:
+    """Boxes of the objects in some frames, crowds aside, (N, 4) float64, xyxy pixels."""
+    boxes = [
+        BoxMode.convert(item["bbox"], item["bbox_mode"], BoxMode.XYXY_ABS)
+        for t in sorted(set(indices))
+        for item in video["annotations"][t]
+        if not item["iscrowd"]
+    ]
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def valid_area(video: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
+    """Pixels of a transformed frame that lie inside the original one, (H, W) bool."""
+    whole = np.ones((video["height"], video["width"]), dtype=np.uint8)
+    return torch.from_numpy(transforms.apply_segmentation(whole).astype(bool, order="C"))
+
+
 def build_tracks(
     video: dict[str, Any],
     indices: Sequence[int],
-    transforms: T.TransformList,
+    transforms: Sequence[T.TransformList],
     image_size: tuple[int, int],
     with_masks: bool,
 ) -> dict[str, torch.Tensor]:
@@ -267,7 +286,7 @@ def build_tracks(
     Args:
         video: Dataset dict.
         indices: The T frames of the clip.
-        transforms: The transforms that were applied to the frames.
+        transforms: The T transforms that were applied to the frames.
         image_size: (H, W) of the transformed frames, pixels.
         with_masks: Add ``masks``.
 
@@ -293,10 +312,10 @@ def build_tracks(
             if track not in frame:
                 continue
             if masks is not None:
-                masks[row, t] = _transform_mask(video, indices[t], frame[track], transforms)
+                masks[row, t] = _transform_mask(video, indices[t], frame[track], transforms[t])
                 box: Sequence[int] | np.ndarray | None = tight_box(masks[row, t])
             else:
-                box = _transform_box(frame[track], transforms, height, width)
+                box = _transform_box(frame[track], transforms[t], height, width)
             if box is not None:
                 ids[row, t], boxes[row, t] = track, box
     keep = np.flatnonzero((ids >= 0).any(axis=1))
@@ -313,7 +332,7 @@ def add_teacher(
     tracks: dict[str, torch.Tensor],
     video: dict[str, Any],
     indices: Sequence[int],
-    transforms: T.TransformList,
+    transforms: Sequence[T.TransformList],
     image_size: tuple[int, int],
 ) -> None:
     """Add the masks of a video as those of a teacher; ``YTVISDatasetMapper`` explains the fields.
@@ -325,7 +344,7 @@ def add_teacher(
         tracks: Tracks of ``build_tracks``, supervised by boxes; changed.
         video: Dataset dict.
         indices: The T frames of the clip.
-        transforms: The transforms that were applied to the frames.
+        transforms: The T transforms that were applied to the frames.
         image_size: (H, W) of the transformed frames, pixels.
     """
     ids = tracks["ids"].numpy()
@@ -336,7 +355,7 @@ def add_teacher(
         for row in np.flatnonzero(ids[:, t] >= 0):
             item = items[int(ids[row, t])]
             if "segmentation" in item:
-                masks[row, t] = _transform_mask(video, index, item, transforms)
+                masks[row, t] = _transform_mask(video, index, item, transforms[t])
                 confidence[row, t] = item.get("confidence", 1.0) if masks[row, t].any() else 0.0
     tracks["teacher_masks"] = torch.from_numpy(masks)
     tracks["teacher_confidence"] = torch.from_numpy(confidence)

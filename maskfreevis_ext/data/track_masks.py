@@ -1,4 +1,4 @@
-"""Masks of a track from a file, checked together: the cost of a check is in its calls."""
+"""Masks of tracks: checked together, as the cost of a check is in its calls; and decoded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from maskfreevis_ext.rle import MalformedRunsError, decode_counts, segmentation_to_rle
+from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.rle import (
+    MalformedRunsError,
+    decode_counts,
+    decode_rle,
+    segmentation_to_rle,
+)
 
 #: RLE or None, its area in pixels, number of polygons dropped; as of ``segmentation_to_rle``.
 CheckedMask = tuple[dict[str, Any] | None, int, int]
@@ -67,3 +74,32 @@ def _is_plain(mask: Any, height: int, width: int) -> bool:
         return False
     counts = mask.get("counts")
     return isinstance(counts, bytes) or (isinstance(counts, str) and counts.isascii())
+
+
+def object_masks(video: dict[str, Any]) -> torch.Tensor:
+    """Decode the masks of a video's objects, without crowds.
+
+    Args:
+        video: A dict of ``load_ytvis_json``.
+
+    Returns:
+        (G, T, H, W) bool of G objects by ascending track id; False where an object is absent.
+
+    Raises:
+        DataError: An object has only a box.
+    """
+    tracks = sorted(
+        {item["id"] for frame in video["annotations"] for item in frame if not item["iscrowd"]}
+    )
+    masks = np.zeros((len(tracks), video["length"], video["height"], video["width"]), dtype=bool)
+    for t, frame in enumerate(video["annotations"]):
+        for item in frame:
+            if item["iscrowd"]:
+                continue
+            if "segmentation" not in item:
+                raise DataError(
+                    f"video {video['video_id']}, frame {t}, annotation {item['id']}: a true IoU "
+                    "needs a mask, and there is only a box. Name a data set with 'segmentations'."
+                )
+            masks[tracks.index(item["id"]), t] = decode_rle(item["segmentation"])
+    return torch.from_numpy(masks)

@@ -7,7 +7,6 @@ unusable polygons are dropped; one line of the log counts these repairs.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
@@ -15,9 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
@@ -35,10 +32,9 @@ from maskfreevis_ext.data.json_fields import (
     unique_id,
 )
 from maskfreevis_ext.data.track_masks import CheckedMask, check_masks
-from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import (
     MAX_SIDE,
-    decode_rle,
     is_finite_number,
 )
 
@@ -114,6 +110,10 @@ class TrackReader:
         class_of: What a category id of the file becomes in the objects.
     """
 
+    #: Field of a box in a frame, and what is counted in the log.
+    box_field = "bboxes[{}]"
+    unit = "videos, {frames} frames"
+
     def __init__(
         self, json_file: str, videos: Mapping[int, DatasetDict], class_of: Mapping[int, int]
     ) -> None:
@@ -130,12 +130,7 @@ class TrackReader:
         video_id = entry.integer("video_id", 0, MAX_ID)
         if video_id not in self.videos:
             raise entry.fail("video_id", "the id of an entry of 'videos'")
-        category_id = entry.integer("category_id", 0, MAX_ID)
-        if category_id not in self.class_of:
-            raise entry.fail("category_id", f"one of {short(sorted(self.class_of))}")
-        crowd = entry.content.get("iscrowd", 0)
-        if crowd not in (0, 1) or isinstance(crowd, float):
-            raise entry.fail("iscrowd", "0 or 1")
+        head = self.head_of(entry, entry.content.get("iscrowd", 0))
         video = self.videos[video_id]
         boxes = self._per_frame(entry, "bboxes", video)
         masks = self._per_frame(entry, "segmentations", video)
@@ -143,11 +138,6 @@ class TrackReader:
         if boxes is None and masks is None:
             raise entry.fail("bboxes", "a list of one box or null per frame")
         self._check_areas(entry, video)
-        head = {
-            "id": entry.content["id"],
-            "category_id": self.class_of[category_id],
-            "iscrowd": int(crowd),
-        }
         checked = check_masks(
             masks or [None] * video["length"],
             video["height"],
@@ -156,13 +146,30 @@ class TrackReader:
         )
         is_seen = False
         for t in range(video["length"]):
-            found = self._object(entry, t, video, boxes and boxes[t], checked[t])
+            found = self.object_of(entry, t, video, boxes and boxes[t], checked[t])
             if found is not None:
                 if "segmentation" in found and confidences[t] is not None:
                     found["confidence"] = confidences[t]
                 video["annotations"][t].append({**head, **found})
                 is_seen = True
         self.counts["tracks without any object"] += not is_seen
+
+    def head_of(self, entry: Entry, crowd: Any) -> dict[str, int]:
+        """What all objects of an annotation share: id, class and ``iscrowd``.
+
+        Raises:
+            DataError: The category or ``crowd`` cannot be used.
+        """
+        category_id = entry.integer("category_id", 0, MAX_ID)
+        if category_id not in self.class_of:
+            raise entry.fail("category_id", f"one of {short(sorted(self.class_of))}")
+        if crowd not in (0, 1) or isinstance(crowd, float):
+            raise entry.fail("iscrowd", "0 or 1")
+        return {
+            "id": entry.content["id"],
+            "category_id": self.class_of[category_id],
+            "iscrowd": int(crowd),
+        }
 
     def _per_frame(self, entry: Entry, field: str, video: DatasetDict) -> list[Any] | None:
         values = entry.content.get(field)
@@ -189,11 +196,20 @@ class TrackReader:
         named = [("confidence", whole)]
         named += [(f"confidences[{t}]", value) for t, value in enumerate(per_frame)]
         for field, value in named:
-            if value is not None and not (is_finite_number(value) and 0 <= value <= 1):
-                raise entry.fail(field, "a number in [0, 1] or null")
+            self.check_confidence(entry, field, value)
         return [whole if value is None else value for value in per_frame]
 
-    def _object(
+    @staticmethod
+    def check_confidence(entry: Entry, field: str, value: Any) -> None:
+        """Check the confidence of a mask.
+
+        Raises:
+            DataError: It is neither a number in [0, 1] nor None.
+        """
+        if value is not None and not (is_finite_number(value) and 0 <= value <= 1):
+            raise entry.fail(field, "a number in [0, 1] or null")
+
+    def object_of(
         self, entry: Entry, t: int, video: DatasetDict, raw_box: Any, mask: CheckedMask
     ) -> dict[str, Any] | None:
         """Box and mask of a track in frame t, or None if it is absent."""
@@ -213,7 +229,7 @@ class TrackReader:
 
     def _box(self, entry: Entry, t: int, video: DatasetDict, raw: Any) -> list[float] | None:
         """[x, y, w, h] clipped to the frame; None for a box without area."""
-        field = f"bboxes[{t}]"
+        field = self.box_field.format(t)
         is_box = isinstance(raw, list) and len(raw) == 4 and all(map(is_finite_number, raw))
         if not is_box:
             raise entry.fail(
@@ -270,40 +286,91 @@ def load_ytvis_json(
         DataError: The file, an entry or a field cannot be used, or the categories clash with the
             metadata.
     """
-    content = read_json(json_file)
+    return videos_of_content(json_file, read_json(json_file), image_root, dataset_name)
+
+
+def videos_of_content(
+    json_file: str, content: Mapping[str, Any], image_root: str, dataset_name: str | None = None
+) -> list[DatasetDict]:
+    """``load_ytvis_json`` of a file that has been read.
+
+    Args:
+        json_file: Path, for messages.
+        content: The file's object.
+        image_root: Folder that ``file_names`` are relative to.
+        dataset_name: Registered name whose metadata are filled.
+
+    Returns:
+        One dict per video.
+
+    Raises:
+        DataError: An entry or a field cannot be used.
+    """
     refuse_other_formats(json_file, content)
-    names = read_categories(json_file, content)
-    id_map = {category_id: i for i, category_id in enumerate(names)}
-    if dataset_name is not None:
-        _set_metadata(dataset_name, json_file, list(names.values()), id_map)
+    class_of = read_classes(json_file, content, dataset_name)
     videos = read_videos(json_file, content, image_root)
-    reader = TrackReader(json_file, videos, id_map)
+    return read_objects(content, TrackReader(json_file, videos, class_of))
+
+
+def read_classes(
+    json_file: str, content: Mapping[str, Any], dataset_name: str | None
+) -> dict[int, int]:
+    """Class (from 0, in the order of the ids) by category id; fills the metadata of the name.
+
+    Args:
+        json_file: Path, for messages.
+        content: The file's object.
+        dataset_name: Registered name, or None.
+
+    Raises:
+        DataError: The categories cannot be used, or clash with the metadata.
+    """
+    names = read_categories(json_file, content)
+    class_of = {category_id: i for i, category_id in enumerate(names)}
+    if dataset_name is not None:
+        _set_metadata(dataset_name, json_file, list(names.values()), class_of)
+    return class_of
+
+
+def read_objects(content: Mapping[str, Any], reader: TrackReader) -> list[DatasetDict]:
+    """Read all annotations into the dataset dicts of a reader.
+
+    Args:
+        content: The file's object.
+        reader: Reads an annotation.
+
+    Returns:
+        The dataset dicts, complete.
+
+    Raises:
+        DataError: An annotation cannot be used.
+    """
     if content.get("annotations") is not None:
         seen: dict[int, None] = {}
-        for entry in list_of(json_file, content, "annotations"):
+        for entry in list_of(reader.json_file, content, "annotations"):
             seen[unique_id(entry, seen)] = None
             reader.read(entry)
-    reader.corners.check(json_file)
-    for video in videos.values():
+    reader.corners.check(reader.json_file)
+    for video in reader.videos.values():
         objects = [o for frame in video["annotations"] for o in frame if not o["iscrowd"]]
         video["has_masks"] = bool(objects) and all("segmentation" in o for o in objects)
         video["has_confidences"] = any("confidence" in o for o in objects)
-    _log_summary(json_file, videos, reader.counts)
-    return list(videos.values())
+    _log_summary(reader)
+    return list(reader.videos.values())
 
 
-def _log_summary(json_file: str, videos: Mapping[int, DatasetDict], counts: Counter[str]) -> None:
-    frames = sum(video["length"] for video in videos.values())
+def _log_summary(reader: TrackReader) -> None:
+    frames = sum(video["length"] for video in reader.videos.values())
     logger.info(
-        "%s: %d videos, %d frames, %d boxes.",
-        json_file,
-        len(videos),
-        frames,
-        counts.pop("objects", 0),
+        "%s: %d %s, %d boxes.",
+        reader.json_file,
+        len(reader.videos),
+        reader.unit.format(frames=frames),
+        reader.counts.pop("objects", 0),
     )
-    mended = [f"{count} {what}" for what, count in counts.items() if count]
+    mended = [f"{count} {what}" for what, count in reader.counts.items() if count]
     if mended:
-        logger.warning("%s: %s.", json_file, "; ".join(mended))
+        logger.warning("%s: %s.", reader.json_file, "; ".join(mended))
 
 
 def _plain(name: str) -> str:
@@ -328,67 +395,3 @@ def _set_metadata(
         metadata.thing_classes = names
     if known_map is None:
         metadata.thing_dataset_id_to_contiguous_id = id_map
-
-
-def register_ytvis_instances(
-    name: str, metadata: Mapping[str, Any], json_file: str, image_root: str
-) -> None:
-    """Register a data set in YouTube-VIS form under a name.
-
-    Example: ``register_ytvis_instances("my_train", {}, "my/train.json", "my/images")``. The class
-    names are read from the file. Registering the same name with the same paths again does nothing.
-
-    Args:
-        name: Name by which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` refer to it.
-        metadata: Further metadata, or an empty mapping; ``evaluator_type`` chooses another
-            evaluator than "ytvis".
-        json_file: Path of the annotation file; read only when the data set is used.
-        image_root: Folder that the file's ``file_names`` are relative to.
-
-    Raises:
-        ConfigError: The name is empty, or registered with other files already.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"A data set's name must be a string that is not empty, got {name!r}.")
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    known = MetadataCatalog.get(name)
-    if name in DatasetCatalog.list():
-        taken = (known.get("json_file"), known.get("image_root"))
-        if taken == (json_file, image_root):
-            return
-        raise ConfigError(
-            f"The data set name {name!r} is taken by {taken[0]} with images in {taken[1]}; got"
-            f" {json_file} with images in {image_root}. Choose another name."
-        )
-    DatasetCatalog.register(name, functools.partial(load_ytvis_json, json_file, image_root, name))
-    known.set(json_file=json_file, image_root=image_root, has_videos=True)
-    known.set(**{"evaluator_type": "ytvis", **metadata})
-
-
-def object_masks(video: DatasetDict) -> torch.Tensor:
-    """Decode the masks of a video's objects, without crowds.
-
-    Args:
-        video: A dict of ``load_ytvis_json``.
-
-    Returns:
-        (G, T, H, W) bool of G objects by ascending track id; False where an object is absent.
-
-    Raises:
-        DataError: An object has only a box.
-    """
-    tracks = sorted(
-        {item["id"] for frame in video["annotations"] for item in frame if not item["iscrowd"]}
-    )
-    masks = np.zeros((len(tracks), video["length"], video["height"], video["width"]), dtype=bool)
-    for t, frame in enumerate(video["annotations"]):
-        for item in frame:
-            if item["iscrowd"]:
-                continue
-            if "segmentation" not in item:
-                raise DataError(
-                    f"video {video['video_id']}, frame {t}, annotation {item['id']}: a true IoU "
-                    "needs a mask, and there is only a box. Name a data set with 'segmentations'."
-                )
-            masks[tracks.index(item["id"]), t] = decode_rle(item["segmentation"])
-    return torch.from_numpy(masks)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import shutil
 from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import get_cache_dir
 
 from maskfreevis_ext.errors import CheckpointError
 from maskfreevis_ext.files import TEMPORARY_SUFFIX, atomic_write
-from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
+from maskfreevis_ext.safe_load import verify_archive
+from maskfreevis_ext.weights_files import read_weights_file
 
 logger = logging.getLogger(__name__)
 
 #: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
+#: Weights that predictions do not depend on.
+_NOT_FOR_PREDICTION = "criterion."
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -31,10 +38,24 @@ class SafeCheckpointer(DetectionCheckpointer):
     * ``--resume`` skips damaged checkpoints and takes the newest whole one; if there is none, it
       raises an error instead of starting from scratch.
     * Every weight of the file that the model does not have, and the reverse, is logged by name.
+
+    Args:
+        model: The model.
+        save_dir: OUTPUT_DIR; "" to load only.
+        must_fit: Refuse weights that fit the model only in part, before an evaluation.
+        kwargs: States that are saved and loaded beside the model.
     """
 
-    def __init__(self, model: torch.nn.Module, save_dir: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        must_fit: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(model, save_dir, **kwargs)
+        self._must_fit = must_fit
         self._failures = 0
         self._needed: set[str] = set()  # states that a checkpoint must have, while resuming
         #: The file read by the last ``load`` or ``resume_or_load``; "" for none.
@@ -104,6 +125,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             CheckpointError: The file is missing, damaged, would run code, or has no weight of the
                 model.
         """
+        given, path = path, _fetch(path)
         plain = path.split("?", 1)[0]
         if plain and "://" not in plain and not os.path.isfile(plain):
             raise CheckpointError(
@@ -116,7 +138,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it set after an error
-        self.loaded_file = path
+        self.loaded_file = given
         return extra
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -191,10 +213,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         # Detectron2's load() handles the options of an address ("?matching_heuristics=True").
         url = getattr(self, "_parsed_url_during_load", None)
         heuristics = url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]
-        if filename.endswith(".pkl"):
-            loaded = _as_model_zoo(load_pkl(filename), filename)
-        else:
-            loaded = _as_checkpoint(load_pth(filename), filename)
+        content = read_weights_file(filename)
+        arrange = _as_model_zoo if filename.endswith(".pkl") else _as_checkpoint
+        loaded = arrange(content, filename)
         if heuristics:
             loaded["matching_heuristics"] = True
         missing = self._needed - loaded.keys()
@@ -209,10 +230,38 @@ class SafeCheckpointer(DetectionCheckpointer):
         keys = self.model.state_dict().keys()
         summary = describe_incompatible(incompatible, len(keys))
         missing = {*incompatible.missing_keys, *(k for k, _, _ in incompatible.incorrect_shapes)}
+        short = describe_incompatible(incompatible, len(keys), limit=8)
+        flat = "; ".join(line.strip().removesuffix(".") for line in short.splitlines()) + "."
         if missing >= keys or (self._needed and missing):
-            flat = " ".join(summary.split())
             raise CheckpointError(f"The weights belong to another model. {flat}")
+        unfit = missing.union(incompatible.unexpected_keys)
+        if self._must_fit and any(not key.startswith(_NOT_FOR_PREDICTION) for key in unfit):
+            raise CheckpointError(
+                f"The weights fit the model only in part. {flat} Take the config that they were"
+                " trained with (docs/weights.md), or set TEST.PARTIAL_WEIGHTS True to evaluate and"
+                " predict all the same."
+            )
         logger.info(summary)
+
+
+def _fetch(path: str) -> str:
+    """Local path of an address, from a cache whose key is the whole address.
+
+    Detectron2's own cache takes files of two servers that have the same path for the same.
+    """
+    if not path.startswith(("http://", "https://")):
+        return path
+    options = "?matching_heuristics=True"
+    address, found, _ = path.partition(options)
+    folder = os.path.join(get_cache_dir(), hashlib.sha256(address.encode()).hexdigest()[:16])
+    try:
+        local = PathManager.get_local_path(address, cache_dir=folder)
+    except Exception as e:  # errors of the network are of many types
+        raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
+    plain = local.split("?", 1)[0]  # the rest of the name would be taken for options
+    if not os.path.isfile(plain):
+        shutil.copyfile(local, plain)
+    return plain + found
 
 
 def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
@@ -263,13 +312,14 @@ def _check_weights(weights: object, filename: str) -> None:
             )
 
 
-def describe_incompatible(incompatible: Any, num_keys: int) -> str:
+def describe_incompatible(incompatible: Any, num_keys: int, limit: int = 30) -> str:
     """Describe which weights of a file were loaded into a model and which were not.
 
     Args:
         incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and
             ``incorrect_shapes``.
         num_keys: Number of keys of the model.
+        limit: Most groups of names in a line; the others are counted.
 
     Returns:
         One line if all weights fit; otherwise one more line for each kind of difference, and for
@@ -285,14 +335,19 @@ def describe_incompatible(incompatible: Any, num_keys: int) -> str:
         for key, in_file, in_model in shapes
     ]
     if missing:
-        lines.append(f"  not in the file, keep their initial values: {_group(missing)}")
+        lines.append(f"  not in the file, keep their initial values: {group_names(missing, limit)}")
     if unexpected:
-        lines.append(f"  in the file, not used by the model: {_group(unexpected)}")
+        lines.append(f"  in the file, not used by the model: {group_names(unexpected, limit)}")
     return "\n".join(lines)
 
 
-def _group(keys: list[str], limit: int = 30) -> str:
-    """Names grouped by common prefix: ``a.{b, c}``."""
+def group_names(keys: list[str], limit: int = 30) -> str:
+    """Names of weights, grouped by their common prefix: ``a.{b, c}``.
+
+    Args:
+        keys: The names.
+        limit: Most groups that are named; the others are counted.
+    """
     groups: dict[str, list[str]] = {}
     for key in sorted(keys):
         head, _, tail = key.rpartition(".")

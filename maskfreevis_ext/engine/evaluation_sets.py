@@ -8,6 +8,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from maskfreevis_ext.data.frame_check import check_frame_files
 from maskfreevis_ext.data.loaders import load_test_videos
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
@@ -30,9 +31,9 @@ def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
 def check_test_sets(cfg: CfgNode) -> None:
     """Check that the data sets of DATASETS.TEST can be read and scored.
 
-    Annotations, frames (that they exist), TEST.EVALUATORS, and the masks that predictions are
-    compared with. A ground truth that cannot be scored (no annotations, boxes only) gives a line
-    in the log.
+    Annotations, frames (that they exist, and their headers), TEST.EVALUATORS, and the masks that
+    predictions are compared with. A ground truth that cannot be scored (no annotations, boxes only)
+    gives a line in the log.
 
     Args:
         cfg: The config.
@@ -50,7 +51,7 @@ def check_test_sets(cfg: CfgNode) -> None:
                 'DATASETS.TEST "()".'
             )
         logger.info("Checking the test set %s.", name)
-        load_test_videos(name)
+        check_frame_files(cfg, load_test_videos(name), f"DATASETS.TEST {name}")
         evaluator = build_evaluator(name, None, evaluator_names(cfg, name))
         if isinstance(evaluator, YTVISEvaluator):
             evaluator.check_ground_truth()

@@ -47,7 +47,7 @@ def build_predictor(
 
     Raises:
         ConfigError: The YAML file cannot be used, or there are no weights.
-        CheckpointError: The weights cannot be used.
+        CheckpointError: The weights cannot be used, or fit only in part (TEST.PARTIAL_WEIGHTS).
     """
     cfg = config if isinstance(config, CfgNode) else load_config(os.fspath(config))
     path = os.fspath(weights or cfg.MODEL.WEIGHTS)
@@ -57,7 +57,8 @@ def build_predictor(
             " MODEL.WEIGHTS FILE on the command line, or weights=FILE in Python."
         )
     model = build_model(cfg)
-    SafeCheckpointer(model).load(path, checkpointables=[])
+    checkpointer = SafeCheckpointer(model, must_fit=not cfg.TEST.PARTIAL_WEIGHTS)
+    checkpointer.load(path, checkpointables=[])
     return VideoPredictor(cfg, model)
 
 

@@ -101,6 +101,5 @@ def validate_datasets(cfg: CfgNode, training: bool) -> None:
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(
                 f"{key}: there is no data set {name!r}.{hint} Your own is registered by "
-                "INPUT.DATASETS, a list of [name, annotation file, image root]. Image data sets "
-                "beside videos (joint training) are not part of this version."
+                "INPUT.DATASETS, a list of [name, annotation file, image root]."
             )

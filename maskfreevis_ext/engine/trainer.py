@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
-from maskfreevis_ext.data.loaders import build_test_loader, build_train_loader
+from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
@@ -56,7 +56,7 @@ class Trainer(DefaultTrainer):
         # Not DefaultTrainer.__init__, which would build its own training step and checkpointer.
         super(DefaultTrainer, self).__init__()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        data_loader = self.build_train_loader(cfg)
+        data_loader = self.batches = self.build_train_loader(cfg)
         check_label_space(cfg)
         check_test_sets(cfg)
         model = self.build_model(cfg)
@@ -98,6 +98,7 @@ class Trainer(DefaultTrainer):
         elif not self.cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: training from random weights.")
         reset_iteration_counter(self.model, self.start_iter)
+        self.batches.start_at(self.start_iter)
 
     # Detectron2's DefaultTrainer has the same override.
     def train(self) -> Any:
@@ -173,7 +174,7 @@ class Trainer(DefaultTrainer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
+    def build_train_loader(cls, cfg: CfgNode) -> TrainBatches:
         """Batches of clips without end."""
         return build_train_loader(cfg)
 

@@ -97,23 +97,22 @@ def test_config_made_before_a_registration_says_so():
 
 
 def test_unread_key_that_is_set_is_reported_once_with_the_reason(caplog):
-    options = ["INPUT.PSEUDO.SAMPLING_FRAME_NUM", "2", "INPUT.PSEUDO.MAX_SIZE_TRAIN", "640"]
-    options += ["INPUT.LSJ_AUG.ENABLED", "True"]
+    options = ["INPUT.MIN_SCALE", "0.2", "INPUT.MAX_SCALE", "3.0", "INPUT.COLOR_AUG_SSD", "True"]
     with caplog.at_level(logging.WARNING, logger="maskfreevis_ext"):
         load_config(CONFIG, options)
     lines = [record.getMessage() for record in caplog.records if "nothing" in record.getMessage()]
     assert len(lines) == 2
-    assert "INPUT.PSEUDO.MAX_SIZE_TRAIN, INPUT.PSEUDO.SAMPLING_FRAME_NUM do nothing" in lines[1]
-    assert "joint training" in lines[1]
-    assert "INPUT.LSJ_AUG.ENABLED does nothing" in lines[0]
+    assert "INPUT.COLOR_AUG_SSD does nothing" in lines[0]
+    assert "INPUT.MIN_SCALE, INPUT.MAX_SCALE do nothing" in lines[1]
+    assert "INPUT.LSJ_AUG" in lines[1]
 
 
 def test_unread_key_may_have_any_value_and_is_silent_at_its_default(caplog):
     with caplog.at_level(logging.WARNING, logger="maskfreevis_ext"):
-        load_config(CONFIG, ["INPUT.PSEUDO.CROP.ENABLED", "False"])
+        load_config(CONFIG, ["INPUT.COLOR_AUG_SSD", "False"])
         assert "nothing" not in caplog.text
-        load_config(CONFIG, ["INPUT.PSEUDO.CROP.TYPE", "whatever"])
-        assert "INPUT.PSEUDO.CROP.TYPE does nothing" in caplog.text
+        load_config(CONFIG, ["INPUT.DATASET_MAPPER_NAME", "whatever"])
+        assert "INPUT.DATASET_MAPPER_NAME does nothing" in caplog.text
 
 
 def test_every_key_of_ours_is_read_and_every_unread_one_is_not():

@@ -12,12 +12,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from maskfreevis_ext.data import builtin
 from maskfreevis_ext.data.builtin import (
     BUILTIN_DATASETS,
-    OVIS_CLASSES,
-    YTVIS_2019_CLASSES,
-    YTVIS_2021_CLASSES,
     class_colors,
     register_all,
     register_from_config,
+)
+from maskfreevis_ext.data.class_lists import (
+    OVIS_CLASSES,
+    YTVIS_2019_CLASSES,
+    YTVIS_2021_CLASSES,
 )
 from maskfreevis_ext.errors import ConfigError
 from tests.helpers.videos import data_cfg, plain_content, unique_name, write_json

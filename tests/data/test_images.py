@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.images import image_size, read_frame, read_video_frame
 from maskfreevis_ext.errors import DataError
 
@@ -95,3 +97,56 @@ def test_size_comes_from_the_header(picture, tmp_path):
     (tmp_path / "b.png").write_text("text")
     with pytest.raises(DataError, match=r"b\.png: expected an image"):
         image_size(tmp_path / "b.png")
+
+
+class TestRules:
+    """INPUT.PIXEL_RANGE and INPUT.EXIF."""
+
+    def test_range_is_black_and_white_and_clips(self, tmp_path):
+        values = np.array([[0, 1000, 1500, 2000, 9000]], np.uint16)
+        Image.fromarray(values).save(tmp_path / "a.png")
+
+        frame = read_frame(tmp_path / "a.png", rules=FrameRules(pixel_range=(1000, 2000)))
+
+        assert frame[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+    def test_not_a_number_is_refused(self, tmp_path):
+        Image.fromarray(np.array([[np.nan, 1.0]], np.float32)).save(tmp_path / "a.tif")
+
+        with pytest.raises(DataError, match="got NaN"):
+            read_frame(tmp_path / "a.tif", rules=FrameRules(pixel_range=(0, 1)))
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
+    @pytest.mark.parametrize(("order", "first"), [("RGB", 1), ("BGR", 255)])
+    def test_colours_of_16_bits_follow_the_rule(self, tmp_path, name, order, first):
+        bgr = np.full((2, 3, 3), (65535, 32896, 257), np.uint16)
+        cv2.imwrite(str(tmp_path / name), bgr)
+
+        frame = read_frame(tmp_path / name, order)
+
+        assert frame.shape == (2, 3, 3)
+        assert frame[0, 0].tolist() == [first, 128, 256 - first]
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("is_deep", [False, True])
+    def test_orientation(self, tmp_path, orientation, is_deep):
+        values = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+        path = tmp_path / "a.png"
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(values).save(path, exif=exif)
+        upright = read_frame(path)
+        if is_deep:
+            plain = tmp_path / "b.png"
+            cv2.imwrite(str(plain), values[:, :, ::-1].astype(np.uint16) * 257)
+            head, end = plain.read_bytes()[:33], plain.read_bytes()[33:]
+            chunk = path.read_bytes()
+            start = chunk.index(b"eXIf") - 4
+            length = int.from_bytes(chunk[start : start + 4], "big") + 12
+            path.write_bytes(head + chunk[start : start + length] + end)
+
+        assert (read_frame(path) == upright).all()
+        assert (read_frame(path, rules=FrameRules("ignore")) == values).all()
+        assert (read_frame(path, "BGR", rules=FrameRules("ignore")) == values[..., ::-1]).all()
+        assert image_size(path, FrameRules("ignore")) == (3, 4)
+        assert image_size(path) == upright.shape[:2]

@@ -12,7 +12,8 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskfreevis_ext.data import build_test_loader, build_train_loader, register_ytvis_instances
-from maskfreevis_ext.data.loaders import VisibleErrors, load_train_videos
+from maskfreevis_ext.data.loaders import VisibleErrors
+from maskfreevis_ext.data.train_sets import load_train_videos
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.videos import (
     HEIGHT,
@@ -106,11 +107,52 @@ def load_train_videos_of(entries, *overrides):
     return load_train_videos(cfg)
 
 
-def test_data_sets_of_other_classes_are_refused(tmp_path):
+def _with_classes(*names):
     content = plain_content()
-    content["categories"][0]["name"] = "yak"
-    entries = [_register(tmp_path, plain_content()), _register(tmp_path, content)]
-    with pytest.raises(ConfigError, match=r"DATASETS\.TRAIN.*different classes"):
+    for category, name in zip(content["categories"], names, strict=True):
+        category["name"] = name
+    return content
+
+
+def test_classes_of_other_data_sets_are_matched_by_name_and_others_dropped(tmp_path, caplog):
+    """The objects are of the classes 0 (id 3) and 1 (id 7)."""
+    first = _register(tmp_path, _with_classes("yak", "EMU", "dog"))
+    second = _register(tmp_path, plain_content())
+    with caplog.at_level(logging.INFO):
+        videos = load_train_videos_of([first, second])
+    labels = [
+        {item["category_id"] for frame in video["annotations"] for item in frame}
+        for video in videos
+    ]
+    assert labels == [{2}, {2}, {0, 1}, {0, 1}]
+    lines = [r.message for r in caplog.records if "classes are classes of" in r.message]
+    assert lines == [
+        f"{first[0]}: 2 of 3 classes are classes of {second[0]};"
+        " 5 boxes of other classes dropped (yak 5)."
+    ]
+
+
+def test_mapping_file_goes_before_names(tmp_path):
+    first = _register(tmp_path, _with_classes("yak", "EMU", "dog"))
+    second = _register(tmp_path, plain_content())
+    pairs = write_json(tmp_path, {"yak": "cat", "emu": None}, "map.json")
+    maps = ("DATASETS.CLASS_MAPS", [[first[0], pairs]])
+    videos = load_train_videos_of([first, second], *maps)
+    labels = {item["category_id"] for frame in videos[0]["annotations"] for item in frame}
+    assert labels == {0}
+    wrong = write_json(tmp_path, {"yak": "lion"}, "wrong.json")
+    with pytest.raises(DataError, match=r"wrong\.json: 'yak' is mapped to 'lion'"):
+        load_train_videos_of([first, second], "DATASETS.CLASS_MAPS", [[first[0], wrong]])
+    with pytest.raises(ConfigError, match=r"DATASETS\.CLASS_MAPS.*got 'other'"):
+        load_train_videos_of([first, second], "DATASETS.CLASS_MAPS", [["other", pairs]])
+
+
+def test_data_sets_without_common_classes_are_refused(tmp_path):
+    entries = [
+        _register(tmp_path, _with_classes("yak", "gnu", "ox")),
+    ]
+    entries.append(_register(tmp_path, plain_content()))
+    with pytest.raises(ConfigError, match=r"DATASETS\.TRAIN: no class of .*yak.*CLASS_MAPS"):
         load_train_videos_of(entries)
 
 
@@ -209,11 +251,11 @@ def test_missing_frames_are_refused_before_training(entry):
 
 def test_unknown_names_are_refused_with_the_known_ones(entry):
     cfg = _cfg([entry])
-    cfg.DATASETS.TRAIN = ("coco_2017_train_fake", entry[0])
+    cfg.DATASETS.TRAIN = ("coco_2017_trian", entry[0])
     with pytest.raises(ConfigError) as error:
         build_train_loader(cfg)
     message = str(error.value)
-    assert message.startswith("DATASETS.TRAIN: the data set 'coco_2017_train_fake'")
+    assert message.startswith("DATASETS.TRAIN: the data set 'coco_2017_trian'")
     for part in (entry[0], "ytvis_2019_train", "INPUT.DATASETS", "register_ytvis_instances"):
         assert part in message
     with pytest.raises(ConfigError, match=r"DATASETS\.TEST: .*nothing_here"):
@@ -229,7 +271,7 @@ def test_data_set_of_images_is_refused(entry):
     MetadataCatalog.get(name).evaluator_type = "coco"
     cfg = _cfg([entry])
     cfg.DATASETS.TRAIN = (name,)
-    with pytest.raises(ConfigError, match=f"{name}.*YouTube-VIS"):
+    with pytest.raises(ConfigError, match=f"{name}.*no annotation file in YouTube-VIS"):
         build_train_loader(cfg)
 
 
@@ -291,6 +333,7 @@ def test_unreadable_frame_arrives_as_the_visible_error(entry, workers, kind):
         [entry],
         *("DATALOADER.NUM_WORKERS", workers, "INPUT.SAMPLING_FRAME_NUM", 4),
         *("DATALOADER.ASPECT_RATIO_GROUPING", kind == "train"),
+        *("INPUT.CHECK_FRAMES", False),  # a file that turns bad later
     )
     loader = build_train_loader(cfg) if kind == "train" else build_test_loader(cfg, entry[0])
     with pytest.raises(DataError) as error:

@@ -242,15 +242,38 @@ def test_masks_follow_flip_and_resize_with_their_boxes(videos):
                 assert bool(mask[y1:y2, x1:x2].all())
 
 
+def test_crop_without_masks_leaves_half_of_each_box_or_nothing(videos):
+    mapper = _mapper(
+        *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", (12, 15)),
+        *("INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.SAMPLING_FRAME_NUM", 3),
+    )
+    cuts = whole = 0
+    for seed in range(40):
+        np.random.seed(seed)
+        sample = mapper(_strip(videos[0]))
+        height, width = sample["image"][0].shape[1:]
+        whole += (height, width) == (HEIGHT, WIDTH)
+        assert len(sample["tracks"]["ids"]) > 0
+        for track, ids in zip(sample["tracks"]["boxes"], sample["tracks"]["ids"], strict=True):
+            for box, track_id in zip(track[ids >= 0], ids[ids >= 0], strict=True):
+                full = (8, 6) if track_id == 10 else (10, 7)
+                sides = (box[2:] - box[:2]).tolist()
+                assert all(2 * side >= of for side, of in zip(sides, full, strict=True))
+                cuts += sides != list(full)
+    assert cuts > 0
+    assert whole < 40
+
+
 def test_boxes_cut_away_by_a_crop_are_absent(videos):
     mapper = _mapper(
+        *("INPUT.SUPERVISION", "mask"),
         *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", (8, 9)),
         *("INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.SAMPLING_FRAME_NUM", 6),
     )
     rows, partly = [], 0
     for seed in range(60):
         np.random.seed(seed)
-        sample = mapper(_strip(videos[0]))
+        sample = mapper(videos[0])
         _check_contract(sample, 6)
         rows.append(len(sample["instances"][0]))
         x0, y0 = int(sample["image"][0][0, 0, 0]) // 8, int(sample["image"][0][1, 0, 0]) // 12

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from maskfreevis_ext.data.loaders import load_train_videos
 from maskfreevis_ext.data.mappers import YTVISDatasetMapper
 from maskfreevis_ext.data.motion_masks import (
     candidate_paths,
@@ -19,7 +18,9 @@ from maskfreevis_ext.data.motion_masks import (
     find_motion_mask,
     read_motion_mask,
 )
-from maskfreevis_ext.data.ytvis import load_ytvis_json, register_ytvis_instances
+from maskfreevis_ext.data.registration import register_ytvis_instances
+from maskfreevis_ext.data.train_sets import load_train_videos
+from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.videos import (
     HEIGHT,
@@ -320,7 +321,7 @@ GEOMETRY = {
         "INPUT.CROP.SIZE",
         (9, 13),
         "INPUT.MIN_SIZE_TRAIN",
-        (9,),
+        (0,),  # no resize: a clip that cannot be cut stays as it is
     ),
     "crop, double and flip": (
         *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", (10, 13)),

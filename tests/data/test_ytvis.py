@@ -17,7 +17,8 @@ from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data import categories
 from maskfreevis_ext.data.json_fields import read_json
-from maskfreevis_ext.data.ytvis import load_ytvis_json, register_ytvis_instances
+from maskfreevis_ext.data.registration import register_ytvis_instances
+from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.videos import (
     HEIGHT,

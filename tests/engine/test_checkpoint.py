@@ -344,3 +344,60 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
     remove_unfinished(str(tmp_path))
     remove_unfinished(str(tmp_path / "gone"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.tmp", "model_0000001.pth"]
+
+
+class TestMustFit:
+    """Evaluation and demo refuse weights that fit in part."""
+
+    def load(self, tmp_path, weights: dict, *, must_fit: bool = True) -> None:
+        torch.save({"model": weights}, tmp_path / "a.pth")
+        SafeCheckpointer(_Model(), must_fit=must_fit).load(str(tmp_path / "a.pth"))
+
+    def test_whole_weights_pass(self, tmp_path):
+        weights = {**_Model().state_dict(), "criterion._iter": torch.ones(1)}
+        self.load(tmp_path, weights)
+
+    @pytest.mark.parametrize("change", ["missing", "size", "unexpected"])
+    def test_part_is_refused_with_a_list(self, tmp_path, change):
+        weights = dict(_Model().state_dict())
+        if change == "missing":
+            del weights["body.weight"]
+            text = r"not in the file.*: body\.weight"
+        elif change == "size":
+            weights["class_embed.bias"] = torch.ones(41)
+            text = r"skipped class_embed\.bias: size \(41,\) in the file, \(4,\) in the model"
+        else:
+            weights["layers.7.weight"] = torch.ones(2)
+            text = r"not used by the model: layers\.7\.weight"
+        self.load(tmp_path, weights, must_fit=False)
+        with pytest.raises(CheckpointError, match=text) as error:
+            self.load(tmp_path, weights)
+        assert "fit the model only in part" in str(error.value)
+        assert "TEST.PARTIAL_WEIGHTS" in str(error.value)
+
+
+def test_files_of_two_servers_with_one_path_are_not_mixed(tmp_path, monkeypatch):
+    """The key of the cache is the whole address, with host and query."""
+    fetched = []
+
+    def download(url: str, folder: str, filename: str) -> str:
+        fetched.append(url)
+        path = Path(folder) / filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": _filled(float(len(fetched))).state_dict()}, path)
+        return str(path)
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr("iopath.common.file_io.download", download)
+    addresses = [
+        "https://one.example/m/a.pth",
+        "https://two.example/m/a.pth",
+        "https://two.example/m/a.pth?version=2",
+    ]
+    for number, address in enumerate([*addresses, addresses[0]]):
+        model = _Model()
+        checkpointer = SafeCheckpointer(model)
+        checkpointer.load(address)
+        assert _value(model) == number % 3 + 1
+        assert checkpointer.loaded_file == address
+    assert fetched == addresses

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
 
+from maskfreevis_ext.config import load_config
 from tests.helpers.training import CONFIG, ROOT, own_loggers, tiny_options, write_videos
 
 
@@ -96,3 +100,27 @@ def test_unreadable_frame_in_a_worker_is_one_line(train_net, capsys, tmp_path, w
     line = _fails(train_net, capsys, "--config-file", CONFIG, *options)
     assert line.startswith("DataError:")
     assert ".jpg" in line
+
+
+def test_evaluation_refuses_weights_that_fit_in_part(train_net, capsys, tmp_path, tiny_videos):
+    cfg = load_config(CONFIG, tiny_options(tiny_videos, tmp_path / "out"))
+    weights = build_model(cfg).state_dict()
+    part = {name: value for name, value in weights.items() if not name.startswith("backbone.")}
+    torch.save({"model": part}, tmp_path / "part.pth")
+    options = ["MODEL.WEIGHTS", str(tmp_path / "part.pth")]
+    options = ["--eval-only", *tiny_options(tiny_videos, tmp_path / "out", *options)]
+    line = _fails(train_net, capsys, "--config-file", CONFIG, *options)
+    assert line.startswith("CheckpointError: The weights fit the model only in part.")
+    assert "backbone." in line
+    train_net.main(["--config-file", CONFIG, *options, "TEST.PARTIAL_WEIGHTS", "True"])
+
+
+def test_wrong_size_of_a_test_frame_ends_the_training_before_it_starts(train_net, capsys, tmp_path):
+    videos = write_videos(tmp_path / "videos")
+    frame = sorted((videos / "val" / "JPEGImages").rglob("*.jpg"))[-1]
+    Image.new("RGB", (32, 64)).save(frame)
+    names = {"train": "good_train", "val": "wrong_size_val"}
+    options = tiny_options(videos, tmp_path / "out", **names)
+    line = _fails(train_net, capsys, "--config-file", CONFIG, *options)
+    assert line.startswith("DataError: DATASETS.TEST wrong_size_val: 1 of 8 frames")
+    assert "expected 64 x 64 pixels (width x height) as the JSON says, got 32 x 64" in line

@@ -6,7 +6,9 @@ from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
     evaluation,
+    frame_files,
     inference,
+    joint,
     mask2former,
     maskfree,
     multimask,
@@ -22,6 +24,8 @@ ROWS: tuple[Key, ...] = (
     *maskfree.ROWS,
     *multimask.ROWS,
     *video_input.ROWS,
+    *frame_files.ROWS,
+    *joint.ROWS,
     *spatial_mask.ROWS,
     *inference.ROWS,
     *solver.ROWS,

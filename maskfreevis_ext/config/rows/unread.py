@@ -9,8 +9,7 @@ _DEEPLAB_RESNET = "it belongs to DeepLab's ResNet"
 _SEMANTIC = "it belongs to semantic segmentation heads"
 _INSTANCES_ONLY = "the video model predicts instances, and nothing else"
 _PANOPTIC = "it belongs to panoptic inference"
-_LSJ = "there is no large-scale jittering (it does not work in the reference)"
-_PSEUDO = "joint training on videos and pseudo clips of images is not part of this version"
+_LSJ = "large-scale jitter of clips has the keys INPUT.LSJ_AUG"
 
 _MODEL = (
     unread(
@@ -77,24 +76,6 @@ _INPUT = (
     unread("INPUT.IMAGE_SIZE", 1024, _LSJ),
     unread("INPUT.MIN_SCALE", 0.1, _LSJ),
     unread("INPUT.MAX_SCALE", 2.0, _LSJ),
-    unread("INPUT.LSJ_AUG.ENABLED", False, _LSJ),
-    unread("INPUT.LSJ_AUG.IMAGE_SIZE", 1024, _LSJ),
-    unread("INPUT.LSJ_AUG.MIN_SCALE", 0.1, _LSJ),
-    unread("INPUT.LSJ_AUG.MAX_SCALE", 2.0, _LSJ),
-)
-
-_PSEUDO_CLIPS = (
-    unread("INPUT.PSEUDO.AUGMENTATIONS", ["rotation"], _PSEUDO),
-    unread(
-        "INPUT.PSEUDO.MIN_SIZE_TRAIN", (480, 512, 544, 576, 608, 640, 672, 704, 736, 768), _PSEUDO
-    ),
-    unread("INPUT.PSEUDO.MAX_SIZE_TRAIN", 768, _PSEUDO),
-    unread("INPUT.PSEUDO.MIN_SIZE_TRAIN_SAMPLING", "choice_by_clip", _PSEUDO),
-    unread("INPUT.PSEUDO.SAMPLING_FRAME_NUM", 4, _PSEUDO),
-    unread("INPUT.PSEUDO.SAMPLING_FRAME_RANGE", 20, _PSEUDO),
-    unread("INPUT.PSEUDO.CROP.ENABLED", False, _PSEUDO),
-    unread("INPUT.PSEUDO.CROP.TYPE", "absolute_range", _PSEUDO),
-    unread("INPUT.PSEUDO.CROP.SIZE", (384, 600), _PSEUDO),
 )
 
 # Keys of Detectron2 that work with its own models, and that one may expect to work here too.
@@ -123,4 +104,4 @@ _DETECTRON2 = (
     ),
 )
 
-ROWS: tuple[Key, ...] = (*_MODEL, *_INPUT, *_PSEUDO_CLIPS, *_DETECTRON2)
+ROWS: tuple[Key, ...] = (*_MODEL, *_INPUT, *_DETECTRON2)

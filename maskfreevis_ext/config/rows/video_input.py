@@ -17,7 +17,7 @@ _DATASETS = list_of(
     Check(
         lambda v: (
             isinstance(v, (list, tuple))
-            and len(v) == 3
+            and len(v) in (3, 4)
             and all(isinstance(text, str) and text for text in v)
         ),
         "",
@@ -31,8 +31,9 @@ ROWS: tuple[Key, ...] = (
         "INPUT.DATASETS",
         [],
         _DATASETS,
-        "Your own data sets in the format of YouTube-VIS. The names can then be used in "
-        "`DATASETS.TRAIN` and `DATASETS.TEST`.",
+        "Your own data sets: videos in the format of YouTube-VIS, or images in that of COCO, which "
+        "the files tell. The names can then be used in `DATASETS.TRAIN` and `DATASETS.TEST`. A "
+        "fourth entry (`box`, `mask`, `teacher`, `data`) is the supervision of this data set.",
     ),
     Key(
         "INPUT.SUPERVISION",
@@ -96,5 +97,15 @@ ROWS: tuple[Key, ...] = (
         list_of(above(0), "numbers, more than 0", length=2),
         "See `INPUT.CROP.TYPE`.",
     ),
+    Key("INPUT.LSJ_AUG.ENABLED", False, BOOLEAN, "Large-scale jitter instead of crop and resize."),
+    Key(
+        "INPUT.LSJ_AUG.IMAGE_SIZE",
+        1024,
+        integer(1),
+        "Side of the square that is cut out of clips that became larger, pixels. At scale 1 the "
+        "longer side of a clip has this length.",
+    ),
+    Key("INPUT.LSJ_AUG.MIN_SCALE", 0.1, above(0), "Least scale."),
+    Key("INPUT.LSJ_AUG.MAX_SCALE", 2.0, above(0), "Largest scale."),
     checked("DATALOADER.NUM_WORKERS", integer(0), "Processes that load clips."),
 )

@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 
 from maskfreevis_ext.config import default_config
 from maskfreevis_ext.data.categories import categories_by_label
+from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.loaders import load_test_videos
 from maskfreevis_ext.engine.evaluation_sets import inference_folder
 from maskfreevis_ext.engine.report.clips import clips_html
@@ -202,7 +203,7 @@ def _results_file(cfg: CfgNode, name: str) -> str:
 
 def _clips(cfg: CfgNode, name: str) -> list[str]:
     path = _results_file(cfg, name)
-    videos = load_test_videos(name)
+    videos = load_test_videos(name, FrameRules.from_config(cfg))
     categories = categories_by_label(name)
     predictions = read_predictions(read_results(path), videos, categories, cfg.TEST.MIN_SCORE, path)
     names = [category.name for category in categories.values()]

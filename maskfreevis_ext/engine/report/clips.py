@@ -98,7 +98,7 @@ def clips_html(
         drawn = [chosen[index] for index in spread_indices(len(chosen), NUM_DRAWN)]
         parts = ["<h2>Predictions</h2>"]
         for video in drawn:
-            parts += _rows_html(sheet_rows(video, predictions[video["video_id"]], names, 5))
+            parts += rows_html(sheet_rows(video, predictions[video["video_id"]], names, 5))
         return parts
     clips = [compare(video, predictions[video["video_id"]]) for video in annotated]
     scope = f"{len(clips)} of {len(videos)} videos" if len(clips) < len(videos) else "all videos"
@@ -118,12 +118,19 @@ def clips_html(
         for place, clip in enumerate(part):
             rows = sheet_rows(clip.video, clip.prediction, names, _FRAMES_DRAWN)
             parts.append(f"<h3>{title} {place + 1}: quality {clip.quality:.2f}</h3>")
-            parts += _rows_html(rows)
+            parts += rows_html(rows)
     return parts
 
 
-def _rows_html(rows: Sequence[SheetRow]) -> list[str]:
-    """Each row as a strip of pictures; the rows scroll together."""
+def rows_html(rows: Sequence[SheetRow]) -> list[str]:
+    """Rows of pictures as strips that scroll together.
+
+    Args:
+        rows: The rows, as for a contact sheet.
+
+    Returns:
+        HTML parts.
+    """
     parts = []
     for row in rows:
         cells = []

@@ -108,6 +108,41 @@ def line_chart(title: str, series: Sequence[Series], zero: bool = True) -> str:
     )
 
 
+def bar_chart(title: str, counts: Sequence[tuple[str, int]]) -> str:
+    """A histogram with a name below each bar.
+
+    Args:
+        title: What is counted.
+        counts: Name and height of each bar; at least one.
+
+    Returns:
+        A ``figure`` element.
+    """
+    y_ticks = ticks(0, max(count for _, count in counts))
+    scale = _Scale(0, len(counts), 0, y_ticks[-1])
+    parts = _axes(scale, (), y_ticks)
+    step = -(-len(counts) // 9)  # names that have room
+    for index, (name, count) in enumerate(counts):
+        left, right, top = scale.x(index + 0.1), scale.x(index + 0.9), scale.y(count)
+        parts.append(
+            f'<rect x="{left}" y="{top}" width="{right - left:.1f}"'
+            f' height="{scale.y(0) - top:.1f}" style="fill:{COLORS[0]}">'
+            f"<title>{html.escape(f'{name}: {count}')}</title></rect>"
+        )
+        if index % step == 0:
+            parts.append(
+                f'<text x="{scale.x(index + 0.5)}" y="{_HEIGHT - 10}" text-anchor="middle">'
+                f"{html.escape(name)}</text>"
+            )
+    name = html.escape(title)
+    return (
+        f'<figure class="chart"><figcaption>{name}</figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">'
+        + "".join(parts)
+        + "</svg></figure>"
+    )
+
+
 @dataclass(frozen=True)
 class _Scale:
     """From values to places in the drawing."""

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, natural_key
+from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io.sources import Camera, FrameList, FrameSource, VideoFile
 
 logger = logging.getLogger(__name__)
 
 
-def open_inputs(inputs: Sequence[str]) -> list[FrameSource]:
+def open_inputs(inputs: Sequence[str], rules: FrameRules = DEFAULT_RULES) -> list[FrameSource]:
     """Open everything that a user names.
 
     A number is a camera, and a name with ``*``, ``?`` or ``[`` that is no file is a pattern.
@@ -25,6 +26,7 @@ def open_inputs(inputs: Sequence[str]) -> list[FrameSource]:
 
     Args:
         inputs: Video files, folders of frames, pictures, patterns and numbers of cameras.
+        rules: What is done with EXIF orientations and deep pixels of pictures.
 
     Returns:
         The videos, in the order of the inputs.
@@ -45,21 +47,26 @@ def open_inputs(inputs: Sequence[str]) -> list[FrameSource]:
         named = list(group)
         if folder is None or len(named) == 1:
             sources += [
-                Camera(path) if isinstance(path, int) else open_frames(path) for path in named
+                Camera(path) if isinstance(path, int) else open_frames(path, rules)
+                for path in named
             ]
         else:
-            sources.append(_join(folder, [path for path in named if isinstance(path, Path)]))
+            pictures = [path for path in named if isinstance(path, Path)]
+            sources.append(_join(folder, pictures, rules))
     for source in sources:
         if isinstance(source, FrameList):
             source.check()
     return sources
 
 
-def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
+def open_frames(
+    path: str | os.PathLike[str], rules: FrameRules = DEFAULT_RULES
+) -> FrameList | VideoFile:
     """Open a video file, or a folder of pictures in natural order (frame2 before frame10).
 
     Args:
         path: File or folder.
+        rules: What is done with EXIF orientations and deep pixels of pictures.
 
     Raises:
         DataError: There is nothing at this path, no picture in the folder, or no frame in the
@@ -77,11 +84,11 @@ def open_frames(path: str | os.PathLike[str]) -> FrameList | VideoFile:
                 f"{path}: expected a folder of pictures ({', '.join(IMAGE_SUFFIXES)}), but it has"
                 " none. Give each video's own folder."
             )
-        return FrameList(_of_one_kind(pictures, path), path.resolve().name, path)
+        return FrameList(_of_one_kind(pictures, path), path.resolve().name, path, rules)
     if not path.exists():
         raise DataError(f"{path}: there is no such video file or folder of frames.")
     if _is_picture(path):
-        return FrameList([path], path.stem)
+        return FrameList([path], path.stem, rules)
     return VideoFile(path)
 
 
@@ -101,12 +108,12 @@ def _matches(pattern: str) -> list[Path | int]:
     return [Path(path) for path in found]
 
 
-def _join(folder: Path, pictures: list[Path]) -> FrameList:
+def _join(folder: Path, pictures: list[Path], rules: FrameRules) -> FrameList:
     """One video of the pictures of one folder."""
     frames = _of_one_kind(pictures, folder)
     name = folder.resolve().name
     logger.info("%s: %d pictures are taken as the frames of one video.", folder, len(frames))
-    return FrameList(frames, name, folder)
+    return FrameList(frames, name, folder, rules)
 
 
 def _of_one_kind(pictures: Sequence[Path], folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.data.images import image_size, read_frame
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io import decoders
@@ -99,11 +100,17 @@ class FrameList(_Source):
         paths: The files in order, at least one.
         name: Short name of the video.
         folder: The folder whose pictures they are, if it was named as a whole.
+        rules: What is done with EXIF orientations and deep pixels.
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], name: str, folder: Path | None = None
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        name: str,
+        folder: Path | None = None,
+        rules: FrameRules = DEFAULT_RULES,
     ) -> None:
+        self.rules = rules
         self.files = [Path(path) for path in paths]
         super().__init__(name, [*self.files, *([] if folder is None else [folder])])
         self.num_frames = len(self.files)
@@ -115,7 +122,7 @@ class FrameList(_Source):
         Raises:
             DataError: The picture cannot be read.
         """
-        return image_size(self.files[0])
+        return image_size(self.files[0], self.rules)
 
     def check(self) -> None:
         """Compare the sizes of all pictures by their headers.
@@ -125,7 +132,7 @@ class FrameList(_Source):
         """
         expected = self.size
         for path in self.files[1:]:
-            self._check_size(path, image_size(path), expected)
+            self._check_size(path, image_size(path, self.rules), expected)
 
     def _check_size(self, path: Path, size: tuple[int, ...], expected: tuple[int, ...]) -> None:
         if size != expected:
@@ -143,7 +150,7 @@ class FrameList(_Source):
         """
         size = None
         for path in self.files:
-            frame = read_frame(path)
+            frame = read_frame(path, rules=self.rules)
             size = size or frame.shape[:2]
             self._check_size(path, frame.shape[:2], size)
             yield frame

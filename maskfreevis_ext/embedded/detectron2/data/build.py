@@ -18,7 +18,7 @@ from detectron2.data.common import (
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 def trivial_batch_collator(batch: list[Any]) -> list[Any]:
@@ -50,7 +50,7 @@ def _train_loader_from_config(
 
 @configurable(from_config=_train_loader_from_config)
 def build_detection_train_loader(
-    dataset: list[dict[str, Any]],
+    dataset: list[dict[str, Any]] | Dataset,
     *,
     mapper: Callable[[dict[str, Any]], Any] | None,
     sampler: Sampler,
@@ -63,7 +63,7 @@ def build_detection_train_loader(
     With a config as its first argument it needs ``mapper`` and ``dataset`` beside it.
 
     Args:
-        dataset: Dataset dicts.
+        dataset: Dataset dicts, or a data set of samples by the indices of the sampler.
         mapper: Dataset dict -> sample.
         sampler: Order of the samples.
         total_batch_size: Samples of all processes together.
@@ -123,7 +123,7 @@ def build_detection_test_loader(
 
 
 def _as_mapped(
-    dataset: list[dict[str, Any]], mapper: Callable[[dict[str, Any]], Any] | None
-) -> DatasetFromList | MapDataset:
-    packed = DatasetFromList(dataset)
+    dataset: list[dict[str, Any]] | Dataset, mapper: Callable[[dict[str, Any]], Any] | None
+) -> Dataset:
+    packed = DatasetFromList(dataset) if isinstance(dataset, list) else dataset
     return packed if mapper is None else MapDataset(packed, mapper)

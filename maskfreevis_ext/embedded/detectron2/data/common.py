@@ -87,9 +87,7 @@ class ToIterableDataset(IterableDataset):
         shard_chunk_size: Samples of a batch.
     """
 
-    def __init__(
-        self, dataset: DatasetFromList | MapDataset, sampler: Sampler, shard_chunk_size: int
-    ) -> None:
+    def __init__(self, dataset: Dataset, sampler: Sampler, shard_chunk_size: int) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.shard_chunk_size = shard_chunk_size

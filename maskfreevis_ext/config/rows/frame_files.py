@@ -1,0 +1,47 @@
+"""Keys of image files and weights files: how they are read and what is checked before the work."""
+
+from __future__ import annotations
+
+from maskfreevis_ext.config.checks import BOOLEAN, Check, above, at_least, list_of, one_of
+from maskfreevis_ext.config.keys import Key
+
+_TWO_NUMBERS = list_of(at_least(-float(2**53)), "numbers", length=2)
+
+ROWS: tuple[Key, ...] = (
+    Key(
+        "INPUT.CHECK_FRAMES",
+        True,
+        BOOLEAN,
+        "Read the headers of all frames of the training and test sets before the first iteration: "
+        "sizes, truncated files, EXIF orientations, bits per channel. What was read stays in "
+        "`OUTPUT_DIR/frame_headers.json`, and files that have not changed are not read again.",
+    ),
+    Key(
+        "INPUT.EXIF",
+        "apply",
+        one_of("apply", "ignore"),
+        "`apply`: turn frames as their EXIF orientation says, as Detectron2 does. `ignore`: take "
+        "the pixels as they are stored, for annotations that were drawn on them so.",
+    ),
+    Key(
+        "INPUT.PIXEL_RANGE",
+        [],
+        Check(
+            lambda v: (
+                isinstance(v, (list, tuple))
+                and (len(v) == 0 or (_TWO_NUMBERS.test(v) and above(v[0]).test(v[1])))
+            ),
+            "an empty list, or a list of 2 numbers, black < white",
+        ),
+        "Values that become black and white in images of more than 8 bits per channel; values "
+        "beyond are clipped. Empty: 0 and 65535 of whole numbers, 0 and 1 of floating-point "
+        "numbers, and values beyond are refused. 12-bit pictures in 16-bit files need [0, 4095].",
+    ),
+    Key(
+        "TEST.PARTIAL_WEIGHTS",
+        False,
+        BOOLEAN,
+        "Evaluate and predict also with weights that fit the model only in part. Otherwise such "
+        "weights are an error that lists what is missing.",
+    ),
+)
