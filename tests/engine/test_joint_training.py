@@ -181,7 +181,9 @@ def _part_of_rank(rank: int, folder: str) -> None:
     from detectron2.modeling import build_model
 
     torch.manual_seed(1)
-    model = create_ddp_model(build_model(tiny_cfg()).train(), broadcast_buffers=False)
+    model = create_ddp_model(
+        build_model(tiny_cfg()).train(), broadcast_buffers=False, device_ids=None
+    )
     names = []
     for step in range(2):
         with_masks = (rank + step) % 2 == 1
