@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
 
 from maskfreevis_ext.data import builtin
 from maskfreevis_ext.data.class_lists import COCO_CLASSES, COCO_IDS, YTVIS_2019_CLASSES
@@ -177,13 +178,10 @@ def _part_of_rank(rank: int, folder: str) -> None:
         world_size=2,
         timeout=timedelta(seconds=60),
     )
-    from detectron2.engine import create_ddp_model
     from detectron2.modeling import build_model
 
     torch.manual_seed(1)
-    model = create_ddp_model(
-        build_model(tiny_cfg()).train(), broadcast_buffers=False, device_ids=None
-    )
+    model = DistributedDataParallel(build_model(tiny_cfg()).train(), broadcast_buffers=False)
     names = []
     for step in range(2):
         with_masks = (rank + step) % 2 == 1
