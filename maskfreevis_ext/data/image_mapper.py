@@ -96,7 +96,8 @@ class CocoClipDatasetMapper:
         supervision = clip_supervision(self.supervision, dataset_dict)
         boxes = None if supervision == "mask" else boxes_of_frames(dataset_dict, [0])
         image = read_video_frame(dataset_dict, 0, self.image_format)
-        frames, transforms = self.augmentation(image, numbers / max(length - 1, 1), boxes)
+        times = (numbers / max(length - 1, 1)).tolist()
+        frames, transforms = self.augmentation(image, times, boxes)
         size = frames[0].shape[0], frames[0].shape[1]
         indices = [0] * count
         tracks = build_tracks(dataset_dict, indices, transforms, size, supervision == "mask")

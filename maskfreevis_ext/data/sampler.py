@@ -25,13 +25,13 @@ class Draw(NamedTuple):
     Attributes:
         number: Position among the samples of all processes.
         dataset: Index of its data set.
-        index: Its element of the data set.
+        element: Its index in the data set.
         seed: Seed of the random numbers of its mapper, in [0, 2**31).
     """
 
     number: int
     dataset: int
-    index: int
+    element: int
     seed: int
 
 
@@ -111,7 +111,7 @@ class StatelessSampler(Sampler[Draw]):
         """All batches of this process from the first on."""
         waiting: dict[Hashable, list[Draw]] = defaultdict(list)
         for draw in self.draws():
-            kind = self.kinds[draw.dataset][draw.index]
+            kind = self.kinds[draw.dataset][draw.element]
             waiting[kind].append(draw)
             if len(waiting[kind]) == self.batch_size:
                 yield waiting.pop(kind)

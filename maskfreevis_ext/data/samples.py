@@ -58,5 +58,5 @@ class Samples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         with seeded(draw.seed):
-            sample = self.mappers[draw.dataset](self.datasets[draw.dataset][draw.index])
+            sample = self.mappers[draw.dataset](self.datasets[draw.dataset][draw.element])
         return {**sample, "dataset_name": self.names[draw.dataset]}

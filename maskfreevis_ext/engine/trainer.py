@@ -56,7 +56,8 @@ class Trainer(DefaultTrainer):
         # Not DefaultTrainer.__init__, which would build its own training step and checkpointer.
         super(DefaultTrainer, self).__init__()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        data_loader = self.batches = self.build_train_loader(cfg)
+        self.batches = self.build_train_loader(cfg)
+        data_loader: Iterable = self.batches
         check_label_space(cfg)
         check_test_sets(cfg)
         model = self.build_model(cfg)

@@ -32,7 +32,7 @@ def test_frequencies_are_those_of_the_ratios():
 
 
 def test_each_pass_gives_every_element_once_in_another_order():
-    of_first = [draw.index for draw in _take(_sampler((50, 3)), 10_000) if draw.dataset == 0]
+    of_first = [draw.element for draw in _take(_sampler((50, 3)), 10_000) if draw.dataset == 0]
     passes = [of_first[i : i + 50] for i in range(0, 4000, 50)]
     assert all(sorted(one) == list(range(50)) for one in passes)
     assert len({tuple(one) for one in passes}) == len(passes)
@@ -65,7 +65,7 @@ def test_batches_hold_one_kind():
     seen = set()
     for batch in _take(sampler.batches(), 200):
         assert len(batch) == 4
-        found = {kinds[draw.dataset][draw.index] for draw in batch}
+        found = {kinds[draw.dataset][draw.element] for draw in batch}
         assert len(found) == 1
         seen |= found
     assert seen == {"wide", "tall", "image"}

@@ -6,26 +6,47 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from maskfreevis_ext.losses import mask as mask_terms
 from maskfreevis_ext.ops.boxes import masks_to_boxes
+from maskfreevis_ext.ops.points import uncertain_point_coords
 from tests.helpers.configs import reference_cfg
 from tests.helpers.criteria import LOSS_NAMES
 from tests.helpers.fill import fill_module
 from tests.helpers.golden import load_golden
 
+#: Every fault of the reference switched back on.
+FAULTS = (
+    *("MODEL.MASKFREE.LAB_CHANNEL_ORDER", "reversed", "MODEL.MASKFREE.LAB_QUANTIZE", True),
+    *("MODEL.MASKFREE.MATCH_OUTSIDE", True, "MODEL.MASKFREE.TEACHER.WEIGHT", 0.0),
+    *("MODEL.MASKFREE.PROJECTION.EMPTY_FRAME_WEIGHT", 0.0),
+    *("MODEL.MASKFREE.TEMPORAL.NORM_PAIRS", 0, "MODEL.MASKFREE.TEMPORAL.WARMUP_ITERS", 0),
+)
+
+
+def _stored_points(golden: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the points of the mask terms as the reference did, layer after layer."""
+    layers = iter(range(10))
+
+    def stored(rows: torch.Tensor, *numbers: float) -> torch.Tensor:
+        layer = next(layers)
+        candidates, extra = (
+            torch.from_numpy(golden[f"rand_{4 * layer + draw:03d}"]) for draw in (2, 3)
+        )
+        return uncertain_point_coords(rows, *numbers, candidates=candidates, extra=extra)
+
+    monkeypatch.setattr(mask_terms, "uncertain_point_coords", stored)
+
 
 @pytest.mark.slow
-def test_training_step_equals_the_reference() -> None:
-    golden = load_golden("model_r50_train_B2_T3")
+@pytest.mark.parametrize("name", ["model_r50_train_B2_T3", "model_r50_train_coco_B2_T4"])
+def test_training_step_equals_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos with boxes, and clips of images with masks."""
+    golden = load_golden(name)
+    has_masks = "coco" in name
     cfg = reference_cfg("r50")
-    cfg.merge_from_list(
-        [
-            *("MODEL.MASKFREE.LAB_CHANNEL_ORDER", "reversed", "MODEL.MASKFREE.LAB_QUANTIZE", True),
-            *("MODEL.MASKFREE.MATCH_OUTSIDE", True),
-            *("MODEL.MASKFREE.PROJECTION.EMPTY_FRAME_WEIGHT", 0.0),
-            *("MODEL.MASKFREE.TEACHER.WEIGHT", 0.0),  # the reference has none
-            *("MODEL.MASKFREE.TEMPORAL.NORM_PAIRS", 0, "MODEL.MASKFREE.TEMPORAL.WARMUP_ITERS", 0),
-        ]
-    )
+    cfg.merge_from_list([*FAULTS, "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", 128])
+    if has_masks:
+        _stored_points(golden, monkeypatch)
     model = build_model(cfg)
     fill_module(model)
     model.train()
@@ -33,12 +54,11 @@ def test_training_step_equals_the_reference() -> None:
     targets, num_clips = [], len(images)
     for clip in range(num_clips):
         masks = torch.from_numpy(golden[f"gt_masks_b{clip}"]) > 0
-        targets.append(
-            {
-                "labels": torch.from_numpy(golden[f"labels_b{clip}"]),
-                "boxes": masks_to_boxes(masks),
-            }
-        )
+        target = {
+            "labels": torch.from_numpy(golden[f"labels_b{clip}"]),
+            "boxes": masks_to_boxes(masks),
+        }
+        targets.append(target | ({"masks": masks} if has_masks else {}))
     matches = [
         [
             tuple(

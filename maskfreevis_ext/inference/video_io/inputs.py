@@ -88,7 +88,7 @@ def open_frames(
     if not path.exists():
         raise DataError(f"{path}: there is no such video file or folder of frames.")
     if _is_picture(path):
-        return FrameList([path], path.stem, rules)
+        return FrameList([path], path.stem, rules=rules)
     return VideoFile(path)
 
 
