@@ -19,6 +19,7 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 
 # isort: split
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.arguments import add_overwrite
 from maskfreevis_ext.engine.convert_weights import (
     check_output_name,
     convert,
@@ -41,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--output", metavar="FILE", help=".pth or .safetensors to write (default: only report)")
     add("--report", metavar="JSON", help="write the names of all weights that fit and that do not")
-    add("--overwrite", action="store_true", help="replace files that this tool did not make")
+    add_overwrite(parser)
     add("--device", default="cpu", help=argparse.SUPPRESS)
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
     return parser.parse_args(argv)
