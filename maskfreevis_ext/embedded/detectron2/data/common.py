@@ -48,11 +48,11 @@ class MapDataset(Dataset):
     always the same.
 
     Args:
-        dataset: The elements.
+        dataset: The elements, with a length and an index.
         map_func: Element -> sample, or None for an element that cannot be used.
     """
 
-    def __init__(self, dataset: DatasetFromList, map_func: Callable[[Any], Any]) -> None:
+    def __init__(self, dataset: Any, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
         self._map_func = map_func
         self._rng = random.Random(42)  # noqa: S311
@@ -82,7 +82,7 @@ class ToIterableDataset(IterableDataset):
     their number.
 
     Args:
-        dataset: The elements.
+        dataset: The elements, with a length and an index.
         sampler: Gives the same indices each time it is iterated over.
         shard_chunk_size: Samples of a batch.
     """
