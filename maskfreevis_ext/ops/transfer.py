@@ -32,7 +32,9 @@ def send_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
         return []
     # Wide items first: then every part starts at a multiple of its item size.
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-    parts = [tensors[i].contiguous().flatten().view(torch.uint8) for i in order]
+    # an expanded tensor of one element counts as contiguous, with a stride of 0
+    flat = [tensors[i].contiguous().as_strided((tensors[i].numel(),), (1,)) for i in order]
+    parts = [x.view(torch.uint8) for x in flat]
     sizes = [part.numel() for part in parts]
     buffer = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     torch.cat(parts, out=buffer)

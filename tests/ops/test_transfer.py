@@ -46,3 +46,9 @@ def test_no_tensors_need_no_transfer() -> None:
     with CountTransfers(META) as transfers:
         assert send_together([], META) == []
     assert transfers.count == 0
+
+
+def test_expanded_tensor_of_one_element() -> None:
+    given = torch.tensor([[5, 7]])[:, 1].expand(1, 1)
+    (sent,) = send_together([given], CPU)
+    assert sent.tolist() == [[7]]
