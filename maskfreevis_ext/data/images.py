@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.data import detection_utils
 from PIL import Image, ImageOps
@@ -121,7 +120,9 @@ def deep_pixels(path: str | os.PathLike[str], rules: FrameRules) -> np.ndarray |
             return np.asarray(upright)[:, :, None]
         if not _is_deep_color(image):
             return None
-    # Pillow gives such images with the upper 8 bits only.
+    # Pillow gives such images with the upper 8 bits only. OpenCV is seldom needed, slow to import.
+    import cv2
+
     pixels = cv2.imread(os.fspath(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.ndim != 3 or pixels.dtype == np.uint8:
         return None
