@@ -27,6 +27,18 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def has_area(boxes: np.ndarray) -> np.ndarray:
+    """Whether boxes are not empty, which those of absent objects are.
+
+    Args:
+        boxes: (..., 4), xyxy.
+
+    Returns:
+        (...) bool.
+    """
+    return np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+
+
 def overlap_and_union(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Areas of the intersection and of the union of boxes; their quotient is the IoU.
 

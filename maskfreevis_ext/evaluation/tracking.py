@@ -11,7 +11,7 @@ Shape letters: T frames, D detections and G objects of one video and class, A th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -219,8 +219,7 @@ def hota_scores(
         detections: The predicted tracks.
         min_score: Tracks with a lower score are left out.
     """
-    found = [(key, hota_sums(frames)) for key, frames in _classes(truth, detections, min_score)]
-    values = {key: sums.values() for key, sums in _sum_by_class(found).items()}
+    values = _by_class(hota_sums, truth, detections, min_score)
     return _mean_of_classes("hota", ("HOTA", "DetA", "AssA", "LocA"), truth, values)
 
 
@@ -234,19 +233,25 @@ def identity_scores(
         detections: The predicted tracks.
         min_score: Tracks with a lower score are left out.
     """
-    found = [(key, identity_sums(frames)) for key, frames in _classes(truth, detections, min_score)]
-    values = {key: sums.values() for key, sums in _sum_by_class(found).items()}
+    values = _by_class(identity_sums, truth, detections, min_score)
     return _mean_of_classes("idf1", ("IDF1", "IDP", "IDR"), truth, values)
 
 
 Sums = TypeVar("Sums", "HotaSums", "IdentitySums")
 
 
-def _sum_by_class(found: Iterable[tuple[int, Sums]]) -> dict[int, Sums]:
+def _by_class(
+    sums_of: Callable[[FrameMatches], Sums],
+    truth: GroundTruth,
+    detections: Sequence[FoundTrack],
+    min_score: float,
+) -> dict[int, dict[str, float]]:
+    """Values of each class, from sums over all videos."""
     sums: dict[int, Sums] = {}
-    for category_id, each in found:
+    for category_id, frames in _classes(truth, detections, min_score):
+        each = sums_of(frames)
         sums[category_id] = sums[category_id] + each if category_id in sums else each
-    return sums
+    return {category_id: each.values() for category_id, each in sums.items()}
 
 
 def _classes(

@@ -68,16 +68,12 @@ class OutsideTerm(MaskWeightTerm):
 
     name = "loss_outside"
     row = "MODEL.MASKFREE.OUTSIDE.WEIGHT"
+    is_optional = True
 
     def __init__(self, weight: float, share: float = 0.1) -> None:
         """Keep the weight, and the share of the cells that are looked at."""
         super().__init__(weight)
         self.share = share
-
-    @classmethod
-    def is_enabled(cls, cfg: Any) -> bool:
-        """With a weight above 0."""
-        return cfg.MODEL.MASKFREE.OUTSIDE.WEIGHT > 0
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -104,17 +100,13 @@ class FillTerm(MaskWeightTerm):
 
     name = "loss_fill"
     row = "MODEL.MASKFREE.FILL.WEIGHT"
+    is_optional = True
 
     def __init__(self, weight: float, least: float = 0.4, largest: float = 0.9) -> None:
         """Keep the weight and the range of the share, 0 <= least <= largest <= 1."""
         super().__init__(weight)
         self.least = least
         self.largest = largest
-
-    @classmethod
-    def is_enabled(cls, cfg: Any) -> bool:
-        """With a weight above 0."""
-        return cfg.MODEL.MASKFREE.FILL.WEIGHT > 0
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class TeacherTerm(MaskWeightTerm):
 
     name = "loss_teacher"
     row = "MODEL.MASKFREE.TEACHER.WEIGHT"
+    is_optional = True
 
     def __init__(self, weight: float, grow: float = 0.1, least_confidence: float = 0.0) -> None:
         """Keep the settings.
@@ -80,11 +81,6 @@ class TeacherTerm(MaskWeightTerm):
         super().__init__(weight)
         self.grow = grow
         self.least_confidence = least_confidence
-
-    @classmethod
-    def is_enabled(cls, cfg: Any) -> bool:
-        """With a weight above 0."""
-        return cfg.MODEL.MASKFREE.TEACHER.WEIGHT > 0
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class LossTerm(ABC):
     Attributes:
         name: Key of the term in the loss dict; auxiliary outputs add ``_{i}``.
         row: Config key of the weight.
+        is_optional: Models have the term only with a weight above 0.
         num_counts: n. It must not depend on the batch, as all processes must reduce tensors of the
             same size.
         weight: Factor of the term in the training loss.
@@ -38,6 +39,7 @@ class LossTerm(ABC):
 
     name: ClassVar[str]
     row: ClassVar[str]
+    is_optional: ClassVar[bool] = False
     num_counts: int = 1
 
     def __init__(self, weight: float) -> None:
@@ -46,8 +48,8 @@ class LossTerm(ABC):
 
     @classmethod
     def is_enabled(cls, cfg: Any) -> bool:
-        """Whether models of this config have the term; True in the base class."""
-        return True
+        """Whether models of this config have the term: an optional one with a weight above 0."""
+        return not cls.is_optional or attrgetter(cls.row)(cfg) > 0
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

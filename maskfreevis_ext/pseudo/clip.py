@@ -224,7 +224,12 @@ class Clip:
             None if head is None else head.bases,
         )
         networks = None if head is None else head.networks
-        others = self.windows.covered_by_others(chosen)[:, frames]
+        in_span = replace(
+            self.windows,
+            boxes=self.windows.boxes[:, frames],
+            places=self.windows.places[:, frames],
+        )
+        others = in_span.covered_by_others(chosen)
         raw, networks = fit_pixel_head(features, windows, settings, others, known, networks)
         if predicted is not None:
             raw = join_predictions(raw, predicted.select(chosen, frames)) * windows.inside_frame()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from maskfreevis_ext.data.boxes import overlap_and_union, tight_box
+from maskfreevis_ext.data.boxes import has_area, overlap_and_union, tight_box
 from maskfreevis_ext.pseudo.windows import pixel_box
 
 _CERTAIN = 0.8  # probability from which a pixel keeps its label
@@ -39,7 +39,7 @@ class GrabCutMasks:
     def mask(self, index: int, frame: int) -> np.ndarray:
         """Mask of an object in a frame, (H, W) bool; empty where it has no box."""
         box, picture = self.boxes[index, frame], self.frames[frame]
-        if not (box[2:] > box[:2]).all():
+        if not has_area(box):
             return np.zeros(picture.shape[:2], dtype=bool)
         mask = grabcut_from_box(picture, box, _ITERATIONS)
         self._ious[index, frame] = _box_iou(tight_box(mask), box)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from maskfreevis_ext.data.boxes import has_area
 from maskfreevis_ext.pseudo.windows import pixel_box
 
 #: Added to the scale of the background's residual motion, in pixels: the error of optical flow.
@@ -38,7 +39,7 @@ def residual_motion(frames: Sequence[np.ndarray], boxes: np.ndarray, index: int)
         return np.zeros((height, width, 6), np.float32)
     background = np.ones((height, width), dtype=bool)
     for box in boxes[:, index]:
-        if (box[2:] > box[:2]).all():
+        if has_area(box):
             x0, y0, x1, y1 = pixel_box(box, (height, width))
             background[y0:y1, x0:x1] = False
     if not background.any():

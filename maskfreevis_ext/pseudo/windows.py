@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskfreevis_ext.data.boxes import has_area
+
 #: Shortest side of a box that still decides the size of its window, in pixels.
 _SHORTEST_SIDE = 24.0
 
@@ -37,7 +39,7 @@ class ObjectWindows:
     @property
     def is_present(self) -> np.ndarray:
         """(N, T) bool, whether an object has a box in a frame."""
-        return np.all(self.boxes[..., 2:] > self.boxes[..., :2], axis=-1)
+        return has_area(self.boxes)
 
     def crop(self, picture: np.ndarray, index: int, frame: int, side: int) -> np.ndarray:
         """Cut a window out of a picture; what lies outside the picture repeats its border.
@@ -111,8 +113,7 @@ class ObjectWindows:
             start = ((low - centre + length / 2) * cells)[..., None]
             end = ((high - centre + length / 2) * cells)[..., None]
             shares.append(np.clip(np.minimum(edges + 1, end) - np.maximum(edges, start), 0, 1))
-        is_present = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-        covered = np.stack(shares, 2) * is_present[..., None, None]
+        covered = np.stack(shares, 2) * has_area(boxes)[..., None, None]
         return torch.from_numpy(covered.astype(np.float32))
 
     def covered_by_others(self, chosen: Sequence[int]) -> Tensor:

@@ -13,7 +13,6 @@ from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
 from maskfreevis_ext.data.readers.sequences import (
     TrackedSequence,
     find_sequences,
-    first_number,
     frames_of,
     sequence_set,
 )
@@ -88,9 +87,7 @@ def _read_video(
     is_only: bool,
 ) -> Video:
     lines = _lines(sequence.path)
-    first = first_number(sequence, [line.frame for line in lines], options, is_only)
-    length = max((line.frame for line in lines), default=first) - first + 1
-    names, said = frames_of(sequence, length, first, options, is_only)
+    first, names, said = frames_of(sequence, [line.frame for line in lines], options, is_only)
     height, width = frame_size(sequence.name, names, options, said)
     builder = VideoBuilder(
         Video(number, sequence.name, height, width, names), notes, drops_outside=True

@@ -16,7 +16,6 @@ from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
 from maskfreevis_ext.data.readers.sequences import (
     TrackedSequence,
     find_sequences,
-    first_number,
     frames_of,
     sequence_set,
 )
@@ -61,9 +60,7 @@ def _read_video(
     is_only: bool,
 ) -> Video:
     lines = _lines(sequence.path)
-    first = first_number(sequence, [line[1] for line in lines], options, is_only)
-    length = max((line[1] for line in lines), default=first) - first + 1
-    names, said = frames_of(sequence, length, first, options, is_only)
+    first, names, said = frames_of(sequence, [line[1] for line in lines], options, is_only)
     sizes = [line[4] for line in lines]
     height, width = frame_size(sequence.name, names, options, sizes[0] if sizes else said)
     builder = VideoBuilder(Video(number, sequence.name, height, width, names), notes)

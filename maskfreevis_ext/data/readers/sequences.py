@@ -179,7 +179,7 @@ def read_labels(path: str) -> dict[int, str]:
     return dict(enumerate(names, start=1))
 
 
-def first_number(
+def _first_number(
     sequence: TrackedSequence, numbers: Sequence[int], options: ReadOptions, is_only: bool
 ) -> int:
     """The number that the first frame has in a sequence's file.
@@ -206,23 +206,24 @@ def first_number(
 
 
 def frames_of(
-    sequence: TrackedSequence, length: int, first: int, options: ReadOptions, is_only: bool
-) -> tuple[list[str], tuple[int, int] | None]:
-    """Names and, where something says it, size of a sequence's frames.
+    sequence: TrackedSequence, numbers: Sequence[int], options: ReadOptions, is_only: bool
+) -> tuple[int, list[str], tuple[int, int] | None]:
+    """First number, names and, where something says it, size of a sequence's frames.
 
     Args:
         sequence: The sequence.
-        length: Frames that its lines need.
-        first: Number of the first frame.
+        numbers: The frames of its lines.
         options: ``images`` and ``size``.
         is_only: There is no other sequence.
 
     Returns:
-        File names, and (height, width) of ``seqinfo.ini`` or None.
+        Number of the first frame, file names, and (height, width) of ``seqinfo.ini`` or None.
 
     Raises:
         DataError: There are fewer frames than the lines need.
     """
+    first = _first_number(sequence, numbers, options, is_only)
+    length = max(numbers, default=first) - first + 1
     if sequence.length is not None and length > sequence.length:
         raise DataError(
             f"{sequence.path}: has frame {length - 1 + first}, but seqinfo.ini says seqLength"
@@ -236,4 +237,4 @@ def frames_of(
         lambda t: f"{sequence.name}/{sequence.pattern.format(t + first)}",
         is_only,
     )
-    return names, sequence.size
+    return first, names, sequence.size

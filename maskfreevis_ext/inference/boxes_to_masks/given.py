@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
+from maskfreevis_ext.data.boxes import has_area
 from maskfreevis_ext.data.ytvis import DatasetDict
 
 GIVEN = "given"
@@ -46,7 +47,7 @@ class GivenVideo:
     @property
     def is_present(self) -> np.ndarray:
         """(N, T) bool, where an object has a box."""
-        return np.all(self.boxes[..., 2:] > self.boxes[..., :2], axis=-1)
+        return has_area(self.boxes)
 
     @property
     def is_missing(self) -> np.ndarray:
