@@ -31,7 +31,7 @@ from maskfreevis_ext.modeling import EfficientNetLite0
 from maskfreevis_ext.pseudo import ClipMasks, PixelHeadSettings, segment_clip
 from maskfreevis_ext.pseudo.grabcut import grabcut_from_box
 from maskfreevis_ext.pseudo.objects import VideoObjects, video_objects
-from maskfreevis_ext.pseudo.windows import pixel_box
+from maskfreevis_ext.pseudo.windows import box_mask
 from maskfreevis_ext.rle import encode_masks
 from maskfreevis_ext.tracks import Item, decode_track
 
@@ -67,12 +67,9 @@ def plain_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return grabcut_from_box(frame, box, _GRABCUT_ITERATIONS)
 
 
-def box_mask(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+def filled_box(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The filled box, (H, W) bool."""
-    x0, y0, x1, y1 = pixel_box(box, frame.shape[:2])
-    mask = np.zeros(frame.shape[:2], dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
+    return box_mask(box, frame.shape[:2])
 
 
 def score_video(
@@ -97,7 +94,7 @@ def score_video(
         predictions: dict[str, Callable[[int], np.ndarray]] = {
             "pixel head": partial(masks.mask, index),
             "GrabCut": in_box(plain_grabcut),
-            "box": in_box(box_mask),
+            "box": in_box(filled_box),
         }
         expected = decode_track(encode_masks(truth[index]), height, width, name)
         values = {}

@@ -27,6 +27,7 @@ from maskfreevis_ext.inference.video_io import (
     TimedFrame,
     check_encoding,
 )
+from maskfreevis_ext.inference.video_io.writers import NOT_WRITTEN
 from maskfreevis_ext.rle import encode_masks
 
 #: What can be written, and what follows the name of the video in its path.
@@ -92,10 +93,7 @@ def plan_outputs(names: Sequence[str], output: str, kinds: Iterable[str]) -> lis
     """
     path = Path(output)
     wanted = [kind for kind in KINDS if kind in set(kinds)]
-    if (
-        path.suffix.lower() in (".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm")
-        and not path.is_dir()
-    ):
+    if path.suffix.lower() in NOT_WRITTEN and not path.is_dir():
         raise ConfigError(f"--output {output}: expected a file that ends in .mp4, or a folder.")
     if path.suffix.lower() == ".mp4" and not path.is_dir():
         if len(names) > 1:

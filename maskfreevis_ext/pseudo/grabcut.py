@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from maskfreevis_ext.data.boxes import has_area, overlap_and_union, tight_box
-from maskfreevis_ext.pseudo.windows import pixel_box
+from maskfreevis_ext.pseudo.windows import box_mask, pixel_box
 
 _CERTAIN = 0.8  # probability from which a pixel keeps its label
 _MARGIN = 20  # pixels around the box that the colours of the ground are taken from
@@ -111,8 +111,7 @@ def _grabcut(
     """GrabCut on the box and ``margin`` pixels around it; the labels outside the box are ground."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = pixel_box(box, (height, width))
-    in_box = np.zeros((height, width), dtype=bool)
-    in_box[y0:y1, x0:x1] = True
+    in_box = box_mask(box, (height, width))
     labels = np.where(in_box, labels, cv2.GC_BGD).astype(np.uint8)
     rows = slice(max(y0 - margin, 0), min(y1 + margin, height))
     cols = slice(max(x0 - margin, 0), min(x1 + margin, width))
@@ -151,6 +150,4 @@ def quick_grabcut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     found = grabcut_from_box(small, place, _QUICK_ITERATIONS).astype(np.float32)
     mask = np.zeros(size, dtype=bool)
     mask[rows, cols] = cv2.resize(found, (part.shape[1], part.shape[0])) > 0.5
-    in_box = np.zeros(size, dtype=bool)
-    in_box[y0:y1, x0:x1] = True
-    return mask & in_box
+    return mask & box_mask(box, size)

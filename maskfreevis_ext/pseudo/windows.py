@@ -185,6 +185,14 @@ def pixel_box(box: np.ndarray, frame_size: tuple[int, int]) -> tuple[int, int, i
     return x0, y0, x1, y1
 
 
+def box_mask(box: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """The filled box, (H, W) bool; its pixels are those of ``pixel_box``."""
+    x0, y0, x1, y1 = pixel_box(box, frame_size)
+    mask = np.zeros(frame_size, dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
 def _pixel_range(low: float, high: float, length: int) -> tuple[int, int]:
     start = min(max(round(float(low)), 0), length - 1)
     return start, max(min(round(float(high)), length), start + 1)

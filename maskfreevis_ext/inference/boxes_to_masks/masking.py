@@ -37,7 +37,7 @@ from maskfreevis_ext.pseudo.confidence import (
 )
 from maskfreevis_ext.pseudo.grabcut import GrabCutMasks, quick_grabcut
 from maskfreevis_ext.pseudo.join import Predicted
-from maskfreevis_ext.pseudo.windows import ObjectWindows, pixel_box
+from maskfreevis_ext.pseudo.windows import ObjectWindows, box_mask
 from maskfreevis_ext.rle import decode_rle, encode_masks
 
 logger = logging.getLogger(__name__)
@@ -162,14 +162,6 @@ class _VideoMasks:
     def steps_of(self, objects: Sequence[int]) -> int:
         steps = self.maker.settings.steps
         return sum(fit_steps(index in self.fitted, steps) for index in objects)
-
-
-def box_mask(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The filled box, (H, W) bool."""
-    x0, y0, x1, y1 = pixel_box(box, size)
-    mask = np.zeros(size, dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
 
 
 class _ChunkMasks:

@@ -11,11 +11,13 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import atomic_write, move_into_place
 from maskfreevis_ext.inference.video_io.encoders import Encoder, EncodingError, open_encoder
 
-_VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm")
+#: Endings of videos that are read, but not written.
+NOT_WRITTEN = tuple(suffix for suffix in VIDEO_SUFFIXES if suffix != ".mp4")
 
 
 class FrameWriter:
@@ -47,7 +49,7 @@ class FrameWriter:
         if not math.isfinite(self._fps) or self._fps <= 0:
             raise ConfigError(f"fps: expected a number > 0, got {fps}.")
         ending = self.path.suffix.lower()
-        if ending in _VIDEO_SUFFIXES:
+        if ending in NOT_WRITTEN:
             raise ConfigError(f"{self.path}: expected a file that ends in .mp4, or a folder.")
         self._is_video = ending == ".mp4"
         self._part = self.path.with_name(f".{self.path.stem}.part.mp4")

@@ -11,8 +11,9 @@ import pytest
 from maskfreevis_ext.inference.boxes_to_masks.budget import BOX, GRABCUT, PIXEL_HEAD, Budget
 from maskfreevis_ext.inference.boxes_to_masks.chunks import count_work, plan_chunks
 from maskfreevis_ext.inference.boxes_to_masks.given import GivenVideo
-from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, TrackMasks, box_mask
+from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, TrackMasks
 from maskfreevis_ext.inference.boxes_to_masks.sources import BrokenVideoError
+from maskfreevis_ext.pseudo.windows import box_mask
 from maskfreevis_ext.rle import decode_rle, encode_masks
 from tests.pseudo.clips import SIZE, Colours, carried_clip
 from tests.pseudo.test_pixel_head import FAST
