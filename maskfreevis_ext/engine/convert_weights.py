@@ -17,10 +17,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from maskfreevis_ext.engine.checkpoint import group_names
+from maskfreevis_ext.engine.weights_report import group_names
 from maskfreevis_ext.errors import CheckpointError, ConfigError
 from maskfreevis_ext.files import atomic_write
-from maskfreevis_ext.weights_files import read_weights_file
+from maskfreevis_ext.weights_files import read_weights_file, without_prefix
 
 Weights = dict[str, Tensor]
 
@@ -203,9 +203,7 @@ def read_weights(path: str) -> Weights:
             f"Weights file {path}: expected tensors by name, alone or under one of"
             f" {', '.join(_WRAPPERS)}; there are none."
         )
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
-    return arrays
+    return without_prefix(arrays)
 
 
 def convert(weights: Weights, cfg: CfgNode, path: str) -> Conversion:

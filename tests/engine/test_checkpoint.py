@@ -15,9 +15,9 @@ from torch import nn
 from maskfreevis_ext.engine.checkpoint import (
     MAX_SAVE_FAILURES,
     SafeCheckpointer,
-    describe_incompatible,
     remove_unfinished,
 )
+from maskfreevis_ext.engine.weights_report import describe_incompatible
 from maskfreevis_ext.errors import CheckpointError
 
 
@@ -70,7 +70,8 @@ def _mend_time(folder: Path) -> None:
 def test_save_writes_a_plain_checkpoint_and_then_its_name(tmp_path):
     _save(tmp_path, "model_0000004", 2.0)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000004.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_0000004.pth"]
     data = torch.load(tmp_path / "model_0000004.pth", weights_only=True)
     assert data["trainer"] == {"value": 2}
     assert data["model"]["body.weight"][0, 0] == 2.0
@@ -315,7 +316,8 @@ def test_failed_save_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     assert "No space left" in caplog.text
     with pytest.raises(CheckpointError, match=r"No space left.*--resume"):
         checkpointer.save("model_0000001")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_0000001.pth"]
     torch.load(tmp_path / "model_0000001.pth", weights_only=True)
 
 
@@ -380,15 +382,12 @@ def test_files_of_two_servers_with_one_path_are_not_mixed(tmp_path, monkeypatch)
     """The key of the cache is the whole address, with host and query."""
     fetched = []
 
-    def download(url: str, folder: str, filename: str) -> str:
-        fetched.append(url)
-        path = Path(folder) / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def download(address: str, path: str, timeout: float, expected: str) -> None:
+        fetched.append(address)
         torch.save({"model": _filled(float(len(fetched))).state_dict()}, path)
-        return str(path)
 
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    monkeypatch.setattr("iopath.common.file_io.download", download)
+    monkeypatch.setattr("maskfreevis_ext.downloads._download", download)
     addresses = [
         "https://one.example/m/a.pth",
         "https://two.example/m/a.pth",

@@ -69,7 +69,8 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     assert "saved 1\n" in said
     assert said.count("could not be written") == 3, said
     assert "stopped:" in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_a.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_a.pth"]
     assert _resume(tmp_path) == 1
 
 

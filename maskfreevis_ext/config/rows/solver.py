@@ -66,6 +66,13 @@ ROWS: tuple[Key, ...] = (
         "Iterations at which the learning rate is multiplied by `SOLVER.GAMMA`.",
     ),
     checked("SOLVER.CHECKPOINT_PERIOD", integer(1), "Iterations between two checkpoints."),
+    Key(
+        "SOLVER.CHECKPOINT_MAX_TO_KEEP",
+        5,
+        integer(0),
+        "Number of numbered checkpoints of a training that are kept, the newest; 0: all. "
+        "`model_final.pth`, `model_best.pth` and files of other trainings are never removed.",
+    ),
     checked(
         "SOLVER.LR_SCHEDULER_NAME",
         one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"),
