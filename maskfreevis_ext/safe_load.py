@@ -29,6 +29,7 @@ _REMEDY = (
 )
 
 _LEAST_TORCH = "2.10"
+_STORED = zipfile.ZIP_STORED
 
 _TENSOR_NAMES = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
@@ -92,16 +93,15 @@ def verify_archive(path: str) -> None:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            bad = next((r.filename for r in records if r.compress_type != zipfile.ZIP_STORED), None)
-            if bad is not None:  # a few bytes could fill the memory
-                raise CheckpointError(
-                    f"Weights file {path}: its part {bad} is compressed, which torch.save never"
-                    f" does. {_REMEDY}"
-                )
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+            compressed = [r.filename for r in archive.infolist() if r.compress_type != _STORED]
+            bad = archive.testzip() if not compressed else None
+    except Exception as e:  # zipfile raises many types of errors for a damaged file
         raise CheckpointError(f"Weights file {path} is damaged: {_first_line(e)}") from None
+    if compressed:  # a few bytes of it could fill the memory
+        raise CheckpointError(
+            f"Weights file {path} is damaged, or not of torch.save, which compresses nothing: its"
+            f" part {compressed[0]} is compressed."
+        )
     if bad is not None:
         raise CheckpointError(
             f"Weights file {path} is damaged: the checksum of its part {bad} does not match."

@@ -27,8 +27,9 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets
+from maskfreevis_ext.engine.evaluation_sets import check_test_classes, check_test_sets
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
 from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
@@ -60,6 +61,7 @@ def evaluate(cfg, resume: bool) -> dict:
     logging.getLogger("maskfreevis_ext").info(
         "--eval-only: evaluating %s", checkpointer.loaded_file
     )
+    check_test_classes(cfg, class_names_of(model))
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         try_report(cfg, results)

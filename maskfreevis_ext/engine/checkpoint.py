@@ -20,6 +20,7 @@ from maskfreevis_ext.downloads import download_weights, is_address
 from maskfreevis_ext.engine.class_weights import (
     check_finite,
     fitting_classifier,
+    has_classes,
     match_classifier,
     same_names,
 )
@@ -285,13 +286,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Match the classifier with the classes of the training; note the names of the classes."""
         names = check_class_names(loaded.get(CLASS_NAMES))
         weights, state = loaded["model"], self.model.state_dict()
+        if self._class_names is None:
+            set_class_names(self.model, None)
         if names is None:
             if fitting_classifier(weights, state):
                 logger.warning(
                     "%s holds no class names: its classes are taken by their position.", filename
                 )
         elif self._class_names is None:
-            set_class_names(self.model, names)
+            set_class_names(self.model, names if has_classes(state, len(names)) else None)
         elif self._needed and not same_names(names, self._class_names):
             raise CheckpointError(
                 f"Checkpoint {filename}: was trained on the classes {short(names)}, the"

@@ -47,6 +47,20 @@ def fitting_classifier(weights: Mapping[str, Any], state: Mapping[str, Tensor]) 
     ]
 
 
+def has_classes(state: Mapping[str, Any], count: int) -> bool:
+    """Whether the classifiers among some weights have a number of classes, if there are any.
+
+    Args:
+        state: State of a model, or weights of a file.
+        count: Number of classes, without "no object".
+    """
+    return all(
+        value.ndim > 0 and len(value) == count + 1
+        for name, value in state.items()
+        if name.endswith(_CLASSIFIER)
+    )
+
+
 def match_classifier(
     weights: MutableMapping[str, Any],
     state: Mapping[str, Tensor],

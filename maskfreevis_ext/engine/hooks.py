@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine.random_state import get_random_state
 from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.inference.drawing import draw_items, resize_frame
@@ -75,7 +75,7 @@ class DrawPredictions(HookBase):
                 output = model([sample])[0]
         finally:
             model.train(training)
-        names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
+        names = class_names_of(model)
         prediction = Prediction.from_output(output).select(MIN_SCORE)
         frames = self._frames(sample["image"], output["image_size"])
         factor = max(1.0, MIN_HEIGHT / frames[0].shape[0])

@@ -16,10 +16,16 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
+from maskfreevis_ext.engine.evaluation_sets import (
+    check_test_classes,
+    check_test_sets,
+    inference_folder,
+)
+from maskfreevis_ext.engine.guarded_evaluation import GuardedEvaluation
 from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState, WriteReport
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
 from maskfreevis_ext.engine.random_state import set_random_state
@@ -32,6 +38,7 @@ from maskfreevis_ext.engine.self_training import (
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
+from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
 
@@ -60,6 +67,8 @@ class Trainer(DefaultTrainer):
         data_loader: Iterable = self.batches
         check_label_space(cfg)
         check_test_sets(cfg)
+        class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[-1]).get("thing_classes")
+        check_test_classes(cfg, class_names)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.teacher: EmaTeacher | None = None
@@ -74,7 +83,14 @@ class Trainer(DefaultTrainer):
         )
         self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = SafeCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=class_names,
+            config=cfg.dump(),
+            max_to_keep=cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP,
+            trainer=weakref.proxy(self),
+        )
         self.random_states: list[dict] = []
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -129,6 +145,9 @@ class Trainer(DefaultTrainer):
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        for hook in ret:
+            if isinstance(hook, hooks.EvalHook):
+                hook._func = GuardedEvaluation(self, hook._func)
         if self.teacher is not None:
             ret.insert(0, FollowModel(self.teacher))  # before the checkpointer saves it
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
@@ -186,8 +205,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW)."""
-        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)))
+        """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW).
+
+        Classes are matched by name, where the model knows the names of its classes.
+        """
+        names = class_names_of(model)
+        evaluators = [
+            match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
+            for dataset in cfg.DATASETS.TEST
+        ]
+        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)), evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
