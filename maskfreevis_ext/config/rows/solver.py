@@ -5,6 +5,8 @@ from __future__ import annotations
 from maskfreevis_ext.config.checks import (
     BOOLEAN,
     FRACTION,
+    NAME,
+    Check,
     above,
     at_least,
     integer,
@@ -53,6 +55,15 @@ ROWS: tuple[Key, ...] = (
         "Print the losses of all decoder outputs on the console. False: those of the last output "
         "that are not zero. `metrics.json` and TensorBoard always get all.",
     ),
+    checked(
+        "SEED",
+        Check(
+            lambda v: isinstance(v, int) and not isinstance(v, bool) and v < 1 << 31,
+            "an integer below 2147483648",
+        ),
+        "Seed of all random numbers; negative: another one in every run.",
+    ),
+    checked("OUTPUT_DIR", NAME, "Folder of log, checkpoints and results."),
     checked("SOLVER.BASE_LR", above(0), "Learning rate."),
     checked(
         "SOLVER.IMS_PER_BATCH",
