@@ -104,7 +104,12 @@ def _download(address: str, path: str, timeout: float, expected: str) -> None:
         file.flush()
         if not file_sha256(file.name).startswith(expected):
             raise _wrong_file(address, expected, f"{file_sha256(file.name)}, {received} bytes")
-        verify_file(file.name)
+        try:
+            verify_file(file.name)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"Weights {address}: the file there is of no use. {error}"
+            ) from error
 
 
 class _EncryptedRedirects(urllib.request.HTTPRedirectHandler):

@@ -30,6 +30,7 @@ _REMEDY = (
 
 _LEAST_TORCH = "2.10"
 _STORED = zipfile.ZIP_STORED
+_ZIP_HEAD = b"PK\x03\x04"
 
 _TENSOR_NAMES = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
@@ -90,7 +91,9 @@ def verify_archive(path: str) -> None:
             record is compressed.
     """
     try:
-        if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            is_archive = file.read(len(_ZIP_HEAD)) == _ZIP_HEAD
+        if not is_archive and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             compressed = [r.filename for r in archive.infolist() if r.compress_type != _STORED]

@@ -11,10 +11,11 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.config import load_config
+from maskfreevis_ext.class_names import class_names_of
+from maskfreevis_ext.config import default_config, load_config
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
-from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.errors import ConfigError, DataError, NumericError
 from tests.helpers.training import CONFIG, VAL, tiny_options
 
 
@@ -57,6 +58,12 @@ def test_training_writes_checkpoints_that_hold_no_code(trained):
     data = torch.load(folder / "model_0000001.pth", weights_only=True)
     assert data["iteration"] == 1
     assert len(data["trainer"]["random_states"]) == 1
+    assert data["class_names"] == class_names_of(trained.model)
+    assert set(data["class_names"]) == {"circle", "triangle", "star"}
+    manifest = json.loads((folder / "checkpoints.json").read_text())
+    names = ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+    assert list(manifest["checkpoints"]) == names
+    assert [run["config"] for run in manifest["runs"].values()] == [trained.cfg.dump()]
 
 
 def test_training_writes_pictures_for_tensorboard(trained):
@@ -248,6 +255,36 @@ def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
     assert page.count("<h2>Evaluation on tiny_val") == 2
     assert 'aria-label="Scores (%)"' in page  # of both evaluations
     assert "2 of 2 iterations" in page
+
+
+def test_best_weights_are_kept(tiny_videos, tmp_path, monkeypatch):
+    scores = iter([10.0, float("nan"), 9.0, 11.0])
+    monkeypatch.setattr(Trainer, "test", lambda cfg, model: {"segm": {"AP": next(scores)}})
+    options = ["TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "segm/AP", "LOG.REPORT", "False"]
+    first = _train(_cfg(tiny_videos, tmp_path, *options, "SOLVER.MAX_ITER", 3))
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["iteration"], best["metric"], best["value"]) == (0, "segm/AP", 10.0)
+    scores = iter([9.5, 12.0])
+    again = _train(_cfg(tiny_videos, tmp_path, *options, "SOLVER.MAX_ITER", 5), resume=True)
+    assert (first.iter, again.iter) == (3, 5)
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["iteration"], best["value"]) == (4, 12.0)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(best["model"][name], value), name
+
+
+def test_evaluation_that_fails_costs_no_step(tiny_videos, tmp_path, monkeypatch):
+    def fail(cfg: object, model: object) -> None:
+        raise DataError("a frame turned bad")
+
+    monkeypatch.setattr(Trainer, "test", fail)
+    options = ["TEST.EVAL_PERIOD", 3, "SOLVER.CHECKPOINT_PERIOD", 100]
+    with pytest.raises(DataError, match="a frame turned bad"):
+        _train(_cfg(tiny_videos, tmp_path, *options))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    trainer = Trainer(_cfg(tiny_videos, tmp_path, *options))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 3
 
 
 def test_nan_ends_the_training_without_a_traceback_in_the_log(tiny_videos, tmp_path, caplog):
