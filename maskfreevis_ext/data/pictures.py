@@ -78,11 +78,14 @@ def open_picture(
 def orientation(image: Image.Image) -> int:
     """EXIF orientation of an opened picture, 1..8; 1 where it has none or a broken one.
 
+    In a PNG file only what stands before the pixels counts: Pillow would decode them to look
+    behind.
+
     Args:
-        image: The picture.
+        image: The picture, not decoded yet.
     """
     try:
-        value = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        value = int(Image.Image.getexif(image).get(EXIF_ORIENTATION, 1))
     except Exception:  # EXIF data of cameras are broken in many ways; the image is not
         return 1
     return value if 1 <= value <= 8 else 1
