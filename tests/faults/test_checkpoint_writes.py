@@ -41,7 +41,8 @@ for i in range(1, 1000000):
 """
 
 
-def _start(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
+def start_writer(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
+    """Start ``WRITER``, with a limit of bytes a file from the second checkpoint on."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(folder), names, str(limit)],
@@ -52,7 +53,7 @@ def _start(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
     )
 
 
-def _resume(folder: Path) -> int:
+def resume_checkpoint(folder: Path) -> int:
     """Go on as after a crash; gives the iteration of the checkpoint, which must be whole."""
     remove_unfinished(str(folder))
     model = torch.nn.Linear(1000, 1000)
@@ -63,7 +64,7 @@ def _resume(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
-    process = _start(tmp_path, "model_a", limit=1_000_000)  # a checkpoint takes 4 MB
+    process = start_writer(tmp_path, "model_a", limit=1_000_000)  # a checkpoint takes 4 MB
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 2, said
     assert "saved 1\n" in said
@@ -71,7 +72,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     assert "stopped:" in said
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["checkpoints.json", "last_checkpoint", "model_a.pth"]
-    assert _resume(tmp_path) == 1
+    assert resume_checkpoint(tmp_path) == 1
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
     rng = random.Random(0)
     for kill in range(5):
         folder = tmp_path / str(kill)
-        process = _start(folder, names)
+        process = start_writer(folder, names)
         try:
             for line in process.stdout:
                 if line.startswith("saved 2"):
@@ -92,4 +93,4 @@ def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
             process.wait()
         reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
         # Whatever it had reported as saved is there, or something newer.
-        assert _resume(folder) >= max([2, *reported])
+        assert resume_checkpoint(folder) >= max([2, *reported])

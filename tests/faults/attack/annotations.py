@@ -154,7 +154,16 @@ _NO_ID = (None, "1", -1, 1.0, True, _NAN, [], 2**70, _GONE)
 _NO_SIDE = (0, -1, "20", 20.0, None, True, 10**6, _GONE)
 _NO_BOX = (
     *([1, 2, 3], [1, 2, 3, 4, 5], [_NAN, 2, 3, 4], [1, _INF, 3, 4], [1, 2, -3, 4], [1, 2, 3, -4]),
-    *([1, 2, "3", 4], [1, 2, None, 4], [1, 2, True, 4], {}, "x", 7, [900, 900, 5, 5], [[1, 2, 3, 4]]),
+    *(
+        [1, 2, "3", 4],
+        [1, 2, None, 4],
+        [1, 2, True, 4],
+        {},
+        "x",
+        7,
+        [900, 900, 5, 5],
+        [[1, 2, 3, 4]],
+    ),
 )
 _NO_MASK = (
     *({"size": [20, 30]}, {"counts": "0"}, {"size": [30, 20], "counts": "PQ7"}, 7, "x", True),
@@ -162,7 +171,17 @@ _NO_MASK = (
     *({"size": [20, 30], "counts": counts} for counts in ([600.0], ["600"], [2**80], "0" * 5000)),
     *([[_NAN] * 6], [["1"] * 6], [[1e9] * 6], [5], [[[0, 0], [1, 1]]]),
 )
-_NO_PATH = ("../a.png", "/etc/passwd", "a/../../b.png", "C:\\a.png", "a\0b.png", "", None, 5, "\ud800")
+_NO_PATH = (
+    "../a.png",
+    "/etc/passwd",
+    "a/../../b.png",
+    "C:\\a.png",
+    "a\0b.png",
+    "",
+    None,
+    5,
+    "\ud800",
+)
 #: Changes after which a file is certainly wrong: each must be refused by the reader for training.
 WRONG: tuple[tuple[str, Any], ...] = (
     *((f"{_TRACK}/id", value) for value in (*_NO_ID, 10)),

@@ -96,27 +96,34 @@ def rle(index: int, rng: random.Random, folder: Path) -> str | None:
     """Readers of masks against a decoder that follows the definition."""
     for _ in range(_AT_ONCE):
         mask, height, width = _random_rle(rng)
-        expected = _is_mask(mask, height, width)
-        readers = {
-            "clean_rle": lambda: clean_rle(mask, (height, width)),
-            "decode_rle": lambda: decode_rle(mask),
-            "check_masks": lambda: check_masks([None, mask], height, width, str),
-            "segmentation_to_rle": lambda: segmentation_to_rle(mask, height, width),
-            "decode_track": lambda: decode_track([mask, None], height, width, "track"),
-        }
-        for name, read in readers.items():
-            try:
-                read()
-            except DataError:
-                if expected:
-                    return f"{name} refuses the sound mask {mask}"
-                continue
-            if not expected and name != "decode_rle":  # which is not told the size
-                return f"{name} accepts {mask} as a mask of {height} x {width}"
-        if expected:
-            clean, area = clean_rle(mask)
-            if not area == mask_util.area(clean) == decode_rle(mask).sum():
-                return f"another area of {mask}"
+        fault = _fault_of(mask, height, width)
+        if fault:
+            return f"{fault}: {mask}, {height} x {width}"
+    return None
+
+
+def _fault_of(mask: dict[str, Any], height: int, width: int) -> str | None:
+    expected = _is_mask(mask, height, width)
+    readers = {
+        "clean_rle": lambda: clean_rle(mask, (height, width)),
+        "decode_rle": lambda: decode_rle(mask),
+        "check_masks": lambda: check_masks([None, mask], height, width, str),
+        "segmentation_to_rle": lambda: segmentation_to_rle(mask, height, width),
+        "decode_track": lambda: decode_track([mask, None], height, width, "track"),
+    }
+    for name, read in readers.items():
+        try:
+            read()
+        except DataError:
+            if expected:
+                return f"{name} refuses a sound mask"
+            continue
+        if not expected and name != "decode_rle":  # which is not told the size
+            return f"{name} accepts what is no mask of the size"
+    if expected:
+        clean, area = clean_rle(mask)
+        if not area == mask_util.area(clean) == decode_rle(mask).sum():
+            return "another area"
     return None
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from tests.faults.attack.cases import Attack
 
 ROOT = Path(__file__).resolve().parents[3]
+#: What Python runs as the child.
+MODULE = ["-m", "tests.faults.attack.child"]
 _START = 300.0  # seconds that a process may take until its first case
 
 
@@ -77,7 +79,7 @@ class _Child:
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.limit = attack.limit
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.attack.child", *words],
+            [sys.executable, *MODULE, *words],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
