@@ -58,6 +58,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._must_fit = must_fit
         self._failures = 0
         self._needed: set[str] = set()  # states that a checkpoint must have, while resuming
+        #: The model whose weights are saved in the place of the model's own; None: those.
+        self.saved_model: torch.nn.Module | None = None
         #: The file read by the last ``load`` or ``resume_or_load``; "" for none.
         self.loaded_file = ""
         #: Whether the last ``resume_or_load`` resumed from a checkpoint of ``save_dir``.
@@ -77,7 +79,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
+        saved = self.model if self.saved_model is None else self.saved_model
+        data = {"model": saved.state_dict()}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         data.update(kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
