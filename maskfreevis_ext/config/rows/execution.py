@@ -1,4 +1,4 @@
-"""Keys of how the network runs and how its weights are updated: they trade time, memory, accuracy."""
+"""Keys of how the network runs and how its weights are updated, for time, memory, accuracy."""
 
 from __future__ import annotations
 
