@@ -36,10 +36,9 @@ from maskfreevis_ext.errors import ConfigError, MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
+from maskfreevis_ext.precision import amp_dtype_of
 
 logger = logging.getLogger(__name__)
-
-_AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
@@ -49,8 +48,8 @@ class Trainer(DefaultTrainer):
         cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
-        ConfigError: The number of classes does not fit the data set, or SOLVER.AMP.DTYPE or a name
-            in TEST.EVALUATORS is unknown.
+        ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE does not fit
+            the device, or a name in TEST.EVALUATORS is unknown.
         DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
 
@@ -71,7 +70,9 @@ class Trainer(DefaultTrainer):
             data_loader = TaughtBatches(data_loader, self.teacher)
         self.average = AverageWeights(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA > 0 else None
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-        amp_dtype = amp_dtype_of(cfg) if cfg.SOLVER.AMP.ENABLED and on_gpu else None
+        amp_dtype = None
+        if cfg.SOLVER.AMP.ENABLED:
+            amp_dtype = amp_dtype_of("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, cfg.MODEL.DEVICE)
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
@@ -222,20 +223,6 @@ class Trainer(DefaultTrainer):
         folder = inference_folder(cfg, dataset_name)
         names = evaluator_names(cfg, dataset_name)
         return build_evaluator(dataset_name, folder, names, cfg.TEST.MIN_SCORE)
-
-
-def amp_dtype_of(cfg: CfgNode) -> torch.dtype:
-    """The torch type of SOLVER.AMP.DTYPE.
-
-    Raises:
-        ConfigError: The value is not a type of mixed precision.
-    """
-    name = cfg.SOLVER.AMP.DTYPE
-    if name not in _AMP_DTYPES:
-        raise ConfigError(
-            f"SOLVER.AMP.DTYPE: expected one of {', '.join(_AMP_DTYPES)}, got {name!r}."
-        )
-    return _AMP_DTYPES[name]
 
 
 def check_label_space(cfg: CfgNode) -> None:

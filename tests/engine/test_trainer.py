@@ -11,9 +11,9 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.config import default_config, load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.train_step import TrainStep
-from maskfreevis_ext.engine.trainer import Trainer, amp_dtype_of, reset_iteration_counter
+from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, NumericError
 from tests.helpers.training import CONFIG, VAL, tiny_options
 
@@ -108,19 +108,29 @@ def test_log_has_the_main_losses_and_metrics_have_all(tiny_videos, tmp_path, cap
     assert {"loss_ce_0", "loss_dice", "loss_dice_0", "eta_seconds", "lr", "time"} <= set(last)
 
 
-def test_unknown_type_of_mixed_precision_is_refused():
-    cfg = default_config()
-    assert amp_dtype_of(cfg) is torch.float16
-    cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    assert amp_dtype_of(cfg) is torch.bfloat16
-    cfg.SOLVER.AMP.DTYPE = "half"
-    with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE.*float16, bfloat16.*'half'"):
-        amp_dtype_of(cfg)
+def test_trainer_refuses_float16_on_the_cpu_by_name(tiny_videos, tmp_path):
+    cfg = _cfg(tiny_videos, tmp_path).clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = True  # load_config would have switched it off, with a warning
+    with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE.*MODEL\.DEVICE cpu.*got float16"):
+        Trainer(cfg)
+
+
+@pytest.mark.parametrize("is_made_for_it", [False, True])
+def test_trainer_uses_bfloat16_where_the_processor_has_it(
+    tiny_videos, tmp_path, monkeypatch, is_made_for_it
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": is_made_for_it})
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.MAX_ITER", 1)
+    trainer = _train(_cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", *amp))
+    assert trainer.cfg.SOLVER.AMP.ENABLED == is_made_for_it
+    assert trainer._trainer._amp_dtype is (torch.bfloat16 if is_made_for_it else None)
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_model_trains_in_mixed_precision(tiny_videos, tmp_path, dtype):
-    """On the CPU, which the command line does not offer, but which computes in the same types."""
+    """On the CPU, which computes in both types, though the command line does not offer float16."""
     cfg = _cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2)
     seed_all_rng(1)
     trainer = Trainer(cfg)

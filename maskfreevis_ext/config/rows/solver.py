@@ -43,8 +43,9 @@ ROWS: tuple[Key, ...] = (
         "SOLVER.AMP.DTYPE",
         "float16",
         one_of("float16", "bfloat16"),
-        "Type of mixed precision (`SOLVER.AMP.ENABLED`) on a GPU; `float16` comes with a gradient "
-        "scaler.",
+        "Type of mixed precision (`SOLVER.AMP.ENABLED`, see docs/performance.md). `bfloat16`: on "
+        "GPUs, and on CPUs with instructions for it. `float16`: on GPUs only, with a gradient "
+        "scaler. On other devices training falls back to float32, with a warning.",
     ),
     Key(
         "LOG.ALL_LOSSES",
