@@ -71,6 +71,7 @@ class Options(argparse.Namespace):
 
     config_file: str
     multimask: bool
+    dtype: str
     opts: list[str]
 
     lengths: list[int]
@@ -111,6 +112,15 @@ def _add_scene(parser: argparse.ArgumentParser, batch: int) -> None:
         "--pairs",
         help="frame pairs of the temporal loss, MODEL.MASKFREE.TEMPORAL.PAIRS; default: all up to "
         "3 frames, cycle above, as in the reference",
+    )
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="also a side in mixed precision with this type; float16 needs a GPU; default float32",
     )
 
 
@@ -156,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
             )
         if name == "step":
             _add_scene(command, batch=1)
+            _add_dtype(command)
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument(
                 "--multimask", action="store_true", help="also the step with the multimask head"
@@ -170,6 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
                 command.add_argument(
                     option, type=positive, nargs="*", default=default, help=f"{text}; {default}"
                 )
+            _add_dtype(command)
             command.add_argument("--sides", nargs="+", choices=INFER_SIDES, default=[*INFER_SIDES])
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
