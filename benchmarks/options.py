@@ -34,6 +34,7 @@ COMMANDS = {
     "matcher": "assignment of queries to objects, for all decoder outputs and clips",
     "criterion": "all losses, with colour similarities and matching",
     "step": "forward and backward pass of the whole model",
+    "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
@@ -72,6 +73,7 @@ class Options(argparse.Namespace):
     config_file: str
     multimask: bool
     dtype: str
+    compile: bool
     opts: list[str]
 
     lengths: list[int]
@@ -170,6 +172,13 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument(
                 "--multimask", action="store_true", help="also the step with the multimask head"
+            )
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+        if name == "settings":
+            _add_scene(command, batch=1)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument(
+                "--compile", action="store_true", help="also MODEL.COMPILE, which takes minutes"
             )
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "infer":

@@ -160,11 +160,12 @@ def step_side(
     dtype: str = "float32",
 ) -> Side:
     """Forward and backward pass of a model."""
-    forward = partial(_losses, model, batch, dtype)
+    forward = partial(step_losses, model, batch, dtype)
     return Side(name, start, lambda: total(forward()), list(model.parameters()), baseline)
 
 
-def _losses(model: nn.Module, batch: list[dict[str, Any]], dtype: str) -> dict[str, Tensor]:
+def step_losses(model: nn.Module, batch: list[dict[str, Any]], dtype: str) -> dict[str, Tensor]:
+    """Losses of a batch, in mixed precision unless ``dtype`` is "float32"."""
     device = next(model.parameters()).device.type
     with torch.autocast(device, AMP_DTYPES.get(dtype), enabled=dtype != "float32"):
         losses: dict[str, Tensor] = model(batch)
@@ -184,7 +185,7 @@ def _phases(
     if options.dtype != "float32":
         dtypes[f"ours, {options.dtype}"] = options.dtype
     for name, model in models.items():
-        forward = partial(_losses, model, batch, dtypes[name])
+        forward = partial(step_losses, model, batch, dtypes[name])
         update = _literal_update(model, cfg) if name == "literal" else _update(model, cfg)
         runs[name] = partial(step_phases, forward, model, update)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in models}
