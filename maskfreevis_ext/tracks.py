@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.polygons import segmentation_to_rle
 from maskfreevis_ext.rle import (
     MalformedRunsError,
     decode_counts,
@@ -25,7 +26,6 @@ from maskfreevis_ext.rle import (
     encode_counts,
     encode_masks,
     merge_runs,
-    segmentation_to_rle,
 )
 
 Box = tuple[float, float, float, float]

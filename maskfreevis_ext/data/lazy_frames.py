@@ -35,7 +35,7 @@ class LazyFrames(Sequence[Tensor]):
     def __init__(
         self, video: Mapping[str, Any], augmentation: ClipAugmentation, image_format: str
     ) -> None:
-        names = "file_names", "video_id", "height", "width", "frame_rules"
+        names = "file_names", "image_root", "video_id", "height", "width", "frame_rules"
         self._video = {name: video[name] for name in names if name in video}
         self._augmentation = augmentation
         self._image_format = image_format

@@ -15,6 +15,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.categories import categories_by_label
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
+from maskfreevis_ext.engine.log_lines import clean_lines
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -29,6 +30,7 @@ def start_log() -> logging.Logger:
     """
     setup_logger(name="fvcore")
     package_logger = setup_logger(name="maskfreevis_ext", abbrev_name="mfvis")
+    clean_lines()
     package_logger.info(describe_provider())
     return package_logger
 

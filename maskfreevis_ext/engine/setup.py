@@ -16,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_from_config
+from maskfreevis_ext.engine.log_lines import clean_lines
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,11 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
         ) from e
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="maskfreevis_ext", abbrev_name="mfvis")
+    clean_lines()
     logger.info(describe_provider())
     messages.replay()
     default_setup(cfg, args)
+    clean_lines()  # of the loggers that Detectron2 set up
     return cfg
 
 

@@ -38,6 +38,22 @@ ROWS: tuple[Key, ...] = (
         "numbers, and values beyond are refused. 12-bit pictures in 16-bit files need [0, 4095].",
     ),
     Key(
+        "DATALOADER.TIMEOUT",
+        120.0,
+        at_least(0),
+        "Longest time to wait for a batch of the worker processes, seconds; then the error names "
+        "the workers that are late, and what they are reading. 0: wait for ever.",
+    ),
+    Key(
+        "DATALOADER.ON_BAD_SAMPLE",
+        "raise",
+        one_of("raise", "skip"),
+        "What a training does with a sample whose files cannot be read. `raise`: end with the "
+        "error. `skip`: take another sample of the data set, which one follows from `SEED` and the "
+        "position alone, and count it in the metric `data/bad_samples`; the run ends when more "
+        "than 1 % of its samples, and more than 10, were bad. Evaluations always end.",
+    ),
+    Key(
         "TEST.PARTIAL_WEIGHTS",
         False,
         BOOLEAN,
