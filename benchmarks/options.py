@@ -10,6 +10,8 @@ R50_CONFIG = (
     Path(__file__).resolve().parents[1] / "configs/youtubevis_2019/maskfreevis_R50_bs16.yaml"
 )
 
+QUICKSTART_CONFIG = R50_CONFIG.parents[1] / "quickstart" / "maskfreevis_tiny.yaml"
+
 DESCRIPTION = """\
 Measure time, memory and values of the losses, the matching, deformable attention, a whole training
 step or inference, side by side with a literal implementation of the same formulas
@@ -36,6 +38,7 @@ COMMANDS = {
     "step": "forward and backward pass of the whole model",
     "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
+    "data": "clips read and augmented by the mapper, and what share of a step waits for them",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 
@@ -74,6 +77,7 @@ class Options(argparse.Namespace):
     multimask: bool
     dtype: str
     compile: bool
+    steps: int
     opts: list[str]
 
     lengths: list[int]
@@ -195,6 +199,10 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
             command.set_defaults(rounds=1)
+        if name == "data":
+            _add_sizes(command, height=720, width=1280, steps=5)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "deform_attn":
             _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)
             _add_sizes(command, levels=3, sampling_points=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.jobs import criterion, deform_attn, infer, matcher, settings, similarity, step
+from benchmarks.jobs import criterion, data, deform_attn, infer, matcher, settings, similarity, step
 from benchmarks.options import Options
 from benchmarks.report import Result
 
@@ -16,5 +16,6 @@ JOBS: dict[str, Callable[[Options], Result]] = {
     "step": step.run,
     "settings": settings.run,
     "infer": infer.run,
+    "data": data.run,
     "deform_attn": deform_attn.run,
 }
