@@ -41,12 +41,12 @@ def literal_clip(
         boxes, masks = np.zeros((len(objects), 4)), []
         for n, item in enumerate(objects):
             box = BoxMode.convert(item["bbox"], item["bbox_mode"], BoxMode.XYXY_ABS)
-            boxes[n] = transforms.apply_box(np.array([box]))[0].clip(min=0)
+            box = transforms.apply_box(np.array([box]))[0]
+            boxes[n] = np.clip(box, 0, [width, height, width, height])
             mask = coco_mask.decode(item["segmentation"])
             masks.append(transforms.apply_segmentation(mask).astype(bool))
         found = Instances((height, width))
         found.gt_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
-        found.gt_boxes.clip((height, width))
         found.gt_classes = torch.tensor([item["category_id"] for item in objects])
         found.gt_ids = torch.tensor([item["id"] for item in objects])
         stacked = np.stack(masks) if masks else np.zeros((0, height, width), dtype=bool)
