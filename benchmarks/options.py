@@ -10,6 +10,8 @@ R50_CONFIG = (
     Path(__file__).resolve().parents[1] / "configs/youtubevis_2019/maskfreevis_R50_bs16.yaml"
 )
 
+QUICKSTART_CONFIG = R50_CONFIG.parents[1] / "quickstart" / "maskfreevis_tiny.yaml"
+
 DESCRIPTION = """\
 Measure time, memory and values of the losses, the matching, deformable attention, a whole training
 step or inference, side by side with a literal implementation of the same formulas
@@ -34,7 +36,9 @@ COMMANDS = {
     "matcher": "assignment of queries to objects, for all decoder outputs and clips",
     "criterion": "all losses, with colour similarities and matching",
     "step": "forward and backward pass of the whole model",
+    "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
+    "data": "clips read and augmented by the mapper, and what share of a step waits for them",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 
@@ -71,6 +75,9 @@ class Options(argparse.Namespace):
 
     config_file: str
     multimask: bool
+    dtype: str
+    compile: bool
+    steps: int
     opts: list[str]
 
     lengths: list[int]
@@ -111,6 +118,15 @@ def _add_scene(parser: argparse.ArgumentParser, batch: int) -> None:
         "--pairs",
         help="frame pairs of the temporal loss, MODEL.MASKFREE.TEMPORAL.PAIRS; default: all up to "
         "3 frames, cycle above, as in the reference",
+    )
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="also a side in mixed precision with this type; float16 needs a GPU; default float32",
     )
 
 
@@ -156,9 +172,17 @@ def build_parser() -> argparse.ArgumentParser:
             )
         if name == "step":
             _add_scene(command, batch=1)
+            _add_dtype(command)
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument(
                 "--multimask", action="store_true", help="also the step with the multimask head"
+            )
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+        if name == "settings":
+            _add_scene(command, batch=1)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument(
+                "--compile", action="store_true", help="also MODEL.COMPILE, which takes minutes"
             )
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "infer":
@@ -170,10 +194,15 @@ def build_parser() -> argparse.ArgumentParser:
                 command.add_argument(
                     option, type=positive, nargs="*", default=default, help=f"{text}; {default}"
                 )
+            _add_dtype(command)
             command.add_argument("--sides", nargs="+", choices=INFER_SIDES, default=[*INFER_SIDES])
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
             command.set_defaults(rounds=1)
+        if name == "data":
+            _add_sizes(command, height=720, width=1280, steps=5)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "deform_attn":
             _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)
             _add_sizes(command, levels=3, sampling_points=4)

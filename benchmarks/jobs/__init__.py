@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.jobs import criterion, deform_attn, infer, matcher, similarity, step
+from benchmarks.jobs import criterion, data, deform_attn, infer, matcher, settings, similarity, step
 from benchmarks.options import Options
 from benchmarks.report import Result
 
@@ -14,6 +14,8 @@ JOBS: dict[str, Callable[[Options], Result]] = {
     "matcher": matcher.run,
     "criterion": criterion.run,
     "step": step.run,
+    "settings": settings.run,
     "infer": infer.run,
+    "data": data.run,
     "deform_attn": deform_attn.run,
 }

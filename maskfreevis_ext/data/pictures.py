@@ -60,8 +60,9 @@ def open_picture(
         image = Image.open(source, formats=formats)
     except UnidentifiedImageError:
         raise NotAPictureError(
-            f"{name}: expected an image ({', '.join(formats)}), but the content is none, whatever"
-            " the name says. Replace the file, or, in a data set, remove the frame from the JSON."
+            f"{name}: expected an image, but it cannot be decoded: its content is none of"
+            f" {', '.join(formats)}, whatever its name says. Replace the file, or, in a data set,"
+            " remove the frame from the JSON."
         ) from None
     except Image.DecompressionBombError:
         raise DataError(

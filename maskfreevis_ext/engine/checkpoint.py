@@ -80,6 +80,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._reading = ""
         self._needed: set[str] = set()  # states that a checkpoint must have, while resuming
         self.record = TrainingRecord(save_dir, config, self._class_names, max_to_keep)
+        #: The model whose weights are saved in the place of the model's own; None: those.
+        self.saved_model: torch.nn.Module | None = None
         #: The file read by the last ``load`` or ``resume_or_load``; "" for none.
         self.loaded_file = ""
         #: Whether the last ``resume_or_load`` resumed from a checkpoint of ``save_dir``.
@@ -124,7 +126,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         self, name: str, content: dict[str, Any], facts: dict[str, Any], is_last: bool = True
     ) -> bool:
         """Write a checkpoint; returns whether it could be written."""
-        data = {"model": self.model.state_dict(), **content}
+        saved = self.model if self.saved_model is None else self.saved_model
+        data = {"model": saved.state_dict(), **content}
         if self._class_names is not None:
             data[CLASS_NAMES] = self._class_names
         path = os.path.join(self.save_dir, f"{name}.pth")

@@ -66,7 +66,7 @@ class DrawPredictions(HookBase):
 
     def _draw(self) -> list[np.ndarray]:
         sample = self._sample = self._sample or self._load_sample()
-        model = self.trainer.model
+        model = self.trainer.evaluated_model
         model = getattr(model, "module", model)
         training = model.training
         model.eval()

@@ -18,8 +18,10 @@ from torch import nn
 
 from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
+from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
+from maskfreevis_ext.engine.ema import AverageWeights
 from maskfreevis_ext.engine.evaluation_sets import (
     check_test_classes,
     check_test_sets,
@@ -75,6 +77,7 @@ class Trainer(DefaultTrainer):
             settings = SelfTrainingSettings(**SelfTrainingSettings.from_config(cfg))
             self.teacher = EmaTeacher(model, settings)
             data_loader = TaughtBatches(data_loader, self.teacher)
+        self.average = AverageWeights(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA > 0 else None
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
         amp_dtype = None
         if cfg.SOLVER.AMP.ENABLED:
@@ -82,7 +85,7 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype)
+        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype, cfg.SOLVER.ACCUMULATE)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(
             model,
@@ -92,6 +95,8 @@ class Trainer(DefaultTrainer):
             max_to_keep=cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP,
             trainer=weakref.proxy(self),
         )
+        if self.average is not None:
+            self.checkpointer.saved_model = self.average.model
         self.random_states: list[dict] = []
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -116,7 +121,12 @@ class Trainer(DefaultTrainer):
         elif not self.cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: training from random weights.")
         reset_iteration_counter(self.model, self.start_iter)
-        self.batches.start_at(self.start_iter)
+        self.batches.start_at(self.start_iter * self.cfg.SOLVER.ACCUMULATE)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose predictions count: the average of SOLVER.EMA, or the one in training."""
+        return self.model if self.average is None else self.average.model
 
     # Detectron2's DefaultTrainer has the same override.
     def train(self) -> Any:
@@ -146,6 +156,9 @@ class Trainer(DefaultTrainer):
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        if self.average is not None:
+            ret.insert(0, self.average)
+            ret = [self._averaged_eval(hook) for hook in ret]
         for hook in ret:
             if isinstance(hook, hooks.EvalHook):
                 hook._func = GuardedEvaluation(self, hook._func)
@@ -156,6 +169,17 @@ class Trainer(DefaultTrainer):
         if cfg.LOG.REPORT and comm.is_main_process():
             ret.append(WriteReport(cfg))
         return ret
+
+    def _averaged_eval(self, hook: HookBase) -> HookBase:
+        """The hook, or in place of Detectron2's evaluation one of the averaged weights."""
+        if not isinstance(hook, hooks.EvalHook):
+            return hook
+
+        def evaluate() -> dict[str, Any]:
+            self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+            return self._last_eval_results
+
+        return hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate)
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers to files, and ``ConsoleWriter`` for the log."""
@@ -247,19 +271,6 @@ def check_label_space(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
             f"the training set {name} ({shown}), got {wanted}."
         )
-
-
-def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
-    """Set the step counters of warm-ups and schedules, which loaded weights overwrite.
-
-    Args:
-        model: The model, with or without a DDP wrapper.
-        iteration: The next iteration.
-    """
-    for module in model.modules():
-        reset_schedule = getattr(module, "reset_schedule", None)  # criterion and auxiliary heads
-        if reset_schedule is not None:
-            reset_schedule(iteration)
 
 
 class _WithoutUserErrors(logging.Filter):

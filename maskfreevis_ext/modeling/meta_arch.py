@@ -17,6 +17,7 @@ from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
+from maskfreevis_ext.modeling.execution import set_execution
 from maskfreevis_ext.modeling.heads import AuxHead, rate_queries
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
@@ -93,9 +94,11 @@ class VideoMaskFormer(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE ({cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE}), or -1 "
                 f"for the largest stride of the backbone, got {size_divisibility}."
             )
+        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+        set_execution(cfg, backbone, sem_seg_head)
         return {
             "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "sem_seg_head": sem_seg_head,
             "criterion": VideoSetCriterion(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -62,7 +62,7 @@ def test_eps_in_a_picture_starts_no_program(tmp_path, monkeypatch, reader):
 def test_other_formats_are_refused(tmp_path, kind):
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(path, kind)
-    with pytest.raises(NotAPictureError, match=r"a\.png: expected an image \(BMP, JPEG"):
+    with pytest.raises(NotAPictureError, match=r"a\.png: expected an image.*BMP, JPEG"):
         open_picture(path)
 
 

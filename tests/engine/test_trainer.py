@@ -12,7 +12,7 @@ import torch
 from detectron2.utils.env import seed_all_rng
 
 from maskfreevis_ext.class_names import class_names_of
-from maskfreevis_ext.config import default_config, load_config
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, DataError, NumericError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images, check_inside
 from maskfreevis_ext.data.images import image_size, read_video_frame
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import DataError
@@ -159,6 +159,8 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         for entry in sorted(Path(images).iterdir())
         if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()
     }
+    for entry in files.values():
+        check_inside(entry, images, str(entry))
     for video in videos:
         path = None if os.path.isfile(video["file_names"][0]) else _video_file(video, files)
         if path is None:

@@ -180,7 +180,7 @@ class VideoFile(_Source):
         path: The file.
 
     Raises:
-        DataError: The file is missing or no frame can be read from it.
+        DataError: The file is missing, or is text, or no frame can be read from it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -188,6 +188,11 @@ class VideoFile(_Source):
         super().__init__(self.path.stem, [self.path])
         if not self.path.is_file():
             raise DataError(f"{path}: there is no such file.")
+        if decoders.is_text(self.path):
+            raise DataError(
+                f"{path}: expected a video, but it is text, whatever its name says; playlists and"
+                " scripts, which open other files, are not followed."
+            )
         info = decoders.probe(self.path)
         if info is None:
             raise DataError(
