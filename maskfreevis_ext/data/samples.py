@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
@@ -16,7 +17,7 @@ from maskfreevis_ext.data.sampler import Draw
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of numpy and Python for a while, and put them back.
+    """Seed the global generators of numpy, Python and torch (CPU) for a while, and put them back.
 
     Args:
         seed: In [0, 2**32).
@@ -24,14 +25,16 @@ def seeded(seed: int) -> Iterator[None]:
     Yields:
         Once.
     """
-    before = np.random.get_state(), random.getstate()
+    before = np.random.get_state(), random.getstate(), torch.get_rng_state()
     np.random.seed(seed)
     random.seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         np.random.set_state(before[0])
         random.setstate(before[1])
+        torch.set_rng_state(before[2])
 
 
 class Samples(Dataset[dict[str, Any]]):
@@ -48,7 +51,7 @@ class Samples(Dataset[dict[str, Any]]):
         Args:
             names: Of the data sets.
             dataset_dicts: Of each.
-            mappers: Of each: dataset dict -> sample, with random numbers of numpy and Python.
+            mappers: Of each: dataset dict -> sample; random numbers of numpy, Python and torch.
         """
         self.names, self.mappers = list(names), list(mappers)
         self.datasets = [DatasetFromList(dicts) for dicts in dataset_dicts]
