@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -160,8 +161,19 @@ class TrainBatches(VisibleErrors):
         self.sampler = sampler
         self.bad_samples = BadSampleCount()
 
-    def start_at(self, step: int) -> None:
-        """Let the next iteration begin with the batch of a training step, counted from 0."""
+    @property
+    def seed(self) -> int:
+        """What the order of the samples follows from."""
+        return self.sampler.seed
+
+    def start_at(self, step: int, seed: int) -> None:
+        """Let the next iteration begin with the batch of a training step, counted from 0.
+
+        Args:
+            step: The training step.
+            seed: Of the order.
+        """
+        self.sampler.seed = seed
         self.sampler.start_at(step)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -228,7 +240,23 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         aspect_ratio_grouping=False,  # the sampler groups
         num_workers=workers,
     )
+    loader.worker_init_fn = _OutOfReach(loader.worker_init_fn)
     return TrainBatches(loader, sampler, notes, cfg.DATALOADER.TIMEOUT)
+
+
+class _OutOfReach:
+    """Puts a worker in a process group of its own, which Ctrl-C and the like do not reach.
+
+    The training ends its step after a signal, and needs the workers for that. They end with it.
+    """
+
+    def __init__(self, first: Callable[[int], None] | None) -> None:
+        self._first = first
+
+    def __call__(self, worker: int) -> None:
+        os.setpgid(0, 0)
+        if self._first is not None:
+            self._first(worker)
 
 
 def _kinds(cfg: CfgNode, index: int, dataset_dicts: list[DatasetDict]) -> list[Any]:

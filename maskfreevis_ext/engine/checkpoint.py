@@ -35,6 +35,11 @@ logger = logging.getLogger(__name__)
 
 #: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
+#: Endings of the files of a run while they are written.
+_UNFINISHED = tuple(
+    ending + TEMPORARY_SUFFIX
+    for ending in (".pth", ".safetensors", "last_checkpoint", ".json", ".html", ".csv", ".yaml")
+)
 #: Weights that predictions do not depend on.
 _NOT_FOR_PREDICTION = "criterion."
 
@@ -348,12 +353,12 @@ def _fetch(path: str) -> str:
 
 
 def remove_unfinished(folder: str) -> None:
-    """Delete the unfinished files that a killed process left in a folder.
+    """Delete the unfinished files that a killed process left in a folder and in its subfolders.
 
     Args:
-        folder: OUTPUT_DIR.
+        folder: OUTPUT_DIR; no other process may be at work in it.
     """
-    if os.path.isdir(folder):
-        for name in os.listdir(folder):
-            if name.endswith((".pth" + TEMPORARY_SUFFIX, "last_checkpoint" + TEMPORARY_SUFFIX)):
-                os.remove(os.path.join(folder, name))
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(_UNFINISHED):
+                os.remove(os.path.join(parent, name))

@@ -63,6 +63,4 @@ class GuardedEvaluation:
         last = self._trainer.iter
         done, period = last + 1, self._trainer.cfg.SOLVER.CHECKPOINT_PERIOD
         if done % period and done < self._trainer.max_iter:
-            # Random states are gathered from all processes, which may not come here.
-            self._trainer.random_states = []
             self._trainer.checkpointer.save(f"model_{last:07d}", iteration=last)
