@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,16 @@ def _tracks() -> FrameTracks:
 def _empty() -> FrameTracks:
     nothing = np.zeros(0, np.int64)
     return FrameTracks(0, nothing, nothing, np.zeros(0, np.float32), np.zeros((0, 6, 8), bool))
+
+
+def test_names_of_the_objects() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    assert _tracks().names is None
+    named = replace(_tracks(), class_names=names)
+    assert named.names == ["b", "a", "e"]
+    assert named.select(0.4).names == ["b", "a"]
+    assert [item.label for item in named.items()] == ["e #9 0.25", "a #2 0.50", "b #7 0.90"]
+    assert named.items(["z"] * 5)[0].label == "z #9 0.25"
 
 
 def test_boxes_are_tight_and_end_one_past_the_last_pixel() -> None:
