@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator
@@ -67,7 +67,7 @@ class EvaluatorByName(DatasetEvaluator):
         """As the evaluator."""
         self._evaluator.reset()
 
-    def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
+    def process(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Pass on predictions.
 
         Args:

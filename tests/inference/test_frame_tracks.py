@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.errors import ConfigError, NumericError
 from maskfreevis_ext.inference.drawing import draw_items
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
 
@@ -43,6 +43,11 @@ def test_names_of_the_objects() -> None:
     assert named.select(0.4).names == ["b", "a"]
     assert [item.label for item in named.items()] == ["e #9 0.25", "a #2 0.50", "b #7 0.90"]
     assert named.items(["z"] * 5)[0].label == "z #9 0.25"
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(NumericError, match="Frame 5: expected finite scores"):
+        replace(_tracks(), scores=np.array([0.9, np.nan, 0.2], np.float32))
 
 
 def test_boxes_are_tight_and_end_one_past_the_last_pixel() -> None:
