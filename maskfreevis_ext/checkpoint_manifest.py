@@ -100,6 +100,21 @@ class Manifest:
         write_json(content, os.path.join(self.folder, MANIFEST_NAME), indent=2)
 
 
+def forget(path: str | os.PathLike[str]) -> None:
+    """Take a file out of the manifest of its folder, before something else replaces it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: The manifest cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    manifest = Manifest(folder)
+    if manifest.checkpoints.pop(name, None) is not None:
+        manifest.write()
+
+
 def is_listed(path: str | os.PathLike[str]) -> bool:
     """Compare a file with the manifest of its folder.
 

@@ -246,3 +246,9 @@ def test_names_of_detectron2_are_fetched_in_the_same_way(monkeypatch, tmp_path):
     assert len(asked) == 1
     assert asked[0].startswith("https://")
     assert asked[0].endswith("/a/m.pth")
+
+
+@pytest.mark.parametrize("name", ["catalog://no/such", "s3://bucket/m.pth", "file:///m.pth"])
+def test_names_that_nobody_knows_are_one_line(name):
+    with pytest.raises(CheckpointError, match=name):
+        SafeCheckpointer(torch.nn.Linear(1, 1)).load(name)

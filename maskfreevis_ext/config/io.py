@@ -78,7 +78,8 @@ def merge_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     """
     if len(opts) % 2:
         raise ConfigError(
-            f"Overrides: expected KEY VALUE pairs, got an odd number of words: {shorten(' '.join(map(str, opts)))}."
+            "Overrides: expected KEY VALUE pairs, got an odd number of words: "
+            f"{shorten(' '.join(map(str, opts)))}."
         )
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         if not isinstance(value, str):

@@ -187,15 +187,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         given, path = path, _fetch(path)
         plain = path.split("?", 1)[0]
-        if plain and "://" not in plain and not os.path.isfile(plain):
+        if plain and not os.path.isfile(plain):
             raise CheckpointError(
                 f"Weights file {plain} does not exist (looked from {os.getcwd()}). "
                 "Check MODEL.WEIGHTS."
             )
         try:
             extra = super().load(path, checkpointables)
-        except (OSError, AssertionError) as e:  # a download that failed
-            raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it set after an error
         self.loaded_file = given
@@ -345,11 +343,18 @@ PathManager.register_handler(_Addresses(), allow_override=True)
 
 
 def _fetch(path: str) -> str:
-    """Local path of an address; its option for Detectron2 stays at the end."""
-    if not is_address(path):
+    """Local path of an address or of a name of Detectron2; its option stays at the end."""
+    if "://" not in path:
         return path
     address, found, _ = path.partition("?matching_heuristics=True")
-    return download_weights(address) + found
+    if is_address(address):
+        return download_weights(address) + found
+    try:
+        return PathManager.get_local_path(address) + found
+    except CheckpointError:
+        raise
+    except Exception as e:  # handlers of names raise many types of errors
+        raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
 
 
 def remove_unfinished(folder: str) -> None:

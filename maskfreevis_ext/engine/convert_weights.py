@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
+from maskfreevis_ext.checkpoint_manifest import forget
 from maskfreevis_ext.class_names import CLASS_NAMES, check_class_names
 from maskfreevis_ext.engine.class_weights import has_classes
 from maskfreevis_ext.engine.weights_report import group_names
@@ -286,6 +287,7 @@ def write_weights(
         and has_classes(weights, len(class_names))
     ):
         class_names = None
+    forget(path)
     if os.fspath(path).endswith(".safetensors"):
         write_safetensors(weights, path, class_names)
         return

@@ -13,7 +13,7 @@ from maskfreevis_ext.data.frame_check import check_frame_files
 from maskfreevis_ext.data.loaders import load_test_videos
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
-from maskfreevis_ext.evaluation.class_matching import find_table
+from maskfreevis_ext.evaluation.class_matching import check_classes
 from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _check_best_metric(cfg: CfgNode, known: Sequence[str]) -> None:
 
 
 def check_test_classes(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
-    """Check that each data set of DATASETS.TEST has classes that the model predicts.
+    """Check that each data set of DATASETS.TEST has classes that the model predicts, by name.
 
     Args:
         cfg: The config. The data sets must have been loaded, which sets their metadata.
@@ -91,4 +91,4 @@ def check_test_classes(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
         ConfigError: No class of a data set is a class of the model; names both lists.
     """
     for name in cfg.DATASETS.TEST:
-        find_table(name, class_names)
+        check_classes(name, class_names)

@@ -37,6 +37,9 @@ class GuardedEvaluation:
 
         Returns:
             The results of the evaluation.
+
+        Raises:
+            Exception: Whatever ends the evaluation.
         """
         try:
             results = self._evaluate()

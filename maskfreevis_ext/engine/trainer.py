@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -319,16 +319,30 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    ) -> dict[str, Any]:
         """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW).
 
         Classes are matched by name, where the model knows the names of its classes.
+
+        Args:
+            cfg: The config.
+            model: The model with its weights.
+            evaluators: One for each data set; None: of ``build_evaluator``.
+
+        Returns:
+            Data set -> results; the results themselves if there is one data set.
         """
-        names = class_names_of(model)
-        evaluators = [
-            match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
-            for dataset in cfg.DATASETS.TEST
-        ]
+        if evaluators is None:
+            names = class_names_of(model)
+            evaluators = [
+                match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
+                for dataset in cfg.DATASETS.TEST
+            ]
         return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)), evaluators)
 
     @classmethod

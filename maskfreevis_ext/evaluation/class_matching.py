@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator
@@ -67,7 +67,7 @@ class EvaluatorByName(DatasetEvaluator):
         """As the evaluator."""
         self._evaluator.reset()
 
-    def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
+    def process(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Pass on predictions.
 
         Args:
@@ -110,15 +110,30 @@ def match_classes(
         class_names: Names of the model's classes; None: unknown, taken by position.
 
     Returns:
-        The evaluator, or a wrapper of it where labels differ; the log says how they fit.
+        The evaluator, or a wrapper of it where labels differ.
 
     Raises:
         ConfigError: No class of the data set is a class of the model.
         DataError: The annotation file cannot be read.
     """
     table = find_table(dataset_name, class_names)
+    return evaluator if table is None else EvaluatorByName(evaluator, table)
+
+
+def check_classes(dataset_name: str, class_names: Sequence[str] | None) -> None:
+    """Check that a model knows classes of a data set; the log says how they fit.
+
+    Args:
+        dataset_name: A registered data set.
+        class_names: Names of the model's classes; None: unknown, and nothing is checked.
+
+    Raises:
+        ConfigError: No class of the data set is a class of the model; names both lists.
+        DataError: The annotation file cannot be read.
+    """
+    table = find_table(dataset_name, class_names)
     if table is None:
-        return evaluator
+        return
     names = [category.name for category in categories_by_label(dataset_name).values()]
     unknown = [name for label, name in enumerate(names) if label not in table.values()]
     logger.info(
@@ -131,4 +146,3 @@ def match_classes(
         logger.warning(
             "%s: the model cannot predict %s; their AP is 0.", dataset_name, short(unknown)
         )
-    return EvaluatorByName(evaluator, table)

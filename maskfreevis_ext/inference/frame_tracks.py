@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskfreevis_ext.data.boxes import tight_box
-from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.errors import ConfigError, NumericError
 from maskfreevis_ext.tracks import Item, make_label
 
 
@@ -37,6 +37,18 @@ class FrameTracks:
     masks: np.ndarray
     extras: Mapping[str, Any] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the scores.
+
+        Raises:
+            NumericError: A score is NaN or infinite.
+        """
+        if not np.isfinite(self.scores).all():
+            raise NumericError(
+                f"Frame {self.index}: expected finite scores, got {self.scores.tolist()}. Are the"
+                " weights finite, and the frames those that the model was trained for?"
+            )
 
     def __len__(self) -> int:
         return len(self.track_ids)

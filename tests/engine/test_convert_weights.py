@@ -184,6 +184,30 @@ def test_output_is_taken_by_the_checkpointer(tmp_path, ending):
     assert read_weights(path)[0].keys() == found.weights.keys()
 
 
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_class_names_are_kept_where_there_are_weights_for_them(tmp_path, ending):
+    path, names = str(tmp_path / f"out{ending}"), ["cat", "dog"]
+    classifier = {"predictor.class_embed.weight": torch.ones(3, 4)}
+    for weights, stored, expected in (
+        (classifier, names, names),
+        (classifier, None, None),
+        (classifier, ["cat"], None),
+        ({"backbone.stem.weight": torch.ones(1)}, names, None),
+    ):
+        write_weights(weights, path, stored)
+        assert read_weights(path)[1] == expected
+        assert read_weights(path)[0].keys() == weights.keys()
+
+
+def test_checkpoint_that_is_replaced_is_no_longer_compared_with_the_manifest(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    SafeCheckpointer(model, str(tmp_path)).save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    write_weights({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, path)
+    SafeCheckpointer(model).load(path)
+    assert model.bias.item() == 1
+
+
 def test_what_cannot_be_used_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nothing fits the model of the config"):
         convert(official_swin(), tiny_cfg(), "swin.pth")

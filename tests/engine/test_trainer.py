@@ -258,8 +258,12 @@ def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
 
 
 def test_best_weights_are_kept(tiny_videos, tmp_path, monkeypatch):
-    scores = iter([10.0, float("nan"), 9.0, 11.0])
-    monkeypatch.setattr(Trainer, "test", lambda cfg, model: {"segm": {"AP": next(scores)}})
+    scores = iter([10.0, float("nan"), 9.0])
+
+    def score(cls: type, cfg: object, model: object) -> dict:
+        return {"segm": {"AP": next(scores)}}
+
+    monkeypatch.setattr(Trainer, "test", classmethod(score))
     options = ["TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "segm/AP", "LOG.REPORT", "False"]
     first = _train(_cfg(tiny_videos, tmp_path, *options, "SOLVER.MAX_ITER", 3))
     best = torch.load(tmp_path / "model_best.pth", weights_only=True)
@@ -274,10 +278,10 @@ def test_best_weights_are_kept(tiny_videos, tmp_path, monkeypatch):
 
 
 def test_evaluation_that_fails_costs_no_step(tiny_videos, tmp_path, monkeypatch):
-    def fail(cfg: object, model: object) -> None:
+    def fail(cls: type, cfg: object, model: object) -> None:
         raise DataError("a frame turned bad")
 
-    monkeypatch.setattr(Trainer, "test", fail)
+    monkeypatch.setattr(Trainer, "test", classmethod(fail))
     options = ["TEST.EVAL_PERIOD", 3, "SOLVER.CHECKPOINT_PERIOD", 100]
     with pytest.raises(DataError, match="a frame turned bad"):
         _train(_cfg(tiny_videos, tmp_path, *options))

@@ -15,7 +15,12 @@ from maskfreevis_ext.data import register_ytvis_instances
 from maskfreevis_ext.data.class_lists import CLASS_LISTS
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation import YTVISEvaluator
-from maskfreevis_ext.evaluation.class_matching import find_table, match_classes, relabel
+from maskfreevis_ext.evaluation.class_matching import (
+    check_classes,
+    find_table,
+    match_classes,
+    relabel,
+)
 from maskfreevis_ext.rle import decode_rle
 from tests.helpers.videos import HEIGHT, WIDTH, plain_content, unique_name, write_json
 
@@ -122,7 +127,7 @@ def test_classes_that_have_nothing_in_common_are_refused(tmp_path):
 def test_class_that_the_model_does_not_know_is_named(tmp_path, caplog):
     dataset = _register(tmp_path, plain_content())
     with caplog.at_level(logging.INFO):
-        match_classes(YTVISEvaluator(dataset), dataset, ["dog", "emu", "cow"])
+        check_classes(dataset, ["dog", "emu", "cow"])
     assert "matched with the model's by name: 2 of 3" in caplog.text
     assert "the model cannot predict ['cat']; their AP is 0" in caplog.text
 
