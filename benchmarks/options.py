@@ -15,8 +15,8 @@ QUICKSTART_CONFIG = R50_CONFIG.parents[1] / "quickstart" / "maskfreevis_tiny.yam
 
 DESCRIPTION = """\
 Measure time, memory and values of the losses, the matching, deformable attention, a whole training
-step, the loading of clips or inference, side by side with a literal implementation of the same formulas
-(benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
+step, the loading of clips or inference, side by side with a literal implementation of the same
+formulas (benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
 stderr.
 """
 
@@ -44,8 +44,8 @@ COMMANDS = {
     "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
     "data": "clips read and augmented by the mapper, and what share of a step waits for them",
-    "gpu": "criterion, deform_attn, step and infer, roofline, largest batch and profile of a device; "
-    "also: tools/benchmark.py --device cuda",
+    "gpu": "criterion, deform_attn, step and infer, roofline, largest batch and profile of a "
+    "device; also: tools/benchmark.py --device cuda",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 

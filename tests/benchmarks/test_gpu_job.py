@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from benchmarks.command_line import main
 from benchmarks.jobs import gpu
 from benchmarks.options import parse_args
-from tests.tools.test_benchmark import LOSSES, OPTS, STEP
+from tests.tools.test_benchmark import LOSSES, OPTS, ROOT, STEP
 
 TINY = {
     "criterion": LOSSES[6:],
@@ -75,10 +77,9 @@ def test_without_a_gpu_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_gpu_tests_are_skipped_in_one_line(pytester: pytest.Pytester) -> None:
-    from tests import gpu as folder
-
-    result = pytester.runpytest_subprocess("-rs", "-p", "no:cacheprovider", folder.__path__[0])
-    lines = [line for line in result.outlines if line.startswith("SKIPPED")]
+def test_gpu_tests_are_skipped_in_one_line() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
     assert len(lines) == 1
     assert "no CUDA device" in lines[0]
