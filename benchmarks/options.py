@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,8 @@ QUICKSTART_CONFIG = R50_CONFIG.parents[1] / "quickstart" / "maskfreevis_tiny.yam
 
 DESCRIPTION = """\
 Measure time, memory and values of the losses, the matching, deformable attention, a whole training
-step or inference, side by side with a literal implementation of the same formulas
-(benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
+step, the loading of clips or inference, side by side with a literal implementation of the same
+formulas (benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
 stderr.
 """
 
@@ -25,6 +26,10 @@ examples, from the root of a checkout:
   python tools/benchmark.py criterion --json criterion.json
   python tools/benchmark.py infer --lengths 16 64 --long 256 --json infer.json
   python tools/benchmark.py step --height 192 --width 256 --multimask
+  python tools/benchmark.py step --height 192 --width 256 --dtype bfloat16
+  python tools/benchmark.py settings --height 192 --width 256 --batch 2
+  python tools/benchmark.py data
+  python tools/benchmark.py --device cuda
 """
 
 #: What ``infer`` can measure.
@@ -39,6 +44,8 @@ COMMANDS = {
     "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
     "data": "clips read and augmented by the mapper, and what share of a step waits for them",
+    "gpu": "criterion, deform_attn, step and infer, roofline, largest batch and profile of a "
+    "device; also: tools/benchmark.py --device cuda",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 
@@ -211,7 +218,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_args(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; ends the process with code 2 where it is wrong."""
-    options = build_parser().parse_args(argv, namespace=Options())
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--device"]:  # without a subcommand: everything on that device
+        words = ["gpu", *words]
+    options = build_parser().parse_args(words, namespace=Options())
     if getattr(options, "pairs", "") is None:
         options.pairs = "all" if options.frames <= 3 else "cycle"
     return options

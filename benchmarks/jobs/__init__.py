@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.jobs import criterion, data, deform_attn, infer, matcher, settings, similarity, step
+from benchmarks.jobs import (
+    criterion,
+    data,
+    deform_attn,
+    gpu,
+    infer,
+    matcher,
+    settings,
+    similarity,
+    step,
+)
 from benchmarks.options import Options
 from benchmarks.report import Result
 
@@ -17,5 +27,6 @@ JOBS: dict[str, Callable[[Options], Result]] = {
     "settings": settings.run,
     "infer": infer.run,
     "data": data.run,
+    "gpu": gpu.run,
     "deform_attn": deform_attn.run,
 }

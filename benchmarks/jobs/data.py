@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,14 @@ def run(options: Options) -> Result:
 
 
 def _run(options: Options, folder: Path) -> Result:
-    size = {"height": options.height, "width": options.width}
     masks = SyntheticConfig(
-        num_train=VIDEOS, num_val=0, num_frames=FRAMES, train_masks=True, seed=options.seed, **size
+        num_train=VIDEOS,
+        num_val=0,
+        num_frames=FRAMES,
+        height=options.height,
+        width=options.width,
+        seed=options.seed,
+        train_masks=True,
     )
     make_synthetic(str(folder / "videos"), masks)
     videos = load_ytvis_json(
@@ -152,7 +158,7 @@ def decoding_differences(path: str, options: Options) -> dict[str, dict[str, flo
             image.draft("RGB", size)
             scale = height / image.size[1]
         full, reduced = (decode(size, reduce).astype(float) for reduce in (False, True))
-        times = [median_seconds(lambda r=r, s=size: decode(s, r), options) for r in (False, True)]
+        times = [median_seconds(partial(decode, size, flag), options) for flag in (False, True)]
         found[str(side)] = {
             **{"full_s": times[0], "reduced_s": times[1], "scale": scale},
             **{"mean": float(abs(full - reduced).mean())},

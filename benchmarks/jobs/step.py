@@ -77,17 +77,7 @@ def run(options: Options) -> Result:
         loss_weights(cfg), pairs_of(options), cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS
     )
     literal_model = build_literal(config(DENSE_KEY, "True"), model, literal_criterion)
-    models = {"literal": literal_model, "ours": model}
-    sides = [
-        step_side("literal", LITERAL_START, literal_model, batch),
-        step_side("ours", "uint8 frames", model, batch, "literal"),
-    ]
-    if options.dtype != "float32":
-        amp_dtype_of("--dtype", options.dtype, options.device)
-        name = f"ours, {options.dtype}"
-        models[name] = model
-        start = f"uint8 frames; mixed precision with {options.dtype}"
-        sides.append(step_side(name, start, model, batch, "literal", options.dtype))
+    models, sides = _step_sides(literal_model, model, batch, options)
     if options.multimask:
         with_head = build_model(config("MODEL.MULTIMASK.ENABLED", "True")).train()
         start = "uint8 frames; with the multimask head"
@@ -115,6 +105,24 @@ def run(options: Options) -> Result:
     notes.append(note_pass_rates(rates))
     details |= {"pass_rates": rates, **phases}
     return Result(sides, figures, differences, details, notes_of_phases + notes)
+
+
+def _step_sides(
+    literal: nn.Module, model: nn.Module, batch: list[dict[str, Any]], options: Options
+) -> tuple[dict[str, nn.Module], list[Side]]:
+    """The model of each side, by name, and the sides."""
+    models = {"literal": literal, "ours": model}
+    sides = [
+        step_side("literal", LITERAL_START, literal, batch),
+        step_side("ours", "uint8 frames", model, batch, "literal"),
+    ]
+    if options.dtype != "float32":
+        amp_dtype_of("--dtype", options.dtype, options.device)
+        name = f"ours, {options.dtype}"
+        models[name] = model
+        start = f"uint8 frames; mixed precision with {options.dtype}"
+        sides.append(step_side(name, start, model, batch, "literal", options.dtype))
+    return models, sides
 
 
 def _summary(

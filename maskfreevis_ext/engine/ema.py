@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from detectron2.engine import HookBase
@@ -13,8 +13,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 if TYPE_CHECKING:
     from maskfreevis_ext.engine.trainer import Trainer
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def copy_for_average(model: nn.Module) -> nn.Module:
+
+def copy_for_average(model: Model) -> Model:
     """A copy of a model in evaluation mode, whose weights get no gradients.
 
     Args:

@@ -45,14 +45,14 @@ def set_execution(cfg: CfgNode, backbone: nn.Module, sem_seg_head: nn.Module) ->
         backbone: The backbone.
         sem_seg_head: With ``pixel_decoder`` and ``predictor``.
     """
-    parts = {
+    parts: dict[str, nn.Module] = {
         "backbone": backbone,
         "pixel_decoder": sem_seg_head.get_submodule("pixel_decoder"),
         "decoder": sem_seg_head.get_submodule("predictor"),
     }
     if cfg.MODEL.MEMORY_FORMAT == "channels_last":
         for name in ("backbone", "pixel_decoder"):
-            parts[name].to(memory_format=torch.channels_last)
+            parts[name].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name in cfg.MODEL.CHECKPOINTING:
         checkpoint_layers(parts[name])
     compile_parts(parts, cfg.MODEL.COMPILE, cfg.MODEL.DEVICE)
@@ -67,10 +67,10 @@ def checkpoint_layers(part: nn.Module) -> None:
     Args:
         part: A part of the network; changed in place.
     """
-    own = [m for m in part.modules() if hasattr(m, "use_checkpoint")]  # Swin
+    own: list[Any] = [m for m in part.modules() if hasattr(m, "use_checkpoint")]  # Swin
     for module in own:
         module.use_checkpoint = True
-    timm = [m for m in part.modules() if hasattr(m, "set_grad_checkpointing")]
+    timm: list[Any] = [m for m in part.modules() if hasattr(m, "set_grad_checkpointing")]
     if timm:
         timm[0].set_grad_checkpointing(True)
     if not own and not timm:
