@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +36,8 @@ from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 
 
 class VisibleErrors:
@@ -240,21 +245,27 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         aspect_ratio_grouping=False,  # the sampler groups
         num_workers=workers,
     )
-    loader.worker_init_fn = _OutOfReach(loader.worker_init_fn)
+    loader.worker_init_fn = _OfTrainingAlone(loader.worker_init_fn)
     return TrainBatches(loader, sampler, notes, cfg.DATALOADER.TIMEOUT)
 
 
-class _OutOfReach:
-    """Puts a worker in a process group of its own, which Ctrl-C and the like do not reach.
+class _OfTrainingAlone:
+    """Lets a worker end with the training, and by nothing else.
 
-    The training ends its step after a signal, and needs the workers for that. They end with it.
+    Its process group is its own: Ctrl-C and the like do not reach it, as a training that stops
+    ends its step, and needs the workers for that. Torch's workers look for the process that started
+    them, but one whose start was interrupted by its end would not notice.
     """
 
     def __init__(self, first: Callable[[int], None] | None) -> None:
-        self._first = first
+        self._first, self._training = first, os.getpid()
 
     def __call__(self, worker: int) -> None:
         os.setpgid(0, 0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._training:  # it has ended already
+            os._exit(1)
         if self._first is not None:
             self._first(worker)
 
