@@ -295,7 +295,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self._class_names is None:
             set_class_names(self.model, None)
         if names is None:
-            if fitting_classifier(weights, state):
+            rows = fitting_classifier(weights, state)
+            if any(weights[key].shape == state[key].shape for key in rows):
                 logger.warning(
                     "%s holds no class names: its classes are taken by their position.", filename
                 )

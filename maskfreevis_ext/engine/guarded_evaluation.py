@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from detectron2.evaluation import flatten_results_dict
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 if TYPE_CHECKING:

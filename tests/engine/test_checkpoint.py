@@ -600,6 +600,7 @@ class TestClassNames:
         caplog.clear()
         torch.save({"body.weight": torch.ones(4, 2)}, tmp_path / "backbone.pth")
         SafeCheckpointer(_Model()).load(str(tmp_path / "backbone.pth"))
+        SafeCheckpointer(_Model(classes=5)).load(self.saved(tmp_path, None))  # of another size
         assert "no class names" not in caplog.text
 
     def test_names_of_another_number_of_classes_are_not_taken(self, tmp_path):
