@@ -110,4 +110,4 @@ class Samples(Dataset[dict[str, Any]]):
         if self._of_kind is not None:
             alike = self._of_kind[draw.dataset][draw.element]
             places = hash_numbers(draw.seed, np.arange(_REPLACEMENTS), 2) % np.uint64(len(alike))
-            yield from alike[places].tolist()
+            yield from dict.fromkeys(e for e in alike[places].tolist() if e != draw.element)
