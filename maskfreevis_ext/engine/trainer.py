@@ -134,7 +134,7 @@ class Trainer(DefaultTrainer):
         data, and processes in different hooks would wait for each other forever.
         """
         cfg = self.cfg
-        ret = super().build_hooks()
+        ret = [self._averaged_evaluation(hook) for hook in super().build_hooks()]
         # Directly before the checkpointer of the main process. The other processes have no
         # checkpointer; there the next hook is EvalHook.
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
@@ -142,7 +142,6 @@ class Trainer(DefaultTrainer):
         ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
         if self.average is not None:
             ret.insert(0, self.average)
-            ret = [self._averaged_eval(hook) for hook in ret]
         if self.teacher is not None:
             ret.insert(0, FollowModel(self.teacher))  # before the checkpointer saves it
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
@@ -151,9 +150,9 @@ class Trainer(DefaultTrainer):
             ret.append(WriteReport(cfg))
         return ret
 
-    def _averaged_eval(self, hook: HookBase) -> HookBase:
+    def _averaged_evaluation(self, hook: HookBase) -> HookBase:
         """The hook, or in place of Detectron2's evaluation one of the averaged weights."""
-        if not isinstance(hook, hooks.EvalHook):
+        if self.average is None or not isinstance(hook, hooks.EvalHook):
             return hook
 
         def evaluate() -> dict[str, Any]:
