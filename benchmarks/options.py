@@ -63,6 +63,7 @@ class Options(argparse.Namespace):
     device: str
     seed: int
     wait_policy: str
+    clock: str
     json: str | None
     overwrite: bool
 
@@ -150,6 +151,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="OMP_WAIT_POLICY of both sides; default leaves it unset, as in a training run; "
         "passive is steadier on a busy machine and wakes threads late",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="processor: time of all threads of the process, for one thread on a busy machine",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     parser.add_argument(

@@ -7,7 +7,6 @@ that the backward pass of each part is a call of its own, and the whole gives th
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.literal.step import total
-from benchmarks.measure import format_seconds, synchronize
+from benchmarks.measure import CLOCKS, format_seconds, synchronize
 from benchmarks.report import format_table
 
 #: Name of a part → its submodule, in the order in which they run.
@@ -145,12 +144,12 @@ def step_phases(
     return spent
 
 
-def wall_clock(device: torch.device) -> Callable[[], float]:
-    """A clock in seconds that waits for the device first."""
+def clock_of(device: torch.device, name: str = "wall") -> Callable[[], float]:
+    """A clock of ``CLOCKS`` in seconds that waits for the device first."""
 
     def read() -> float:
         synchronize(device)
-        return time.perf_counter()
+        return CLOCKS[name]()
 
     return read
 
@@ -170,16 +169,17 @@ def medians(rounds: Sequence[Spent]) -> Spent:
 
 
 @torch.no_grad()
-def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
+def matrix_speed(device: torch.device, dtype: torch.dtype, clock: str = "wall") -> float:
     """Operations per second of a product of two large matrices: the speed that can be reached.
 
     Args:
         device: Where to multiply.
         dtype: Type of the matrices.
+        clock: A key of ``CLOCKS``.
     """
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    read = wall_clock(device)
+    read = clock_of(device, clock)
     seconds = []
     for _ in range(6):
         start = read()

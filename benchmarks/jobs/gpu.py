@@ -84,7 +84,7 @@ def run(options: Options) -> Result:
 
 def sub_options(name: str, options: Options) -> Options:
     """Options of a job of the plan, with the common ones of this command."""
-    common = ("rounds", "threads", "warmup", "device", "seed")
+    common = ("rounds", "threads", "warmup", "device", "seed", "clock")
     words = [word for key in common for word in (f"--{key}", str(getattr(options, key)))]
     return parse_args([name, *words, *PLAN[name]])
 

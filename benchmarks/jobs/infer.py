@@ -33,12 +33,12 @@ from benchmarks.options import INFER_SIDES, Options
 from benchmarks.phases import (
     REST,
     Phases,
+    clock_of,
     count_flops,
     matrix_speed,
     medians,
     phase_table,
     speed_note,
-    wall_clock,
     watched_parts,
 )
 from benchmarks.process_memory import PeakMemory
@@ -138,7 +138,7 @@ def _plan(options: Options) -> list[tuple[str, int, str]]:
 def _matrix_speeds(options: Options) -> dict[str, float]:
     device = torch.device(options.device)
     return {
-        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32))
+        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32), options.clock)
         for name in dict.fromkeys(("float32", options.dtype))
     }
 
@@ -196,7 +196,7 @@ def measure_side(kind: str, length: int, options: Options) -> Measured:
     memory = PeakMemory(device)
     seconds, cpu_seconds, latencies = [], [], []
     phases = []
-    clock = wall_clock(device)
+    clock = clock_of(device, options.clock)
     for _ in range(options.rounds):
         start, cpu_start = clock(), time.process_time()
         spent: dict[str, float] = {}

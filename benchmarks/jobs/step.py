@@ -32,6 +32,7 @@ from benchmarks.measure import Figures, Side, measure, progress
 from benchmarks.options import Options
 from benchmarks.phases import (
     Phases,
+    clock_of,
     count_flops,
     cut_graph,
     matrix_speed,
@@ -39,13 +40,12 @@ from benchmarks.phases import (
     phase_table,
     speed_note,
     step_phases,
-    wall_clock,
 )
 from benchmarks.report import Result
 from benchmarks.scene import Scene, make_scene, note_pass_rates, pass_rates
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.optimizer import build_optimizer, parameter_groups
-from maskfreevis_ext.precision import AMP_DTYPES, amp_dtype_of
+from maskfreevis_ext.precision import AMP_DTYPES
 
 LITERAL_START = (
     "uint8 frames; literal criterion, masks of all outputs kept, attention masks of every head, "
@@ -117,7 +117,6 @@ def _step_sides(
         step_side("ours", "uint8 frames", model, batch, "literal"),
     ]
     if options.dtype != "float32":
-        amp_dtype_of("--dtype", options.dtype, options.device)
         name = f"ours, {options.dtype}"
         models[name] = model
         start = f"uint8 frames; mixed precision with {options.dtype}"
@@ -200,12 +199,12 @@ def _phases(
     for index in range(-min(options.warmup, 1), options.rounds):
         for name, run_phases in runs.items():
             progress(f"phases, round {index + 1}: {name}")
-            spent = run_phases(wall_clock(device))
+            spent = run_phases(clock_of(device, options.clock))
             if index >= 0:
                 rounds[name].append(spent)
     found = {n: Phases(medians(rounds[n]), count_flops(runs[n])) for n in models}
     speeds = {
-        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32))
+        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32), options.clock)
         for name in dict.fromkeys(dtypes.values())
     }
     notes = [speed_note(speeds)]

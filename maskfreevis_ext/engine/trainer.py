@@ -231,7 +231,7 @@ class Trainer(DefaultTrainer):
         data, and processes in different hooks would wait for each other forever.
         """
         cfg = self.cfg
-        ret = super().build_hooks()
+        ret = [self._averaged_evaluation(hook) for hook in super().build_hooks()]
         # Directly before the checkpointer of the main process. The other processes have no
         # checkpointer; there the next hook is EvalHook.
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
@@ -239,7 +239,6 @@ class Trainer(DefaultTrainer):
         ret.insert(place, StopAtStep(self.stop))
         if self.average is not None:
             ret.insert(0, self.average)
-            ret = [self._averaged_eval(hook) for hook in ret]
         for hook in ret:
             if isinstance(hook, hooks.EvalHook):
                 hook._func = partial(
@@ -255,9 +254,9 @@ class Trainer(DefaultTrainer):
             ret.append(WriteReport(cfg))
         return ret
 
-    def _averaged_eval(self, hook: HookBase) -> HookBase:
+    def _averaged_evaluation(self, hook: HookBase) -> HookBase:
         """The hook, or in place of Detectron2's evaluation one of the averaged weights."""
-        if not isinstance(hook, hooks.EvalHook):
+        if self.average is None or not isinstance(hook, hooks.EvalHook):
             return hook
 
         def evaluate() -> dict[str, Any]:

@@ -222,8 +222,12 @@ _EXACT = {
         *("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1, "TEST.EVAL_PERIOD", 1),
         *("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0, "DATASETS.TEST", "()"),
     ),
-    "self-training": ("MODEL.MASKFREE.SELF_TRAINING.ENABLED", True)
-    + ("MODEL.MASKFREE.SELF_TRAINING.START_ITER", 1, "DATASETS.TEST", "()"),
+    "self-training": (
+        *("MODEL.MASKFREE.SELF_TRAINING.ENABLED", True),
+        *("MODEL.MASKFREE.SELF_TRAINING.START_ITER", 1, "DATASETS.TEST", "()"),
+    ),
+    "averaged weights": ("SOLVER.EMA", 0.9, "DATASETS.TEST", "()"),
+    "several batches a step": ("SOLVER.ACCUMULATE", 2, "DATASETS.TEST", "()"),
     "heads and dropout": (
         *("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True),
         *("MODEL.MASK_FORMER.DROPOUT", 0.1, "DATASETS.TEST", "()"),
