@@ -103,17 +103,20 @@ def _child(index: int, ready) -> None:
         os._exit(stop.exit_code if index else 3)
 
 
-@pytest.mark.slow
-def test_children_get_the_signal_of_the_parent():
+def _stop_child() -> None:
     ready = multiprocessing.get_context("spawn").Event()
-    with pytest.raises(SystemExit) as end, PassToChildren():
+    with PassToChildren():
         context = multiprocessing.start_processes(_child, (ready,), nprocs=1, join=False)
         assert ready.wait(60)
         os.kill(os.getpid(), signal.SIGTERM)
-        try:
-            while not context.join():
-                pass
-        except ProcessExitedException as error:
-            assert error.exit_code == 3
-            raise
+        while not context.join():
+            pass
+
+
+@pytest.mark.slow
+def test_children_get_the_signal_of_the_parent():
+    with pytest.raises(SystemExit) as end:
+        _stop_child()
     assert end.value.code == 143
+    assert isinstance(end.value.__context__, ProcessExitedException)
+    assert end.value.__context__.exit_code == 3  # only the first signal was heeded
