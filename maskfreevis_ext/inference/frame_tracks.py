@@ -125,12 +125,12 @@ class FrameTracks:
                 f" {type(error).__name__}: {error}. Install it: pip install"
                 " 'maskfreevis_ext[supervision]'."
             ) from error
-        names = {} if self.names is None else {"data": {"class_name": np.array(self.names)}}
+        names = self.names
         return Detections(
             xyxy=self.boxes,
             mask=self.masks,
             confidence=self.scores,
             class_id=self.labels,
             tracker_id=self.track_ids,
-            **names,
+            data={} if names is None else {"class_name": np.array(names)},
         )

@@ -110,7 +110,7 @@ def test_supervision_gets_the_class_names(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", module)
     named = replace(_tracks(), class_names=["a", "b", "c", "d", "e"])
     assert named.to_supervision().data["class_name"].tolist() == ["b", "a", "e"]
-    assert not hasattr(_tracks().to_supervision(), "data")
+    assert _tracks().to_supervision().data == {}
 
 
 def _check_detections(detections: Any, tracks: FrameTracks) -> None:
