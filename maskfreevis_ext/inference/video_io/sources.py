@@ -197,8 +197,8 @@ class VideoFile(_Source):
             raise DataError(f"{path}: there is no such file.")
         if decoders.is_text(self.path):
             raise DataError(
-                f"{path}: expected a video, but it is text, whatever its name says; playlists and"
-                " scripts, which open other files, are not followed."
+                f"{path}: no frame can be read from this video: it is text, whatever its name"
+                " says. Playlists and scripts, which open other files, are not followed."
             )
         info = decoders.probe(self.path)
         if info is None:
