@@ -54,7 +54,10 @@ def open_picture(
         DataError: Its header says too many pixels.
         OSError: The file cannot be read.
     """
-    name = where or (str(source) if isinstance(source, (str, os.PathLike)) else "picture")
+    is_path = isinstance(source, (str, os.PathLike))
+    name = where or (str(source) if is_path else "picture")
+    if is_path and not os.path.isfile(source):  # type: ignore[arg-type]
+        raise FileNotFoundError(f"{name}: there is no such file")  # a pipe would never end
     try:
         image = Image.open(source, formats=formats)
     except UnidentifiedImageError:
