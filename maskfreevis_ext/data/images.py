@@ -38,6 +38,7 @@ def read_frame(
     where: str = "",
     rules: FrameRules = DEFAULT_RULES,
     size: tuple[int, int] | None = None,
+    least: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read one image file, turn it upright, and scale deep pixels to 8 bits.
 
@@ -49,6 +50,8 @@ def read_frame(
         where: Description of the file for messages; empty: the path.
         rules: What is done with EXIF orientations and deep pixels.
         size: (H, W) that the frame must have; None: any.
+        least: A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
+            the result has at least this (H, W); None: at its size.
 
     Returns:
         uint8 (H, W, 3).
@@ -65,6 +68,9 @@ def read_frame(
                 f"{where}: {fault}. Correct 'height' and 'width' of the video, or the file (also"
                 " its EXIF orientation)."
             )
+        if least is not None:
+            is_turned = rules.turns(orientation(image))
+            image.draft("RGB", least if is_turned else least[::-1])  # (width, height); JPEG only
         deep = deep_pixels(image, path, rules)
         if deep is None:
             shown = upright(image) if rules.exif == "apply" else image
@@ -147,13 +153,19 @@ def _is_deep_color(image: Image.Image) -> bool:
     return len(image.getbands()) >= 3 and any("16" in str(layer[3]) for layer in layers)
 
 
-def read_video_frame(video: Mapping[str, Any], index: int, image_format: str) -> np.ndarray:
+def read_video_frame(
+    video: Mapping[str, Any],
+    index: int,
+    image_format: str,
+    least: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Read one frame of a video and check its size against the annotation file.
 
     Args:
         video: Dataset dict; its ``frame_rules`` are used where it has some.
         index: Frame, >= 0.
         image_format: "RGB" or "BGR".
+        least: As in ``read_frame``.
 
     Returns:
         uint8 (H, W, 3).
@@ -173,4 +185,5 @@ def read_video_frame(video: Mapping[str, Any], index: int, image_format: str) ->
         where,
         video.get("frame_rules", DEFAULT_RULES),
         (video["height"], video["width"]),
+        least,
     )
