@@ -18,7 +18,9 @@ def cpu_multiplies_bfloat16() -> bool:
 
     PyTorch runs bfloat16 on any processor; without these instructions it is slower than float32.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions lack it
+    capabilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions lack it
     return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
-from collections.abc import Iterator
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,6 +36,8 @@ from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 
 
 class VisibleErrors:
@@ -160,8 +166,19 @@ class TrainBatches(VisibleErrors):
         self.sampler = sampler
         self.bad_samples = BadSampleCount()
 
-    def start_at(self, step: int) -> None:
-        """Let the next iteration begin with the batch of a training step, counted from 0."""
+    @property
+    def seed(self) -> int:
+        """What the order of the samples follows from."""
+        return self.sampler.seed
+
+    def start_at(self, step: int, seed: int) -> None:
+        """Let the next iteration begin with the batch of a training step, counted from 0.
+
+        Args:
+            step: The training step.
+            seed: Of the order.
+        """
+        self.sampler.seed = seed
         self.sampler.start_at(step)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -228,7 +245,29 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         aspect_ratio_grouping=False,  # the sampler groups
         num_workers=workers,
     )
+    loader.worker_init_fn = _OfTrainingAlone(loader.worker_init_fn)
     return TrainBatches(loader, sampler, notes, cfg.DATALOADER.TIMEOUT)
+
+
+class _OfTrainingAlone:
+    """Lets a worker end with the training, and by nothing else.
+
+    Its process group is its own: Ctrl-C and the like do not reach it, as a training that stops
+    ends its step, and needs the workers for that. Torch's workers look for the process that started
+    them, but one whose start was interrupted by its end would not notice.
+    """
+
+    def __init__(self, first: Callable[[int], None] | None) -> None:
+        self._first, self._training = first, os.getpid()
+
+    def __call__(self, worker: int) -> None:
+        os.setpgid(0, 0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._training:  # it has ended already
+            os._exit(1)
+        if self._first is not None:
+            self._first(worker)
 
 
 def _kinds(cfg: CfgNode, index: int, dataset_dicts: list[DatasetDict]) -> list[Any]:

@@ -8,7 +8,6 @@ read from the header before a pixel is decoded: a small file can decode to gigab
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
@@ -38,7 +37,7 @@ class NotAPictureError(DataError):
 def open_picture(
     source: str | os.PathLike[str] | IO[bytes],
     where: str = "",
-    formats: Sequence[str] = PICTURE_FORMATS,
+    formats: tuple[str, ...] = PICTURE_FORMATS,
 ) -> Image.Image:
     """Open a picture, without decoding it.
 
@@ -66,7 +65,8 @@ def open_picture(
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{name}: its header says more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels."
+            f"{name}: the picture cannot be decoded: its header says more than"
+            f" {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels. Replace the file."
         ) from None
     try:
         check_frame_size(image.height, image.width, name)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
@@ -18,7 +19,7 @@ from maskfreevis_ext.errors import DataError
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of numpy and Python for a while, and put them back.
+    """Seed the global generators of numpy, Python and torch (CPU) for a while, and put them back.
 
     Args:
         seed: In [0, 2**32).
@@ -26,14 +27,16 @@ def seeded(seed: int) -> Iterator[None]:
     Yields:
         Once.
     """
-    before = np.random.get_state(), random.getstate()
+    before = np.random.get_state(), random.getstate(), torch.get_rng_state()
     np.random.seed(seed)
     random.seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         np.random.set_state(before[0])
         random.setstate(before[1])
+        torch.set_rng_state(before[2])
 
 
 def _alike(kinds: Sequence[Hashable]) -> list[np.ndarray]:
@@ -67,7 +70,7 @@ class Samples(Dataset[dict[str, Any]]):
         Args:
             names: Of the data sets.
             dataset_dicts: Of each.
-            mappers: Of each: dataset dict -> sample, with random numbers of numpy and Python.
+            mappers: Of each: dataset dict -> sample; random numbers of numpy, Python and torch.
             kinds: Of each the kind of each element: a sample that cannot be read is replaced by one
                 of the same kind. None: its error is raised.
         """
@@ -107,4 +110,4 @@ class Samples(Dataset[dict[str, Any]]):
         if self._of_kind is not None:
             alike = self._of_kind[draw.dataset][draw.element]
             places = hash_numbers(draw.seed, np.arange(_REPLACEMENTS), 2) % np.uint64(len(alike))
-            yield from alike[places].tolist()
+            yield from dict.fromkeys(e for e in alike[places].tolist() if e != draw.element)

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-_BYTES = 1024  # of a note; its length stands in the first two
+_BYTES = 1024  # of a note
+_TEXT = (
+    3  # where its text begins, after its length in two bytes, and whether it is about the present
+)
 
 #: The notes of the loader that this process works for.
 _current: WorkerNotes | None = None
@@ -32,21 +35,37 @@ class WorkerNotes:
             worker: Number of the worker.
             text: The note.
         """
-        data = np.frombuffer(text.encode("utf-8", "replace")[: _BYTES - 2], dtype=np.uint8)
+        data = np.frombuffer(text.encode("utf-8", "replace")[: _BYTES - _TEXT], dtype=np.uint8)
         line = self._memory[worker].numpy()
-        line[:2] = 0
-        line[2 : 2 + len(data)] = data
-        line[:2] = len(data) >> 8, len(data) & 255
+        line[:_TEXT] = 0
+        line[_TEXT : _TEXT + len(data)] = data
+        line[:_TEXT] = len(data) >> 8, len(data) & 255, 1
+
+    def finish(self, worker: int) -> None:
+        """Mark the note of a worker as one about the past.
+
+        Args:
+            worker: Number of the worker.
+        """
+        self._memory[worker, _TEXT - 1] = 0
+
+    def is_busy(self, worker: int) -> bool:
+        """Whether the note of a worker is about what it is doing now.
+
+        Args:
+            worker: Number of the worker.
+        """
+        return bool(self._memory[worker, _TEXT - 1])
 
     def read(self, worker: int) -> str:
-        """The note of a worker; empty between two samples.
+        """The last note of a worker; empty before the first one.
 
         Args:
             worker: Number of the worker.
         """
         line = self._memory[worker].numpy()
         length = int(line[0]) << 8 | int(line[1])
-        return line[2 : 2 + length].tobytes().decode("utf-8", "replace")
+        return line[_TEXT : _TEXT + length].tobytes().decode("utf-8", "replace")
 
 
 class Noted:
@@ -70,7 +89,7 @@ class Noted:
         first, video_id = dataset_dict["file_names"][0], dataset_dict["video_id"]
         note(f"{first} and further frames of video {video_id}")
         sample = self._mapper(dataset_dict)
-        note("")
+        self._notes.finish(info.id)
         return sample
 
 

@@ -68,7 +68,9 @@ class WorkerWatch:
                 timer.cancel()
 
     def _give_up(self) -> None:
-        busy = [i for i in range(len(self.workers)) if self._notes.read(i) or self._is_stopped(i)]
+        busy = [
+            i for i in range(len(self.workers)) if self._notes.is_busy(i) or self._is_stopped(i)
+        ]
         shown = "; ".join(map(self._describe, busy or range(len(self.workers))))
         self._late = (
             f"The workers of the data loader gave no batch for {self._timeout:g} seconds"
@@ -132,8 +134,9 @@ class WorkerWatch:
             state = f", which ended with exit code {code}"
         elif self._is_stopped(worker):
             state = ", which is stopped"
-        doing = self._notes.read(worker)
-        doing = f"reading {doing}" if doing else "between two samples"
+        when = "reading" if self._notes.is_busy(worker) else "after reading"
+        last = self._notes.read(worker)
+        doing = f"{when} {last}" if last else "before its first sample"
         return f"worker {worker} (process {process.pid}{state}), {doing}"
 
     def _is_stopped(self, worker: int) -> bool:

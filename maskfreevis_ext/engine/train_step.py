@@ -163,6 +163,7 @@ class TrainStep(SimpleTrainer):
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
+            state["skipped"] = self._skipped
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -170,6 +171,7 @@ class TrainStep(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+            self._skipped = state_dict.get("skipped", 0)
 
 
 def _read(losses: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -138,7 +138,7 @@ def test_data_set_without_a_good_sample_ends_the_run(entry):
     loader, _ = _loader(entry, "DATALOADER.ON_BAD_SAMPLE", "skip")
     for video in range(1, 7):
         spoil(_frame(entry, video), "html")
-    with pytest.raises(DataError, match=r"expected an image.*none of 20 samples in its place"):
+    with pytest.raises(DataError, match=r"expected an image.*none of 5 samples in its place"):
         _ids(loader, 1)
 
 

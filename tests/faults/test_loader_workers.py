@@ -17,7 +17,7 @@ from tests.helpers.videos import data_cfg, plain_content, unique_name, write_fra
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 
-_TIMEOUT = 4.0  #: Enough to start the workers on a busy machine.
+_TIMEOUT = 4  #: Enough to start the workers on a busy machine.
 
 
 @pytest.fixture
@@ -83,6 +83,7 @@ def test_stopped_worker_ends_the_run_after_the_timeout(loader):
     seconds, message = run.read_on()
     assert "gave no batch for 4 seconds (DATALOADER.TIMEOUT): worker 0" in message
     assert f"process {run.pids[0]}, which is stopped" in message
+    assert ".png (video " in message
     assert seconds < _TIMEOUT + 5
     run.assert_gone()
 
@@ -103,9 +104,11 @@ def _kill_and_sleep(pid):
 
 
 def test_killed_worker_is_named_at_once(loader):
-    run = _Started(loader(timeout=60.0))
+    run = _Started(loader(timeout=60))
     start = time.perf_counter()
-    with pytest.raises(DataError, match=r"A worker .* died: worker 1 .*ended by SIGKILL.*NUM_WORK"):
+    with pytest.raises(
+        DataError, match=r"A worker .* died: worker 1 .*ended by SIGKILL.*\.png .video.*NUM_WORK"
+    ):
         _kill_and_sleep(run.pids[1])  # the error comes wherever the main process is
     assert time.perf_counter() - start < 5
     run.assert_gone()
@@ -171,7 +174,7 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
             base, content = Path({str(tmp_path)!r}), plain_content((4, 3))
             entry = ["v", write_json(base, content), write_frames(base, content)]
             cfg = data_cfg("INPUT.DATASETS", [entry], "DATASETS.TRAIN", ("v",),
-                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 2.0)
+                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 2)
             batches = iter(build_train_loader(cfg))
             next(batches)
             with open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskfreevis_ext.config.checks import BOOLEAN, Check, above, at_least, list_of, one_of
+from maskfreevis_ext.config.checks import BOOLEAN, Check, above, at_least, integer, list_of, one_of
 from maskfreevis_ext.config.keys import Key
 
 _TWO_NUMBERS = list_of(at_least(-float(2**53)), "numbers", length=2)
@@ -39,8 +39,8 @@ ROWS: tuple[Key, ...] = (
     ),
     Key(
         "DATALOADER.TIMEOUT",
-        120.0,
-        at_least(0),
+        120,
+        integer(0),
         "Longest time to wait for a batch of the worker processes, seconds; then the error names "
         "the workers that are late, and what they are reading. 0: wait for ever.",
     ),
