@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 
@@ -33,7 +33,7 @@ def literal_clip(
     """
     images, instances = [], []
     for index in indices:
-        frame = detection_utils.read_image(video["file_names"][index], format=image_format)
+        frame = _read(video["file_names"][index], image_format)
         frame = transforms.apply_image(frame)
         images.append(torch.as_tensor(np.ascontiguousarray(frame.transpose(2, 0, 1))))
         height, width = frame.shape[:2]
@@ -53,3 +53,10 @@ def literal_clip(
         found.gt_masks = BitMasks(torch.from_numpy(stacked))
         instances.append(found)
     return {"image": images, "instances": instances}
+
+
+def _read(path: str, image_format: str) -> np.ndarray:
+    """A whole frame, (H, W, 3) uint8, turned as its EXIF says."""
+    with Image.open(path) as image:
+        frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    return frame[:, :, ::-1] if image_format == "BGR" else frame
