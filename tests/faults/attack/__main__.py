@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_all(args: argparse.Namespace) -> list[Tally]:
-    """Run the attacks one after the other, with a progress bar."""
+    """Run the attacks one after the other, with a progress bar, until the end or Ctrl-C."""
     attacks = [ATTACKS[name] for name in args.only or ATTACKS]
     counts = [max(1, round(attack.count * args.share)) for attack in attacks]
     deadline = time.monotonic() + 60 * args.minutes
