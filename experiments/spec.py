@@ -8,11 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from maskfreevis_ext.config.yaml_check import MAX_BYTES, read_plain_yaml
 from maskfreevis_ext.errors import ConfigError
-
-MAX_BYTES = 1 << 20  #: Largest file of an experiment.
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _KEYS = {"name", "title", "config", "options", "seeds", "reference", "variants"}
@@ -79,14 +76,15 @@ def read_experiment(path: str | Path) -> Experiment:
     """
     where = str(path)
     try:
-        text = Path(path).read_bytes()[: MAX_BYTES + 1]
-        if len(text) > MAX_BYTES:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise ConfigError(f"{where}: expected at most {MAX_BYTES} bytes, got more.")
-        content = yaml.safe_load(text)
+        content = read_plain_yaml(data.decode(), where)
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: expected plain YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: is not UTF-8 text: {error}.") from error
     return parse_experiment(content, where)
 
 

@@ -17,6 +17,7 @@ find each other by themselves (docs/distributed.md).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -27,8 +28,10 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets
+from maskfreevis_ext.engine.evaluation_sets import check_test_classes, check_test_sets
+from maskfreevis_ext.engine.interrupt import PassToChildren, terminate_at_once
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
 from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
@@ -60,6 +63,7 @@ def evaluate(cfg, resume: bool) -> dict:
     logging.getLogger("maskfreevis_ext").info(
         "--eval-only: evaluating %s", checkpointer.loaded_file
     )
+    check_test_classes(cfg, class_names_of(model))
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         try_report(cfg, results)
@@ -68,6 +72,8 @@ def evaluate(cfg, resume: bool) -> dict:
 
 def run(args: argparse.Namespace) -> object:
     """Train or evaluate in one process."""
+    if comm.get_world_size() > 1:
+        terminate_at_once()
     cfg = setup_config(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
@@ -83,14 +89,15 @@ def start(args: argparse.Namespace) -> None:
         check_options(place, args.num_gpus, args.num_machines)
         join_group(place, args.num_gpus, run, (args,))
         return
-    launch(
-        exit_on_user_error_in_process,
-        max(args.num_gpus, 1),
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    with PassToChildren() if args.num_gpus > 1 else contextlib.nullcontext():
+        launch(
+            exit_on_user_error_in_process,
+            max(args.num_gpus, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
 
 
 def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
@@ -99,7 +106,11 @@ def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train or evaluate; user errors end with one line and exit code 2."""
+    """Train or evaluate; user errors end with one line and exit code 2.
+
+    Ctrl-C ends a training with a checkpoint and exit code 130, SIGTERM with 143.
+    """
+    logging.raiseExceptions = False  # a log on a full disk would fill the terminal with tracebacks
     exit_on_user_error(start, parse_args(argv))
 
 

@@ -23,9 +23,26 @@ class Check:
 
 def _number(value: object) -> float:
     """The value if it is a finite number, otherwise NaN, which fails every comparison."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return value if math.isfinite(value) else math.nan
+        except OverflowError:  # an integer beyond the range of float
+            return math.nan
     return math.nan
+
+
+def shorten(value: object, limit: int = 200) -> str:
+    """A value as text for a message.
+
+    Args:
+        value: A text, which stands as it is, or anything else, of which its ``repr`` stands.
+        limit: Longest text, in characters.
+    """
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _is_integer(value: object) -> bool:

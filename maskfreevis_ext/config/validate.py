@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 
+from maskfreevis_ext.config.checks import shorten
 from maskfreevis_ext.config.keys import lookup, registered_keys
 from maskfreevis_ext.errors import ConfigError
 
@@ -24,8 +26,9 @@ def validate(cfg: CfgNode) -> None:
     for key in registered_keys():
         value = lookup(cfg, key.name)
         if not key.unread and not key.check.test(value):
-            raise ConfigError(f"{key.name}: expected {key.check.expected}, got {value!r}.")
+            raise ConfigError(f"{key.name}: expected {key.check.expected}, got {_shown(value)}.")
     for check in (
+        _check_output_dir,
         _check_registered_names,
         _check_decoders,
         _check_backbone,
@@ -41,7 +44,19 @@ def validate(cfg: CfgNode) -> None:
 
 
 def _fail(key: str, expected: str, got: object) -> ConfigError:
-    return ConfigError(f"{key}: expected {expected}, got {got!r}.")
+    return ConfigError(f"{key}: expected {expected}, got {_shown(got)}.")
+
+
+def _shown(value: object) -> str:
+    return shorten(f"{value!r}" if isinstance(value, str) else value)
+
+
+def _check_output_dir(cfg: CfgNode) -> None:
+    # A config of somebody else must not write somewhere above the working folder by "../..".
+    place = cfg.OUTPUT_DIR
+    if not os.path.isabs(place) and os.path.normpath(place).split(os.sep)[0] == os.pardir:
+        expected = f"a folder below {os.getcwd()}, or an absolute path ({os.path.abspath(place)})"
+        raise _fail("OUTPUT_DIR", expected, place)
 
 
 def _check_registered_names(cfg: CfgNode) -> None:

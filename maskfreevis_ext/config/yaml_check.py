@@ -1,21 +1,29 @@
-"""Safety of YAML config files: plain data only, and a finite chain of ``_BASE_`` files.
+"""Safety of YAML files: plain data of a bounded size, and a bounded number of ``_BASE_`` files.
 
-Detectron2's ``merge_from_file`` runs Python tags by default, so every file of a chain is checked
-here first.
+Detectron2's ``merge_from_file`` runs Python tags by default, and builds whatever aliases and merge
+keys expand to, so every file is checked here first. What it would expand to is counted on the nodes
+of the parsed text, before anything is built of them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
 from maskfreevis_ext.errors import ConfigError
 
-MAX_BYTES = 1 << 20  #: Largest config file.
+MAX_BYTES = 1 << 17  #: Largest file, and most bytes of a config file and its bases together.
 MAX_DEPTH = 32  #: Longest chain of ``_BASE_`` files, and deepest nesting inside a file.
-MAX_NODES = 20_000  #: Most values of a file after its aliases are expanded.
+MAX_FILES = 64  #: Most ``_BASE_`` files of a config file; one that is named twice counts twice.
+MAX_NODES = 5_000  #: Most values of a file after its aliases and merge keys are expanded.
+MAX_TEXT = 16_384  #: Longest text, in characters.
+MAX_DIGITS = 100  #: Longest number, in characters.
+
+_TAG = "tag:yaml.org,2002:"
+_NUMBERS = (_TAG + "int", _TAG + "float")
 
 
 def check_yaml_file(path: str) -> list[str]:
@@ -25,69 +33,83 @@ def check_yaml_file(path: str) -> list[str]:
         path: A YAML file.
 
     Returns:
-        The real paths of the files, the given one first.
+        The real paths of the files, the given one first; one that is named twice stands twice.
 
     Raises:
-        ConfigError: A file is missing, too large, not YAML, not a mapping, holds a Python tag, or
-            names itself (directly or not) as its base.
+        ConfigError: A file is missing, too large (also what it expands to), not YAML, not a
+            mapping, holds a Python tag, names itself (directly or not) as its base, or there are
+            too many of them.
     """
-    seen: list[str] = []
-    _check_chain(path, (), seen)
-    return seen
+    chain = _Chain(path)
+    chain.follow(path, ())
+    return chain.visited
 
 
-def _check_chain(path: str, chain: tuple[str, ...], seen: list[str]) -> None:
-    real = os.path.realpath(path)
-    if real in chain:
-        files = " -> ".join([*chain[chain.index(real) :], real])
-        raise ConfigError(
-            f"_BASE_ of {chain[-1]} leads in a circle: {files}. Remove one of these lines."
-        )
-    if len(chain) >= MAX_DEPTH:
-        raise ConfigError(
-            f"{chain[0]}: expected at most {MAX_DEPTH} _BASE_ files in a row, got more."
-        )
-    content = _read(path, chain)
-    seen.append(real)
-    for base in _bases(content, path):
-        _check_chain(base, (*chain, real), seen)
+class _Chain:
+    """A config file and its bases.
 
+    Attributes:
+        visited: Real paths, in the order in which they are read.
+    """
 
-def _read(path: str, chain: tuple[str, ...]) -> dict:
-    where = f" (_BASE_ of {chain[-1]})" if chain else ""
-    if not os.path.isfile(path):
-        raise ConfigError(f"Config file {path}{where} does not exist (looked from {os.getcwd()}).")
-    size = os.path.getsize(path)
-    if size > MAX_BYTES:
-        raise ConfigError(
-            f"Config file {path}{where}: expected at most {MAX_BYTES} bytes, got {size}."
-        )
-    try:
-        with open(path, encoding="utf-8") as f:
-            content = yaml.safe_load(f)
-    except yaml.constructor.ConstructorError as e:
-        raise ConfigError(
-            f"Config file {path}{where}, {_position(e)}: expected plain data, got a tag that would "
-            f"run code or build an object ({e.problem}). Such files are never loaded; write the "
-            "value itself."
-        ) from None
-    except yaml.YAMLError as e:
-        raise ConfigError(f"Config file {path}{where} is not valid YAML: {e}") from None
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"Config file {path}{where} is not UTF-8 text: {e}") from None
-    except RecursionError:
-        raise ConfigError(f"Config file {path}{where} is nested too deeply.") from None
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"Config file {path}{where}: expected keys and values, got {type(content).__name__}."
-        )
-    _limit_size(content, path)
-    return content
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._bases_of: dict[str, list[str]] = {}
+        self._bytes_left = MAX_BYTES
+        self.visited: list[str] = []
 
+    def follow(self, path: str, chain: tuple[str, ...]) -> None:
+        """Check a file, then its bases.
 
-def _position(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark
-    return f"line {mark.line + 1}" if mark is not None else "unknown line"
+        Raises:
+            ConfigError: See ``check_yaml_file``.
+        """
+        real = os.path.realpath(path)
+        if real in chain:
+            files = " -> ".join([*chain[chain.index(real) :], real])
+            raise ConfigError(
+                f"_BASE_ of {chain[-1]} leads in a circle: {files}. Remove one of these lines."
+            )
+        if len(chain) >= MAX_DEPTH:
+            raise ConfigError(
+                f"{self._path}: expected at most {MAX_DEPTH} _BASE_ files in a row, got more."
+            )
+        if len(self.visited) > MAX_FILES:
+            raise ConfigError(
+                f"{self._path}: expected at most {MAX_FILES} _BASE_ files in all, got more (each"
+                " time that a file is named counts)."
+            )
+        if real not in self._bases_of:
+            self._bases_of[real] = list(_bases(self._read(path, chain), path))
+        self.visited.append(real)
+        for base in self._bases_of[real]:
+            self.follow(base, (*chain, real))
+
+    def _read(self, path: str, chain: tuple[str, ...]) -> dict:
+        where = f"Config file {path}" + (f" (_BASE_ of {chain[-1]})" if chain else "")
+        if "://" in path:
+            raise ConfigError(
+                f"{where}: expected a file on this machine, got an address. Download it first."
+            )
+        if not os.path.isfile(path):
+            raise ConfigError(f"{where} does not exist (looked from {os.getcwd()}).")
+        try:
+            with open(path, "rb") as file:
+                data = file.read(self._bytes_left + 1)
+            text = data.decode()
+        except OSError as e:
+            raise ConfigError(f"{where} cannot be read: {e.strerror or e}.") from None
+        except UnicodeDecodeError as e:
+            if len(data) <= self._bytes_left:
+                raise ConfigError(f"{where} is not UTF-8 text: {e}.") from None
+        if len(data) > self._bytes_left:
+            together = " together with the files before it" if chain else ""
+            raise ConfigError(f"{where}: expected at most {MAX_BYTES} bytes{together}, got more.")
+        self._bytes_left -= len(data)
+        content = read_plain_yaml(text, where)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: expected keys and values, got {type(content).__name__}.")
+        return content
 
 
 def _bases(content: dict, path: str) -> Iterator[str]:
@@ -107,19 +129,138 @@ def _bases(content: dict, path: str) -> Iterator[str]:
         yield os.path.join(os.path.dirname(path), os.path.expanduser(name))
 
 
-def _limit_size(content: object, path: str) -> None:
-    """Aliases make a small file a huge config; count what they expand to, and stop early."""
-    count = 0
-    stack: list[tuple[object, int]] = [(content, 0)]
-    while stack:
-        node, depth = stack.pop()
-        count += 1
-        if count > MAX_NODES or depth > MAX_DEPTH:
+def read_plain_yaml(text: str, where: str) -> Any:
+    """Read YAML that a stranger may have written.
+
+    Args:
+        text: The text, of at most ``MAX_BYTES`` characters.
+        where: The file, as the beginning of messages.
+
+    Returns:
+        Dicts, lists, texts, numbers, truth values, dates and None.
+
+    Raises:
+        ConfigError: It is too large, not YAML, has a tag that is not of plain data, or expands to
+            more than ``MAX_NODES`` values.
+    """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{where}: expected at most {MAX_BYTES} characters, got {len(text)}.")
+    loader = _BoundedLoader(text, where)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_expansion(node, where)
+        return loader.construct_document(node)
+    except yaml.constructor.ConstructorError as e:
+        raise ConfigError(f"{where}, {_position(e)}: {e.problem}.") from None
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{where} is not valid YAML: {_in_one_line(e)}") from None
+    except ValueError as e:  # a date that is none
+        raise ConfigError(f"{where} has a value that is none: {e}.") from None
+    finally:
+        loader.dispose()
+
+
+def _position(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    return f"line {mark.line + 1}" if mark is not None else "unknown line"
+
+
+def _in_one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        return f"{_position(error)}: {', '.join(filter(None, (error.context, error.problem)))}."
+    return " ".join(str(error).split())
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Stops at the first node that is too deep, too long, one too many, or has a foreign tag."""
+
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self._where = where
+        self._count = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        """The next node, checked."""
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_NODES or self._depth > MAX_DEPTH:
+            raise _too_large(self._where)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            self._check_scalar(node)
+        if node is not None and not isinstance(node, yaml.ScalarNode):
+            self._check_tag(node, _TAG + ("seq" if isinstance(node, yaml.SequenceNode) else "map"))
+        return node
+
+    def _check_scalar(self, node: yaml.ScalarNode) -> None:
+        limit, kind = MAX_TEXT, "characters"
+        if node.tag in _NUMBERS:
+            limit, kind = MAX_DIGITS, "digits"
+        if len(node.value) > limit:
             raise ConfigError(
-                f"Config file {path}: expected at most {MAX_NODES} values, {MAX_DEPTH} levels "
-                "deep, got more."
+                f"{self._where}, line {node.start_mark.line + 1}: expected at most {limit} {kind}, "
+                f"got {len(node.value)}: {node.value[:20]}..."
             )
-        if isinstance(node, dict):
-            stack.extend((value, depth + 1) for value in node.values())
-        elif isinstance(node, list):
-            stack.extend((value, depth + 1) for value in node)
+        # of a text in quotes, and of a plain word: what it is without a tag
+        usual = self.resolve(yaml.ScalarNode, node.value, (node.style is None, True))
+        if node.tag != _TAG + "str":
+            self._check_tag(node, usual)
+
+    def _check_tag(self, node: yaml.Node, usual: str) -> None:
+        if node.tag != usual:
+            raise ConfigError(
+                f"{self._where}, line {node.start_mark.line + 1}: expected plain data, got the tag "
+                f"{node.tag}, which would run code or build an object. Such files are never "
+                "loaded; write the value itself."
+            )
+
+
+def _check_expansion(root: yaml.Node, where: str) -> None:
+    """Count the values that a document stands for when all its aliases are expanded.
+
+    Raises:
+        ConfigError: They are too many or too deep, or a node holds itself.
+    """
+    sizes: dict[int, tuple[int, int]] = {}  # by the id of a node: values, levels
+    inside: set[int] = set()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1
+        key = id(node)
+        if key in inside:
+            raise ConfigError(
+                f"{where}, line {node.start_mark.line + 1}: this value holds itself by an alias."
+            )
+        if key not in sizes:
+            inside.add(key)
+            values, levels = 1, 0
+            for child in _children(node):
+                more, deep = measure(child)
+                values, levels = values + more, max(levels, deep)
+            inside.discard(key)
+            sizes[key] = values, levels + 1
+            if values > MAX_NODES or levels >= MAX_DEPTH:
+                raise _too_large(where)
+        return sizes[key]
+
+    measure(root)
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    for entry in node.value:
+        if isinstance(entry, tuple):
+            yield from entry
+        else:
+            yield entry
+
+
+def _too_large(where: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: expected at most {MAX_NODES} values, {MAX_DEPTH} levels deep (aliases and merge "
+        "keys expanded), got more."
+    )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
 from maskfreevis_ext.config import load_config
-from maskfreevis_ext.config.yaml_check import MAX_BYTES, MAX_DEPTH, check_yaml_file
+from maskfreevis_ext.config.yaml_check import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_FILES,
+    check_yaml_file,
+    read_plain_yaml,
+)
 from maskfreevis_ext.errors import ConfigError
 from tests.helpers.training import CONFIG
 
@@ -34,6 +43,35 @@ def test_same_base_twice_is_no_circle(tmp_path):
     _write(tmp_path, "b.yaml", "_BASE_: root.yaml\n")
     leaf = _write(tmp_path, "leaf.yaml", "_BASE_: [a.yaml, b.yaml]\n")
     assert load_config(leaf).SEED == 3
+
+
+def _fan(folder, width: int, depth: int) -> str:
+    """Each file names the next one several times: width ** depth readings."""
+    for i in range(depth):
+        _write(folder, f"f{i}.yaml", f"_BASE_: [{', '.join([f'f{i + 1}.yaml'] * width)}]\n")
+    _write(folder, f"f{depth}.yaml", f"_BASE_: {CONFIG}\n")
+    return str(folder / "f0.yaml")
+
+
+@pytest.mark.parametrize(("width", "depth"), [(10, 10), (2, 30), (5_000, 1), (65, 1)])
+def test_fan_of_bases_ends(tmp_path, width, depth):
+    with _in_no_time(), pytest.raises(ConfigError, match="at most"):
+        load_config(_fan(tmp_path, width, depth))
+
+
+def test_64_bases_are_taken(tmp_path):
+    _write(tmp_path, "one.yaml", "VERSION: 2\nSEED: 3\n")
+    leaf = _write(tmp_path, "leaf.yaml", f"_BASE_: [{', '.join(['one.yaml'] * MAX_FILES)}]\n")
+    assert len(check_yaml_file(leaf)) == 1 + MAX_FILES
+
+
+def test_bases_are_limited_together(tmp_path):
+    for i in range(40):
+        _write(tmp_path, f"b{i}.yaml", "SEED: 3\n" + "#" * (MAX_BYTES // 32) + "\n")
+    names = ", ".join(f"b{i}.yaml" for i in range(40))
+    leaf = _write(tmp_path, "leaf.yaml", f"_BASE_: [{names}]\n")
+    with _in_no_time(), pytest.raises(ConfigError, match=f"at most {MAX_BYTES} bytes together"):
+        load_config(leaf)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -63,8 +101,22 @@ def test_endless_chain_of_bases_ends(tmp_path):
         ("_BASE_: 3\n", ["_BASE_", "3"]),
         ("_BASE_: https://example.org/a.yaml\n", ["https://example.org/a.yaml", "this machine"]),
         ("_BASE_: gone.yaml\n", ["gone.yaml", "_BASE_ of", "does not exist"]),
-        ("a: " + "[" * 5000 + "]" * 5000 + "\n", ["nested too deeply"]),
+        ("a: " + "[" * 5000 + "]" * 5000 + "\n", ["levels"]),
         ("a: " + "[" * 100 + "]" * 100 + "\n", ["levels"]),
+        ("a: &a [*a]\n", ["line 1", "holds itself"]),
+        ("a: &a {b: {<<: *a}}\n", ["line 1", "holds itself"]),
+        ("SEED: " + "9" * 100_000 + "\n", ["line 1", "at most 100 digits", "got 100000"]),
+        ("SEED: -1" + ":59" * 30_000 + "\n", ["line 1", "at most 100 digits"]),
+        ("OUTPUT_DIR: '" + "x" * 20_000 + "'\n", ["line 1", "at most 16384 characters"]),
+        ("SEED: !!int 'one'\n", ["line 1", "tag", "int"]),
+        ("SEED: !!int ''\n", ["line 1", "tag"]),
+        ("SEED: !!bool 3\n", ["line 1", "tag"]),
+        ("SEED: !!binary aGk=\n", ["line 1", "tag"]),
+        ("SEED: !!set {a, b}\n", ["line 1", "tag"]),
+        ("SEED: 2020-13-77\n", ["month"]),
+        ("? [1]\n: 2\n", ["line 1", "unhashable"]),
+        ("<<: 3\n", ["line 1", "merging"]),
+        ("SEED: =\n", ["line 1"]),
     ],
 )
 def test_file_that_is_no_config_is_named(tmp_path, text, parts):
@@ -93,11 +145,68 @@ def test_large_file(tmp_path):
         load_config(path)
 
 
-def test_aliases_cannot_blow_a_file_up(tmp_path):
-    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    path = _write(tmp_path, "bomb.yaml", "\n".join(lines))
-    start = time.perf_counter()
-    with pytest.raises(ConfigError, match="at most"):
+@contextlib.contextmanager
+def _in_no_time(megabytes: float = 200) -> Iterator[None]:
+    """The block takes less than a second and less than so much memory."""
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < megabytes * 2**20
+        tracemalloc.stop()  # it makes everything slower
+        assert time.process_time() - start < 1.0
+    finally:
+        tracemalloc.stop()
+
+
+def _bomb(merge: bool, width: int = 10, depth: int = 12) -> str:
+    first = "{k0: 1, k1: 2, k2: 3}" if merge else "[1, 1, 1]"
+    lines = [f"a0: &a0 {first}"]
+    for i in range(1, depth):
+        entries = ", ".join([f"*a{i - 1}"] * width)
+        lines.append(f"a{i}: &a{i} " + (f"{{<<: [{entries}]}}" if merge else f"[{entries}]"))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(("width", "depth"), [(10, 12), (2, 30), (300, 3)])
+def test_aliases_cannot_blow_a_file_up(tmp_path, merge, width, depth):
+    path = _write(tmp_path, "bomb.yaml", _bomb(merge, width, depth))
+    with _in_no_time(), pytest.raises(ConfigError, match=r"bomb\.yaml: expected at most"):
         load_config(path)
-    assert time.perf_counter() - start < 1.0
+
+
+def test_bomb_in_a_base_is_found(tmp_path):
+    _write(tmp_path, "bomb.yaml", _bomb(merge=True))
+    leaf = _write(tmp_path, "leaf.yaml", "_BASE_: bomb.yaml\n")
+    with _in_no_time(), pytest.raises(ConfigError, match=r"bomb\.yaml .*leaf\.yaml.*at most"):
+        load_config(leaf)
+
+
+def test_aliases_and_merge_keys_of_a_usual_file_work(tmp_path):
+    text = """
+    a: &a {x: 1, y: [1.5, null, yes]}
+    b: {<<: *a, z: *a}
+    c: "12"
+    d: !!str 12
+    """
+    assert read_plain_yaml(text, "it")["b"] == {
+        "x": 1,
+        "y": [1.5, None, True],
+        "z": {"x": 1, "y": [1.5, None, True]},
+    }
+    assert read_plain_yaml("", "it") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- 1\n" * (MAX_BYTES // 4),
+        "a: [" + "1," * (MAX_BYTES // 3) + "]",
+        "#" * MAX_BYTES,
+        "9" * 10**6,
+    ],
+)
+def test_large_texts_end_at_once(text):
+    with _in_no_time(), contextlib.suppress(ConfigError):
+        read_plain_yaml(text, "it")

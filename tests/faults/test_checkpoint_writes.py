@@ -26,7 +26,7 @@ from maskfreevis_ext.errors import CheckpointError
 logging.basicConfig(level=logging.ERROR, stream=sys.stdout)
 folder, names, limit = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 model = torch.nn.Linear(1000, 1000)
-checkpointer = SafeCheckpointer(model, folder)
+checkpointer = SafeCheckpointer(model, folder, max_to_keep=2)
 for i in range(1, 1000000):
     torch.nn.init.constant_(model.weight, i)
     if limit and i == 2:
@@ -70,12 +70,15 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     assert "saved 1\n" in said
     assert said.count("could not be written") == 3, said
     assert "stopped:" in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_a.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_a.pth"]
     assert resume_checkpoint(tmp_path) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", ["model_last", "model_a,model_b,model_c"])
+@pytest.mark.parametrize(
+    "names", ["model_last", "model_a,model_b,model_c", "model_1,model_2,model_3,model_4"]
+)
 def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
     rng = random.Random(0)
     for kill in range(5):
@@ -93,3 +96,5 @@ def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
         reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
         # Whatever it had reported as saved is there, or something newer.
         assert resume_checkpoint(folder) >= max([2, *reported])
+        if names.startswith("model_1"):  # numbered: old ones are removed, never too many
+            assert 2 <= len(list(folder.glob("model_*.pth"))) <= 3

@@ -6,6 +6,7 @@ from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
     evaluation,
+    execution,
     frame_files,
     inference,
     joint,
@@ -29,6 +30,7 @@ ROWS: tuple[Key, ...] = (
     *spatial_mask.ROWS,
     *inference.ROWS,
     *solver.ROWS,
+    *execution.ROWS,
     *evaluation.ROWS,
     *unread.ROWS,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from maskfreevis_ext.config.checks import (
     BOOLEAN,
     FRACTION,
+    NAME,
+    Check,
     above,
     at_least,
     integer,
@@ -43,8 +45,9 @@ ROWS: tuple[Key, ...] = (
         "SOLVER.AMP.DTYPE",
         "float16",
         one_of("float16", "bfloat16"),
-        "Type of mixed precision (`SOLVER.AMP.ENABLED`) on a GPU; `float16` comes with a gradient "
-        "scaler.",
+        "Type of mixed precision (`SOLVER.AMP.ENABLED`, see docs/performance.md). `bfloat16`: on "
+        "GPUs, and on CPUs with instructions for it. `float16`: on GPUs only, with a gradient "
+        "scaler. On other devices training falls back to float32, with a warning.",
     ),
     Key(
         "LOG.ALL_LOSSES",
@@ -53,6 +56,15 @@ ROWS: tuple[Key, ...] = (
         "Print the losses of all decoder outputs on the console. False: those of the last output "
         "that are not zero. `metrics.json` and TensorBoard always get all.",
     ),
+    checked(
+        "SEED",
+        Check(
+            lambda v: isinstance(v, int) and not isinstance(v, bool) and v < 1 << 31,
+            "an integer below 2147483648",
+        ),
+        "Seed of all random numbers; negative: another one in every run.",
+    ),
+    checked("OUTPUT_DIR", NAME, "Folder of log, checkpoints and results."),
     checked("SOLVER.BASE_LR", above(0), "Learning rate."),
     checked(
         "SOLVER.IMS_PER_BATCH",
@@ -66,6 +78,13 @@ ROWS: tuple[Key, ...] = (
         "Iterations at which the learning rate is multiplied by `SOLVER.GAMMA`.",
     ),
     checked("SOLVER.CHECKPOINT_PERIOD", integer(1), "Iterations between two checkpoints."),
+    Key(
+        "SOLVER.CHECKPOINT_MAX_TO_KEEP",
+        5,
+        integer(0),
+        "Number of numbered checkpoints of a training that are kept, the newest; 0: all. "
+        "`model_final.pth`, `model_best.pth` and files of other trainings are never removed.",
+    ),
     checked(
         "SOLVER.LR_SCHEDULER_NAME",
         one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"),

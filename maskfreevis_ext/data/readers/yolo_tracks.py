@@ -7,8 +7,7 @@ import re
 from collections import Counter, defaultdict
 from functools import partial
 
-import yaml
-
+from maskfreevis_ext.config.yaml_check import MAX_BYTES, read_plain_yaml
 from maskfreevis_ext.data.annotation_form import (
     MAX_FRAMES,
     AnnotationSet,
@@ -26,7 +25,7 @@ from maskfreevis_ext.data.readers.frames import (
 )
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
 from maskfreevis_ext.data.readers.sequences import read_labels
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import ConfigError, DataError
 
 #: Text files that hold no objects.
 _NAMES = ("classes.txt", "labels.txt", "obj.names")
@@ -117,11 +116,9 @@ def _categories(path: str, videos: dict[str, Files]) -> dict[int, str]:
 
 def _yaml_names(path: str) -> dict[int, str]:
     try:
-        content = yaml.safe_load(read_text(path, max_bytes=1 << 20))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: expected YAML: {str(error)[:200]!r}.") from None
+        content = read_plain_yaml(read_text(path, max_bytes=MAX_BYTES), path)
+    except ConfigError as error:  # the name of what is wrong with a config file
+        raise DataError(str(error)) from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
