@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 
 from maskfreevis_ext.data import build_train_loader
+from maskfreevis_ext.data.worker_notes import WorkerNotes
+from maskfreevis_ext.data.worker_watch import WorkerWatch, _watches
 from maskfreevis_ext.errors import DataError
 from tests.helpers.videos import data_cfg, plain_content, unique_name, write_frames, write_json
 
@@ -200,3 +203,31 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
     expected = {"SIGSTOP": "which is stopped", "SIGKILL": "SIGKILL", "exit": "another reason"}
     assert expected[fault] in lines[0]
     assert not any(_is_there(int(pid)) for pid in done.stdout.split() if pid.isdecimal())
+
+
+class _Process:
+    """A worker that ends a moment after its connection broke."""
+
+    pid = None
+
+    def __init__(self):
+        self.sentinel, self._end = os.pipe()
+        self.exitcode = None
+
+    def die(self):
+        time.sleep(0.2)
+        self.exitcode = -signal.SIGKILL
+        os.close(self._end)
+
+
+def test_broken_connection_is_explained_by_the_death_that_follows():
+    process = _Process()
+    watch = WorkerWatch([process], WorkerNotes(1), timeout=0)
+    killer = threading.Thread(target=process.die)
+    killer.start()
+    fault = watch.explain(ConnectionResetError(104, "Connection reset by peer"))
+    killer.join()
+    os.close(process.sentinel)
+    _watches.discard(watch)
+    assert "worker 0" in str(fault)
+    assert "SIGKILL" in str(fault)
