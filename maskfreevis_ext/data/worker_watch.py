@@ -15,6 +15,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -24,6 +25,9 @@ from maskfreevis_ext.errors import DataError, MaskFreeError
 
 _FROM_WORKER = re.compile(r"in DataLoader worker process (\d+)")
 _PID = re.compile(r"\bpid\D{0,6}(\d+)")
+
+
+_MOMENT = 2.0  # seconds
 
 
 class _WorkerTraceback(Exception):
@@ -94,6 +98,8 @@ class WorkerWatch:
         found = _FROM_WORKER.search(text)
         if found is not None:
             return self._of_exception(error, text, int(found[1]))
+        # A connection to a worker that dies breaks a moment before its end can be seen.
+        connection.wait([worker.sentinel for worker in self.workers], _MOMENT)
         return self.fault_of_dead()
 
     def _of_exception(self, error: BaseException, text: str, worker: int) -> MaskFreeError:
