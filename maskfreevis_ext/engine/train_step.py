@@ -47,6 +47,8 @@ class TrainStep(SimpleTrainer):
         self._amp_dtype = amp_dtype
         needs_scaler = amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self._device_type) if needs_scaler else None
+        #: Whether a step has begun whose batch has not come yet; the weights are unchanged then.
+        self.waits_for_data = False
         self._skipped = 0  # consecutive steps skipped by the gradient scaler
 
     def run_step(self) -> None:
@@ -57,7 +59,9 @@ class TrainStep(SimpleTrainer):
                 and the videos of the batch. The weights are unchanged.
         """
         start = time.perf_counter()
+        self.waits_for_data = True
         data = next(self._data_loader_iter)
+        self.waits_for_data = False
         data_time = time.perf_counter() - start
         try:
             with torch.autocast(

@@ -83,12 +83,11 @@ def _is_alive(pid: int) -> bool:
     ids=["SIGTERM with workers", "Ctrl-C with two processes"],
 )
 def test_signal_to_all_processes_leaves_a_checkpoint(tiny_videos, tmp_path, number, code, options):
-    words = tiny_options(tiny_videos, tmp_path, *ENDLESS)
+    words = tiny_options(tiny_videos, tmp_path, *ENDLESS, "SOLVER.CHECKPOINT_PERIOD", 2)
     words = [*options, *words] if "--num-gpus" in options else [*words, *options]
     process = start_training(words, start_new_session=True)
     try:
-        wait_for(process)
-        time.sleep(1)
+        wait_for(process, "Saving checkpoint")
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
         said = process.communicate(timeout=100)[0]
     finally:
