@@ -71,7 +71,7 @@ def stopped_message(path: str, done: int, total: int) -> str:
     """The line that ends a stopped training.
 
     Args:
-        path: The checkpoint; it need not exist, if the disk is full.
+        path: The checkpoint; it need not exist, if the disk is full. "": no step was done.
         done: Iterations.
         total: SOLVER.MAX_ITER.
     """
@@ -80,6 +80,8 @@ def stopped_message(path: str, done: int, total: int) -> str:
             f"Stopped after {done} of {total} iterations; {path} is saved. The same command with"
             " --resume goes on."
         )
+    if not path:
+        return f"Stopped before the first of {total} iterations."
     return (
         f"Stopped after {done} of {total} iterations; {path} could not be saved. The same command"
         " with --resume goes on from the last checkpoint."

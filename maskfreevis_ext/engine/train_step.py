@@ -51,6 +51,8 @@ class TrainStep(SimpleTrainer):
         self._amp_dtype = amp_dtype
         needs_scaler = amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self._device_type) if needs_scaler else None
+        #: Whether a step has begun whose batch has not come yet; the weights are unchanged then.
+        self.waits_for_data = False
         self._skipped = 0  # consecutive steps skipped by the gradient scaler
 
     def run_step(self) -> None:
@@ -66,7 +68,9 @@ class TrainStep(SimpleTrainer):
         self.optimizer.zero_grad()
         for index in range(self._accumulate):
             start = time.perf_counter()
+            self.waits_for_data = True
             data = next(self._data_loader_iter)
+            self.waits_for_data = False
             data_time += time.perf_counter() - start
             if index > 0:  # warm-ups count updates, the model counts its calls
                 reset_iteration_counter(self.model, self.iter)

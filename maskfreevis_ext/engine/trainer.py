@@ -175,14 +175,33 @@ class Trainer(DefaultTrainer):
         catch_up(self)
 
     def run_step(self) -> None:
-        """One iteration; its random numbers follow from seed and iteration."""
+        """One iteration; its random numbers follow from seed and iteration.
+
+        Raises:
+            KeyboardInterrupt: A signal came that has ended the loader's workers, too.
+        """
         seed_step(self.seed, self.iter, comm.get_rank())
         if self.cfg.TEST.PRECISE_BN.ENABLED:  # whose batches are counted too
             reset_iteration_counter(self.model, self.iter)
-        super().run_step()
+        try:
+            super().run_step()
+        except Exception:
+            # A scheduler's signal may end loader workers, too, while they start.
+            alone, waits = (
+                comm.get_world_size() == 1,
+                getattr(self._trainer, "waits_for_data", False),
+            )
+            if not (alone and waits and self.stop.is_requested):
+                raise
+            self.iter -= 1  # the last whole step
+            self.save_and_stop(self.stop.exit_code)
 
     def after_train(self) -> None:
-        """Call the hooks; after an error none of them raises another one in its place."""
+        """Call the hooks; after an error none of them raises another one in its place.
+
+        Raises:
+            KeyboardInterrupt: A signal came in the last evaluation.
+        """
         if self.start_iter >= self.max_iter:
             self.iter = self.start_iter  # there was no step
         if self.iter >= self.max_iter:
@@ -218,9 +237,9 @@ class Trainer(DefaultTrainer):
             KeyboardInterrupt: Always.
         """
         name = "model_final" if self.iter >= self.max_iter else f"model_{self.iter:07d}"
-        if self.iter < self.max_iter:
+        if self.start_iter <= self.iter < self.max_iter:
             self.checkpointer.save(name, iteration=self.iter)
-        path = os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
+        path = os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth") if self.iter >= 0 else ""
         done = min(self.iter + 1, self.max_iter)
         message = stopped_message(path, done, self.max_iter) if comm.is_main_process() else ""
         raise stop_error(exit_code, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 
 import pytest
@@ -86,6 +87,29 @@ def test_evaluation_is_stopped_at_once_and_made_up_for(
             trainer.train()
     again = _trainer(tiny_videos, tmp_path)
     assert again.start_iter == 2 + calls
+    again.train()
+    assert weights_hash(tmp_path) == weights_hash(whole)
+    assert figures(tmp_path) == figures(whole)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_signal_that_ends_the_workers_too_leaves_the_last_whole_step(
+    whole, tiny_videos, tmp_path, step
+):
+    trainer = _trainer(tiny_videos, tmp_path)
+    batches = iter(trainer.batches)
+
+    def interrupted():
+        yield from itertools.islice(batches, step)
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+
+    trainer._trainer._data_loader_iter_obj = interrupted()
+    said = f"after {step} of 4" if step else "before the first of 4"
+    with pytest.raises(Terminated, match=f"Stopped {said} iterations"):
+        trainer.train()
+    again = _trainer(tiny_videos, tmp_path)
+    assert again.start_iter == step
     again.train()
     assert weights_hash(tmp_path) == weights_hash(whole)
     assert figures(tmp_path) == figures(whole)

@@ -60,7 +60,8 @@ def try_report(
         path = write_report(cfg, results, latest)
     except Exception as error:  # a report must never end a training
         logger.warning("%s was not written: %s: %s", FILE_NAME, type(error).__name__, error)
-        logger.debug("", exc_info=True)
+        if not isinstance(error, OSError):  # a full disk needs no traceback
+            logger.debug("", exc_info=True)
         return None
     logger.info("Wrote the report %s.", path)
     return path
