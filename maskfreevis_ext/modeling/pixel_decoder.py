@@ -95,10 +95,8 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
         offsets = self.sampling_offsets(query).view(*shape, 2)
         # Positions and weights have the dtype of the reference points, at least float32.
-        dtype = reference_points.dtype
         weights = self.attention_weights(query).view(*shape[:3], -1)
-        weights = weights.softmax(-1, dtype=dtype).view(shape)
-        # offsets are in cells of the level
+        weights = weights.softmax(-1, dtype=reference_points.dtype).view(shape)
         cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
         # (K, 2) -> (heads, K, P, 2): PyTorch is five times slower with broadcast inner axes.
         cells = cells[:, None].repeat(self.num_heads, 1, self.num_points, 1)
@@ -293,9 +291,8 @@ def _known(value: int | None, name: str) -> int:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Backbone maps → mask features and the encoded coarse maps (Mask2Former, arXiv 2112.01527).
 
-    Under autocast in bfloat16 its products are in bfloat16; sampling positions, weights of the
-    samples and statistics of the norms are float32. float16 has too small a range for it: under
-    such an autocast it runs in the dtype of its parameters.
+    Under bfloat16 autocast positions and weights of samples stay float32. The range of float16 is
+    too small: under such an autocast it runs in the dtype of its parameters.
     """
 
     @configurable
@@ -398,8 +395,6 @@ class MSDeformAttnPixelDecoder(nn.Module):
         fine = encoded[-1]
         for number, name in self.fine_features:
             lateral = getattr(self, f"adapter_{number}")(features[name])
-            upsampled = F.interpolate(
-                fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False
-            )
-            fine = getattr(self, f"layer_{number}")(lateral + upsampled)
+            fine = F.interpolate(fine, lateral.shape[-2:], mode="bilinear", align_corners=False)
+            fine = getattr(self, f"layer_{number}")(lateral + fine)
         return self.mask_features(fine), encoded

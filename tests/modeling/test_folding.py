@@ -106,6 +106,19 @@ def test_kept_weights_follow_every_change(change):
         torch.testing.assert_close(layer(x), plain(x))
 
 
+def test_mixed_precision_trains_unfolded_and_predicts_folded():
+    folded = _with_random_norms(Conv2d(3, 4, 3, bias=False, norm=FrozenBatchNorm2d(4)))
+    plain = copy.deepcopy(folded)
+    fold_frozen_batch_norm(folded)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(folded(x), plain(x))
+        with torch.no_grad():
+            got, expected = folded.eval()(x), plain(x)
+    assert folded._kept.weight.dtype == got.dtype == torch.bfloat16
+    assert (got - expected).float().norm() < 0.02 * expected.float().norm()
+
+
 def test_layers_with_another_norm_a_bias_or_another_class_stay():
     layers = nn.Sequential(
         Conv2d(3, 4, 1, norm=FrozenBatchNorm2d(4)),

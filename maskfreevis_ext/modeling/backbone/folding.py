@@ -89,6 +89,8 @@ class FoldedConv2d(FoldsNorm, Conv2d):
         """(N, C, H, W) -> (N, C', H', W')."""
         if self.bias is not None or not isinstance(self.norm, FrozenBatchNorm2d):
             return Conv2d.forward(self, x)  # changed after the folding
+        if torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type):
+            return Conv2d.forward(self, x)  # a pass over halved maps is as fast as one over weights
         weight, bias = self.folded(self.weight, self.norm)
         x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return x if self.activation is None else self.activation(x)
