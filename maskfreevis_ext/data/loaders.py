@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -27,6 +28,7 @@ from maskfreevis_ext.data.samples import Samples
 from maskfreevis_ext.data.train_sets import drop_masks, load_dataset, load_train_sets, train_ratios
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.exchange import all_gather_json
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
     sampler = StatelessSampler(
         [_kinds(cfg, i, one.dataset_dicts) for i, one in enumerate(sets)],
         ratios,
-        cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        cfg.SEED if cfg.SEED >= 0 else all_gather_json(int(np.random.randint(2**31)))[0],
         max(cfg.SOLVER.IMS_PER_BATCH // world_size, 1),
         comm.get_rank(),
         world_size,
