@@ -2,6 +2,7 @@
 # make test         lint and the whole test suite
 # make test-fast    the tests that take seconds
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
+# make test-gpu     the checks that need a CUDA device; skipped in one line where there is none
 # make lint         ruff check, ruff format --check, mypy
 # make format       ruff format, and ruff check with fixes
 # make docs         write docs/config.md from the rows in maskfreevis_ext/config/rows
@@ -25,7 +26,7 @@ DATA := datasets/quickstart
 MASKS := $(DATA)/train_grabcut.json
 OUTPUT := output/quickstart
 
-.PHONY: quickstart test test-fast test-triton lint format docs clean
+.PHONY: quickstart test test-fast test-triton test-gpu lint format docs clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py pyproject.toml constraints.txt
@@ -69,6 +70,9 @@ test-fast: $(STAMP)
 test-triton: $(STAMP)
 	$(PY) -m pip install triton
 	TRITON_INTERPRET=1 $(PY) -m pytest tests/losses/pairwise/test_triton_kernels.py
+
+test-gpu: $(STAMP)
+	$(PY) -m pytest -rs tests/gpu
 
 clean:
 	rm -rf $(VENV) $(DATA) $(OUTPUT)

@@ -74,11 +74,17 @@ def run(options: Options) -> None:
     from benchmarks.report import as_json, print_report
     from maskfreevis_ext.errors import ConfigError
     from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
+    from maskfreevis_ext.precision import amp_dtype_of
 
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        if options.command == "gpu":
+            print("skipped: PyTorch sees no CUDA device on this machine")
+            return
         raise ConfigError(
             f"--device: expected a device that this machine has, got {options.device}; try cpu"
         )
+    if getattr(options, "dtype", "float32") != "float32":
+        amp_dtype_of("--dtype", options.dtype, options.device)
     check_outputs([options.json] if options.json else [], overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     result = JOBS[options.command](options)

@@ -14,6 +14,13 @@ from torch import Tensor
 
 from benchmarks.options import Options
 
+#: ``--clock`` → seconds of it. The processor's counts the time of all threads of this process, and
+#: hardly changes with the load of other programs.
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "processor": time.process_time,
+}
+
 
 @dataclass
 class Side:
@@ -91,26 +98,29 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def time_once(side: Side, device: torch.device) -> tuple[float, float | None]:
+def time_once(
+    side: Side, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float | None]:
     """Seconds of one forward pass, and of the forward with the backward pass."""
     side.clear()
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     result = side.forward()
     synchronize(device)
-    middle = time.perf_counter()
+    middle = clock()
     if result is None:
         return middle - start, None
     result.backward()
     synchronize(device)
-    return middle - start, time.perf_counter() - start
+    return middle - start, clock() - start
 
 
 def median_seconds(function: Callable[[], object], options: Options) -> float:
     """Median time in seconds of a function that has no backward pass."""
     side = Side("", "", no_result(function))
     device = torch.device(options.device)
-    seconds = [time_once(side, device)[0] for _ in range(options.warmup + options.rounds)]
+    clock = CLOCKS[options.clock]
+    seconds = [time_once(side, device, clock)[0] for _ in range(options.warmup + options.rounds)]
     return statistics.median(seconds[options.warmup :])
 
 
@@ -155,7 +165,7 @@ def measure(sides: Sequence[Side], options: Options) -> dict[str, Figures]:
     for index in range(-options.warmup, options.rounds):
         # every other round runs backwards, so that no side always follows the same one
         for side in sides if index % 2 == 0 else reversed(sides):
-            sample = time_once(side, device)
+            sample = time_once(side, device, CLOCKS[options.clock])
             progress(
                 f"{'warm-up' if index < 0 else f'round {index + 1}'}: {side.name}: "
                 f"{format_seconds(sample[0])} forward, {format_seconds(sample[1])} with backward"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ R50_CONFIG = (
     Path(__file__).resolve().parents[1] / "configs/youtubevis_2019/maskfreevis_R50_bs16.yaml"
 )
 
+QUICKSTART_CONFIG = R50_CONFIG.parents[1] / "quickstart" / "maskfreevis_tiny.yaml"
+
 DESCRIPTION = """\
 Measure time, memory and values of the losses, the matching, deformable attention, a whole training
-step or inference, side by side with a literal implementation of the same formulas
-(benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
+step, the loading of clips or inference, side by side with a literal implementation of the same
+formulas (benchmarks/literal). The ratios that are printed are literal / here. Progress goes to
 stderr.
 """
 
@@ -23,6 +26,10 @@ examples, from the root of a checkout:
   python tools/benchmark.py criterion --json criterion.json
   python tools/benchmark.py infer --lengths 16 64 --long 256 --json infer.json
   python tools/benchmark.py step --height 192 --width 256 --multimask
+  python tools/benchmark.py step --height 192 --width 256 --dtype bfloat16
+  python tools/benchmark.py settings --height 192 --width 256 --batch 2
+  python tools/benchmark.py data
+  python tools/benchmark.py --device cuda
 """
 
 #: What ``infer`` can measure.
@@ -34,7 +41,11 @@ COMMANDS = {
     "matcher": "assignment of queries to objects, for all decoder outputs and clips",
     "criterion": "all losses, with colour similarities and matching",
     "step": "forward and backward pass of the whole model",
+    "settings": "keys that trade time and memory of a step: memory format, checkpointing, ...",
     "infer": "inference on videos of several lengths: time, latency and peak memory",
+    "data": "clips read and augmented by the mapper, and what share of a step waits for them",
+    "gpu": "criterion, deform_attn, step and infer, roofline, largest batch and profile of a "
+    "device; also: tools/benchmark.py --device cuda",
     "deform_attn": "multi-scale deformable attention of the pixel decoder (--batch counts frames)",
 }
 
@@ -52,6 +63,7 @@ class Options(argparse.Namespace):
     device: str
     seed: int
     wait_policy: str
+    clock: str
     json: str | None
     overwrite: bool
 
@@ -71,6 +83,9 @@ class Options(argparse.Namespace):
 
     config_file: str
     multimask: bool
+    dtype: str
+    compile: bool
+    steps: int
     opts: list[str]
 
     lengths: list[int]
@@ -114,6 +129,15 @@ def _add_scene(parser: argparse.ArgumentParser, batch: int) -> None:
     )
 
 
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="also a side in mixed precision with this type; float16 needs a GPU; default float32",
+    )
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_sizes(parser, rounds=5, threads=2)
     parser.add_argument(
@@ -127,6 +151,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="OMP_WAIT_POLICY of both sides; default leaves it unset, as in a training run; "
         "passive is steadier on a busy machine and wakes threads late",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="processor: time of all threads of the process, for one thread on a busy machine",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     parser.add_argument(
@@ -156,9 +186,17 @@ def build_parser() -> argparse.ArgumentParser:
             )
         if name == "step":
             _add_scene(command, batch=1)
+            _add_dtype(command)
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument(
                 "--multimask", action="store_true", help="also the step with the multimask head"
+            )
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
+        if name == "settings":
+            _add_scene(command, batch=1)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument(
+                "--compile", action="store_true", help="also MODEL.COMPILE, which takes minutes"
             )
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "infer":
@@ -170,10 +208,15 @@ def build_parser() -> argparse.ArgumentParser:
                 command.add_argument(
                     option, type=positive, nargs="*", default=default, help=f"{text}; {default}"
                 )
+            _add_dtype(command)
             command.add_argument("--sides", nargs="+", choices=INFER_SIDES, default=[*INFER_SIDES])
             command.add_argument("--config-file", default=str(R50_CONFIG))
             command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
             command.set_defaults(rounds=1)
+        if name == "data":
+            _add_sizes(command, height=720, width=1280, steps=5)
+            command.add_argument("--config-file", default=str(R50_CONFIG))
+            command.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs")
         if name == "deform_attn":
             _add_sizes(command, batch=1, height=384, width=640, channels=256, heads=8)
             _add_sizes(command, levels=3, sampling_points=4)
@@ -182,7 +225,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_args(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; ends the process with code 2 where it is wrong."""
-    options = build_parser().parse_args(argv, namespace=Options())
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--device"]:  # without a subcommand: everything on that device
+        words = ["gpu", *words]
+    options = build_parser().parse_args(words, namespace=Options())
     if getattr(options, "pairs", "") is None:
         options.pairs = "all" if options.frames <= 3 else "cycle"
     return options

@@ -1,8 +1,31 @@
 """Errors that a user can cause and fix; messages say what was expected, given, and where."""
 
+from __future__ import annotations
+
+import re
+
+#: Characters that act on a terminal, or hide or turn round what stands beside them: control
+#: characters but for tab and line break, marks of the direction of writing, lone surrogates.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def visible(text: str) -> str:
+    r"""A text with characters that act on a terminal written as Python writes them: \x1b.
+
+    Args:
+        text: Such as a message with a name that a file holds.
+    """
+    return _ACTING.sub(lambda found: repr(found[0])[1:-1], text)
+
 
 class MaskFreeError(Exception):
     """Base class of this project's errors for users; command lines print only their message."""
+
+    def __str__(self) -> str:
+        """The message, without characters that act on a terminal."""
+        return visible(super().__str__())
 
 
 class ConfigError(MaskFreeError, ValueError):

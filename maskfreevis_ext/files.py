@@ -105,7 +105,7 @@ def write_report(report: dict[str, Any], path: AnyPath) -> None:
         DataError: The file cannot be written.
     """
     try:
-        write_json(_finite_or_none(report), path, indent=2)
+        write_json(finite_or_none(report), path, indent=2)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -261,9 +261,14 @@ def _unwritable(path: AnyPath, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be written: {error.strerror or error}.")
 
 
-def _finite_or_none(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """A value for ``json.dumps`` with None for each NaN and infinity in it.
+
+    Args:
+        value: Dicts, lists and tuples of plain values.
+    """
     if isinstance(value, dict):
-        return {key: _finite_or_none(item) for key, item in value.items()}
+        return {key: finite_or_none(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite_or_none(item) for item in value]
+        return [finite_or_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

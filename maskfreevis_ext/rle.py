@@ -1,4 +1,4 @@
-"""Reading and writing of COCO run-length masks and polygons.
+"""Reading and writing of COCO run-length masks.
 
 A COCO RLE lists the run lengths over the pixels of an image, column by column, starting with
 background (the first run may be 0). The compressed form writes each number as signed LEB128 with 5
@@ -27,16 +27,21 @@ if TYPE_CHECKING:
 
 #: Longest side of a mask, in pixels.
 MAX_SIDE = 16384
-#: Most numbers in one polygon.
-MAX_POLYGON_NUMBERS = 200_000
 
 # Differences of runs of a 16384 x 16384 mask need 29 bits and a sign: 6 groups of 5 bits.
 _MAX_GROUPS = 6
 
 
-def _fail(
+def mask_fault(
     where: str, text: str, remedy: str = "Make RLEs with pycocotools.mask.encode."
 ) -> DataError:
+    """The error of a malformed mask, for the caller to raise.
+
+    Args:
+        where: Start of the message: file, id and field.
+        text: What is wrong.
+        remedy: A sentence that says how to fix it.
+    """
     return DataError(f"{where}: {text}. {remedy}")
 
 
@@ -53,9 +58,9 @@ def _check_size(size: Any, expected: tuple[int, int] | None, where: str) -> tupl
     height, width = (_as_integer(side) or 0 for side in size) if is_pair else (0, 0)
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         text = f"'size' must be two integers in 1..{MAX_SIDE}, got {_short(size)}"
-        raise _fail(where, text, remedy)
+        raise mask_fault(where, text, remedy)
     if expected is not None and (height, width) != tuple(expected):
-        raise _fail(where, f"'size' must be {list(expected)}, got {[height, width]}", remedy)
+        raise mask_fault(where, f"'size' must be {list(expected)}, got {[height, width]}", remedy)
     return height, width
 
 
@@ -210,13 +215,13 @@ def _list_counts(counts: Sequence[Any], num_pixels: int, where: str) -> np.ndarr
     most = 2 * num_pixels + 2
     if not 1 <= len(counts) <= most:
         text = f"'counts' must hold 1..{most} runs for this size, got {len(counts)}"
-        raise _fail(where, text, remedy)
+        raise mask_fault(where, text, remedy)
     if set(map(type, counts)) != {int}:
         odd = [run for run in counts if _as_integer(run) is None]
         if odd:
-            raise _fail(where, f"'counts' must hold integers, got {_short(odd[0])}", remedy)
+            raise mask_fault(where, f"'counts' must hold integers, got {_short(odd[0])}", remedy)
     if min(counts) < 0 or max(counts) > num_pixels:
-        raise _fail(where, f"'counts' must hold runs in 0..{num_pixels}", remedy)
+        raise mask_fault(where, f"'counts' must hold runs in 0..{num_pixels}", remedy)
     return np.asarray(counts, dtype=np.int64)
 
 
@@ -236,20 +241,20 @@ def check_rle(rle: Any, size: tuple[int, int] | None = None, where: str = "RLE")
         DataError: The RLE is malformed.
     """
     if not isinstance(rle, dict):
-        raise _fail(where, f"an RLE must be an object, got {_short(rle)}")
+        raise mask_fault(where, f"an RLE must be an object, got {_short(rle)}")
     missing = [key for key in ("size", "counts") if key not in rle]
     if missing:
-        raise _fail(where, f"an RLE must have 'size' and 'counts', {missing[0]!r} is absent")
+        raise mask_fault(where, f"an RLE must have 'size' and 'counts', {missing[0]!r} is absent")
     height, width = _check_size(rle["size"], size, where)
     counts = rle["counts"]
     if isinstance(counts, (str, bytes)):
         return _check_counts(counts, height * width, where)
     if not isinstance(counts, (list, tuple)):
-        raise _fail(where, f"'counts' must be a string or a list, got {_short(counts)}")
+        raise mask_fault(where, f"'counts' must be a string or a list, got {_short(counts)}")
     runs = _list_counts(counts, height * width, where)
     if runs.sum() != height * width:
         sums = f"height x width = {height * width}, got {runs.sum()}"
-        raise _fail(where, f"'counts' must sum to {sums}")
+        raise mask_fault(where, f"'counts' must sum to {sums}")
     return runs
 
 
@@ -260,7 +265,7 @@ def _check_counts(counts: str | bytes, num_pixels: int, where: str) -> np.ndarra
     try:
         return decode_counts([counts], num_pixels).lengths
     except MalformedRunsError as error:
-        raise _fail(where, f"'counts' {error}") from None
+        raise mask_fault(where, f"'counts' {error}") from None
 
 
 def clean_rle(
@@ -320,80 +325,23 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
-def clean_polygons(
-    polygons: Any, height: int, width: int, where: str = "polygons"
-) -> tuple[list[list[float]], int]:
-    """The usable polygons [x0, y0, x1, y1, ...] of one object, and how many were dropped.
-
-    A polygon of less than three points, or with an odd count of numbers, is dropped.
+def merge_rles(rles: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Union of masks of one size.
 
     Args:
-        polygons: List of polygons.
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
-        where: Start of an error message.
+        rles: At least one RLE of ``clean_rle`` or ``segmentation_to_rle``.
 
     Returns:
-        The polygons, perhaps none, and the number of dropped ones.
-
-    Raises:
-        DataError: A polygon is not a list of finite numbers, or lies absurdly far outside the
-            frame.
+        ``{"size": [height, width], "counts": bytes}``.
     """
-    remedy = "A polygon is a flat list [x0, y0, x1, y1, ...] in pixels."
-    if not isinstance(polygons, list):
-        raise _fail(where, f"polygons must be a list of lists, got {_short(polygons)}", remedy)
-    good: list[list[float]] = []
-    limit = 2.0 * max(height, width)  # pycocotools walks along every pixel of an outline
-    for i, polygon in enumerate(polygons):
-        if not isinstance(polygon, list):
-            raise _fail(where, f"polygon {i} must be a list, got {_short(polygon)}", remedy)
-        if len(polygon) > MAX_POLYGON_NUMBERS:
-            raise _fail(where, f"polygon {i} has more than {MAX_POLYGON_NUMBERS} numbers", remedy)
-        for number in polygon:
-            if not is_finite_number(number) or abs(number) > limit:
-                text = f"finite numbers within +-{limit:g}, got {_short(number)}"
-                raise _fail(where, f"polygon {i} must hold {text}", remedy)
-        if len(polygon) >= 6 and len(polygon) % 2 == 0:
-            good.append([float(number) for number in polygon])
-    return good, len(polygons) - len(good)
+    size = [int(side) for side in rles[0]["size"]]
+    # In groups: pycocotools goes over the whole union again for each further mask.
+    while len(rles) > 1:
+        rles = [mask_util.merge(list(rles[i : i + 16])) for i in range(0, len(rles), 16)]
+    return {"size": size, "counts": rles[0]["counts"]}
 
 
 def is_finite_number(value: Any) -> bool:
     """Whether a JSON value is an int or a float, neither NaN nor infinite, and not a bool."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and abs(value) <= sys.float_info.max  # an int may be beyond float64
-
-
-def segmentation_to_rle(
-    segmentation: Any, height: int, width: int, where: str = "segmentation"
-) -> tuple[dict[str, Any] | None, int, int]:
-    """Convert a mask in any form that JSON files use to a compressed RLE.
-
-    Args:
-        segmentation: RLE (compressed or not), list of polygons, or None.
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
-        where: Start of an error message: file, id and field.
-
-    Returns:
-        The RLE, or None where there is no mask or no usable polygon; its area in pixels (0 for
-        None); and the number of polygons dropped.
-
-    Raises:
-        DataError: The mask is malformed.
-    """
-    if segmentation is None:
-        return None, 0, 0
-    if isinstance(segmentation, dict):
-        rle, area = clean_rle(segmentation, (height, width), where)
-        return rle, area, 0
-    if isinstance(segmentation, list):
-        polygons, dropped = clean_polygons(segmentation, height, width, where)
-        if not polygons:
-            return None, 0, dropped
-        rle = mask_util.merge(mask_util.frPyObjects(polygons, height, width))
-        rle = {"size": [height, width], "counts": rle["counts"]}
-        return rle, int(mask_util.area(rle)), dropped
-    text = f"a mask must be an RLE, a list of polygons or null, got {_short(segmentation)}"
-    raise _fail(where, text, "Leave 'segmentations' out where there are only boxes.")

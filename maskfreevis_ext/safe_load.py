@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.torch_version import TorchVersion
 
 from maskfreevis_ext.errors import CheckpointError
 
@@ -27,9 +28,30 @@ _REMEDY = (
     "machine where you trust it."
 )
 
+_LEAST_TORCH = "2.10"
+_STORED = zipfile.ZIP_STORED
+_ZIP_HEAD = b"PK\x03\x04"
+
 _TENSOR_NAMES = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
 )
+
+
+def check_torch(path: str, version: str = torch.__version__) -> None:
+    """Refuse files of ``torch.save`` where PyTorch's own check can be passed (CVE-2026-24747).
+
+    Args:
+        path: The file, for the message.
+        version: Of PyTorch.
+
+    Raises:
+        CheckpointError: PyTorch is older than 2.10.
+    """
+    if TorchVersion(version) < _LEAST_TORCH:
+        raise CheckpointError(
+            f"Weights file {path}: PyTorch {version} can be made to run code by such a file."
+            f" Install torch >= {_LEAST_TORCH}, or give the weights as .safetensors."
+        )
 
 
 def load_pth(path: str) -> object:
@@ -43,8 +65,9 @@ def load_pth(path: str) -> object:
 
     Raises:
         CheckpointError: The file is damaged, or holds anything but tensors and plain values, which
-            the message names.
+            the message names; or PyTorch is older than 2.10.
     """
+    check_torch(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -64,15 +87,24 @@ def verify_archive(path: str) -> None:
         path: A local file. One that is not a zip archive is not checked.
 
     Raises:
-        CheckpointError: A record does not match its checksum, or the archive is truncated.
+        CheckpointError: A record does not match its checksum, the archive is truncated, or a
+            record is compressed.
     """
     try:
-        if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            is_archive = file.read(len(_ZIP_HEAD)) == _ZIP_HEAD
+        if not is_archive and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+            compressed = [r.filename for r in archive.infolist() if r.compress_type != _STORED]
+            bad = archive.testzip() if not compressed else None
+    except Exception as e:  # zipfile raises many types of errors for a damaged file
         raise CheckpointError(f"Weights file {path} is damaged: {_first_line(e)}") from None
+    if compressed:  # a few bytes of it could fill the memory
+        raise CheckpointError(
+            f"Weights file {path} is damaged, or not of torch.save, which compresses nothing: its"
+            f" part {compressed[0]} is compressed."
+        )
     if bad is not None:
         raise CheckpointError(
             f"Weights file {path} is damaged: the checksum of its part {bad} does not match."
@@ -216,6 +248,7 @@ class _Storage:
     def __init__(self, raw: bytes) -> None:
         if not isinstance(raw, bytes):
             raise CheckpointError("expected the bytes of a tensor, got something else.")
+        check_torch("a tensor in a pickle")
         self.value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         if not isinstance(self.value, torch.storage.TypedStorage):
             raise CheckpointError("expected the storage of a tensor, got something else.")

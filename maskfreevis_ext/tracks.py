@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, NumericError
+from maskfreevis_ext.polygons import segmentation_to_rle
 from maskfreevis_ext.rle import (
     MalformedRunsError,
     decode_counts,
@@ -25,7 +26,6 @@ from maskfreevis_ext.rle import (
     encode_counts,
     encode_masks,
     merge_runs,
-    segmentation_to_rle,
 )
 
 Box = tuple[float, float, float, float]
@@ -116,8 +116,15 @@ class Prediction:
             masks: Masks of each track, bool (T, H, W).
 
         Raises:
+            NumericError: A score is NaN or infinite.
             ValueError: The numbers of scores, labels and masks differ.
         """
+        bad = next((score for score in scores if not math.isfinite(score)), None)
+        if bad is not None:
+            raise NumericError(
+                f"Scores of tracks: expected finite numbers, got {float(bad)}. Are the weights"
+                " finite, and the frames those that the model was trained for?"
+            )
         if not len(scores) == len(labels) == len(masks):
             counts = f"{len(scores)}, {len(labels)} and {len(masks)}"
             raise ValueError(f"expected as many scores as labels and masks, got {counts}.")
@@ -138,6 +145,7 @@ class Prediction:
                 each, in CPU memory.
 
         Raises:
+            NumericError: A score is NaN or infinite.
             ValueError: The numbers of scores, labels and masks differ.
         """
         return cls.sort(output["pred_scores"], output["pred_labels"], output["pred_masks"])

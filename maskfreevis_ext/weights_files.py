@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
+from typing import Any
 
+from maskfreevis_ext.checkpoint_manifest import is_listed
 from maskfreevis_ext.errors import CheckpointError
-from maskfreevis_ext.safe_load import load_pkl, load_pth
+from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
+from maskfreevis_ext.safetensors_files import is_safetensors, read_safetensors
 
 _ZIP = b"PK\x03\x04"
 #: The number that files of ``torch.save`` before PyTorch 1.6 begin with, as a pickle.
@@ -49,25 +51,48 @@ def read_weights_file(path: str) -> object:
             content does not tell.
 
     Returns:
-        The content; of a ``.safetensors`` file a dict of tensors.
+        The content; of a ``.safetensors`` file a dict of tensors, see ``read_safetensors``.
 
     Raises:
         CheckpointError: The file is missing, damaged, would run code, or is something else, such as
             a web page, which the message names.
     """
+    head = verify_file(path)
+    if is_safetensors(path, head):
+        return read_safetensors(path)
+    if head.startswith(_ZIP) or _OLD_TORCH in head[:20]:
+        return load_pth(path)
+    return load_pkl(path) if path.endswith(".pkl") else load_pth(path)
+
+
+def verify_file(path: str) -> bytes:
+    """Check that a file may hold weights and is whole, as far as a checksum tells.
+
+    Compared are the SHA-256 in the manifest of its folder, or else the checksums of the parts of a
+    ``.pth`` archive. ``.safetensors`` files of this project are compared when they are read.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        Its first bytes.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or something else than weights.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
+        if not head.startswith(_ZIP) and not is_safetensors(path, head):
+            check_kind(path, head)
+        is_verified = is_listed(path)
     except OSError as error:
         raise CheckpointError(
             f"Weights file {path} cannot be read: {error.strerror or error}."
         ) from None
-    if _is_safetensors(path, head):
-        return _load_safetensors(path)
-    if head.startswith(_ZIP) or _OLD_TORCH in head[:20]:
-        return load_pth(path)
-    check_kind(path, head)
-    return load_pkl(path) if path.endswith(".pkl") else load_pth(path)
+    if not is_verified:
+        verify_archive(path)
+    return head
 
 
 def check_kind(path: str, head: bytes) -> None:
@@ -89,23 +114,13 @@ def check_kind(path: str, head: bytes) -> None:
             )
 
 
-def _is_safetensors(path: str, head: bytes) -> bool:
-    """Whether a file begins like a ``.safetensors`` file: length of a JSON object, and "{"."""
-    length = int.from_bytes(head[:8], "little")
-    return head[8:9] == b"{" and 2 <= length <= os.path.getsize(path) - 8
+def without_prefix(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights without the ``module.`` that data-parallel training puts before all names.
 
-
-def _load_safetensors(path: str) -> object:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise CheckpointError(
-            f"Weights file {path}: .safetensors files need a package: pip install safetensors."
-        ) from None
-    try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"Weights file {path} cannot be read, it looks damaged: {error}."
-        ) from None
+    Args:
+        weights: Weights by name.
+    """
+    prefix = "module."
+    if not all(name.startswith(prefix) for name in weights):
+        return weights
+    return {name.removeprefix(prefix): value for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""RLEs and polygons: valid ones pass unchanged, broken ones never reach pycocotools."""
+"""RLEs: valid ones pass unchanged, broken ones never reach pycocotools."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import (
     MalformedRunsError,
     check_rle,
-    clean_polygons,
     clean_rle,
     decode_counts,
     decode_rle,
     encode_masks,
     is_finite_number,
-    segmentation_to_rle,
+    merge_rles,
 )
 
 
@@ -194,57 +193,6 @@ def test_decode_rle_gives_booleans():
     np.testing.assert_array_equal(decoded, mask)
 
 
-def test_segmentation_to_rle_of_polygons_counts_the_dropped_ones():
-    square = [2, 3, 8, 3, 8, 9, 2, 9]
-    rle, area, dropped = segmentation_to_rle([square, [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7]], 20, 30)
-    assert (area, dropped) == (36, 2)
-    np.testing.assert_array_equal(mask_util.toBbox(rle), [2, 3, 6, 6])
-    assert segmentation_to_rle([[1, 2, 3, 4]], 20, 30) == (None, 0, 1)
-    assert segmentation_to_rle([], 20, 30) == (None, 0, 0)
-    assert segmentation_to_rle(None, 20, 30) == (None, 0, 0)
-
-
-def test_segmentation_to_rle_joins_polygons():
-    left, right = [0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 10, 14, 14, 10, 14]
-    rle, area, _ = segmentation_to_rle([left, right], 20, 30)
-    assert area == 32
-    assert decode_rle(rle)[12, 12]
-    assert not decode_rle(rle)[7, 7]
-
-
-@pytest.mark.parametrize(
-    "polygons",
-    [
-        "text",
-        {"a": 1},
-        [5],
-        [[1, 2, 3, 4, 5, float("nan")]],
-        [[1, 2, 3, 4, 5, float("inf")]],
-        [[1, 2, 3, 4, 5, "6"]],
-        [[1, 2, 3, 4, 5, None]],
-        [[1, 2, 3, 4, 5, True]],
-        [[1, 2, 3, 4, 5, 10**9]],
-        [[1, 2, 3, 4, 5, 10**400]],
-        [[[1, 2], [3, 4], [5, 6]]],
-    ],
-)
-def test_clean_polygons_refuses(polygons):
-    with pytest.raises(DataError, match="here"):
-        clean_polygons(polygons, 20, 30, "here")
-
-
-def test_clean_polygons_refuses_a_huge_one(monkeypatch):
-    monkeypatch.setattr(rle_module, "MAX_POLYGON_NUMBERS", 10)
-    with pytest.raises(DataError, match="more than 10"):
-        clean_polygons([[1.0] * 12], 20, 30)
-
-
-@pytest.mark.parametrize("segmentation", [5, "text", 1.5, True])
-def test_segmentation_to_rle_refuses_other_types(segmentation):
-    with pytest.raises(DataError, match="an RLE, a list of polygons or null"):
-        segmentation_to_rle(segmentation, 20, 30)
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -260,3 +208,12 @@ def test_segmentation_to_rle_refuses_other_types(segmentation):
 )
 def test_is_finite_number(value, expected):
     assert is_finite_number(value) is expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 300])
+def test_merge_rles_is_the_union(count):
+    rng = np.random.default_rng(count)
+    masks = rng.random((count, 9, 11)) < 3 / count / 10
+    merged = merge_rles([_encode(mask) for mask in masks])
+    np.testing.assert_array_equal(decode_rle(merged), masks.any(axis=0))
+    assert merged["size"] == [9, 11]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import re
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 from maskfreevis_ext.errors import CheckpointError
-from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
+from maskfreevis_ext.safe_load import check_torch, load_pkl, load_pth, verify_archive
+from maskfreevis_ext.safetensors_files import write_safetensors
+from maskfreevis_ext.weights_files import read_weights_file
 
 ARRAYS = {
     "float32": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -90,3 +94,29 @@ def test_pth_with_training_state_comes_back(tmp_path):
 def test_missing_file(tmp_path, load):
     with pytest.raises(CheckpointError, match=r"gone\.p.*does not exist"):
         load(str(tmp_path / ("gone.pth" if load is load_pth else "gone.pkl")))
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1", "2.9.1+cu126", "2.10.0a0+git1"])
+def test_old_torch_takes_no_file_of_torch_save(tmp_path, version, monkeypatch):
+    with pytest.raises(CheckpointError, match=rf"a\.pth.*{re.escape(version)}.*\.safetensors"):
+        check_torch("a.pth", version)
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": torch.ones(1)}))
+    write_safetensors({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    monkeypatch.setattr(check_torch, "__defaults__", (version,))
+    for name in ("a.pth", "a.pkl"):
+        with pytest.raises(CheckpointError, match=r"torch >= 2\.10"):
+            read_weights_file(str(tmp_path / name))
+    assert read_weights_file(str(tmp_path / "a.safetensors"))["a"].item() == 1
+
+
+@pytest.mark.parametrize("version", ["2.10", "2.10.0+cpu", "2.13.0", "3.0"])
+def test_new_torch_passes(version):
+    check_torch("a.pth", version)
+
+
+def test_compressed_archive_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(1_000_000))
+    with pytest.raises(CheckpointError, match="archive/data/0 is compressed"):
+        verify_archive(str(tmp_path / "a.pth"))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, NumericError
 from maskfreevis_ext.rle import check_rle, decode_rle
 from maskfreevis_ext.tracks import (
     Prediction,
@@ -267,3 +267,9 @@ def test_malformed_encoded_mask_names_its_frame():
     assert not masks[0].any()
     with pytest.raises(DataError, match=r"results\[4\], segmentations\[1\]"):
         masks[1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(bad):
+    with pytest.raises(NumericError, match="Scores of tracks"):
+        Prediction.sort([0.5, bad], [0, 1], [np.zeros((1, 2, 2), bool)] * 2)

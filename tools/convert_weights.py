@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         check_output_name(args.output)
     cfg = load_config(args.config_file, args.opts, args.device)
-    weights = read_weights(args.input)
+    weights, class_names = read_weights(args.input)
     conversion = convert(weights, cfg, args.input)
     print(f"{args.input}: {conversion.kind}.")
     print("\n".join(conversion.lines()))
     if args.output:
-        write_weights(conversion.weights, args.output)
+        write_weights(conversion.weights, args.output, class_names)
         print(f"Written to {args.output}; use it by MODEL.WEIGHTS {args.output}")
     if args.report:
         write_report(conversion.as_dict(), args.report)

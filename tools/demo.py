@@ -110,8 +110,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--classes",
         nargs="+",
         metavar="CLASS",
-        help="classes to keep, names or numbers from 0; where the config's data set has no names,"
-        " the names of all classes",
+        help="classes to keep, names or numbers from 0; where neither the weights nor the config's"
+        " data set have names, the names of all classes",
     )
     add("--stride", type=_COUNT, default=1, metavar="N", help="take every N-th frame")
     add("--max-frames", type=_COUNT, metavar="N", help="take at most N frames of each video")
@@ -188,7 +188,9 @@ def run(args: argparse.Namespace) -> int:
     sources, plans = plan(args, FrameRules.from_config(cfg))
     for source in sources:
         check_frame_size(source, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    names, labels = choose_classes(cfg, args.classes)
+    predictor = make_predictor(args, cfg)
+    stored = predictor.class_names
+    names, labels = choose_classes(cfg, args.classes, stored)
     settings = SegmentSettings(
         min_score=args.confidence,
         labels=labels,
@@ -197,8 +199,7 @@ def run(args: argparse.Namespace) -> int:
         max_frames=args.max_frames,
         is_online=cfg.TEST.WINDOW.MODE == "online",
     )
-    ids = category_ids(cfg)
-    predictor = make_predictor(args, cfg)
+    ids = category_ids(cfg, stored)
     logger.info("Predicting on %s", cfg.MODEL.DEVICE)
     with StopOnInterrupt(
         "Completing the files (Ctrl-C again: without the frames in work)."

@@ -68,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="class names, where the config's data set has none",
+        help="class names, where neither the weights nor the config's data set have them",
     )
     add_opts(parser)
     return parser.parse_args(argv)
@@ -92,11 +92,12 @@ def run(args: argparse.Namespace) -> None:
     files = output_files(args.output, args.formats)
     inputs = [args.config_file, *([cfg.MODEL.WEIGHTS] if cfg.MODEL.WEIGHTS else [])]
     check_outputs(files, inputs, overwrite=args.overwrite)
-    names = find_class_names(cfg, args.classes)
-    ids = category_ids(cfg)
+    predictor = build_predictor(cfg)
+    names = find_class_names(cfg, args.classes, predictor.class_names)
+    ids = category_ids(cfg, predictor.class_names)
     description = export_model(
         cfg,
-        build_predictor(cfg).model,
+        predictor.model,
         args.output,
         video_size=(height, width),
         formats=args.formats,

@@ -27,8 +27,10 @@ import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports 
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets
+from maskfreevis_ext.engine.evaluation_sets import check_test_classes, check_test_sets
+from maskfreevis_ext.engine.interrupt import terminate_at_once
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
 from maskfreevis_ext.engine.processes import Job, start_job
 from maskfreevis_ext.engine.report import try_report
@@ -64,6 +66,7 @@ def evaluate(cfg, resume: bool) -> dict:
     logging.getLogger("maskfreevis_ext").info(
         "--eval-only: evaluating %s", checkpointer.loaded_file
     )
+    check_test_classes(cfg, class_names_of(model))
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         try_report(cfg, results)
@@ -72,6 +75,8 @@ def evaluate(cfg, resume: bool) -> dict:
 
 def run(args: argparse.Namespace) -> object:
     """Train or evaluate in one process."""
+    if comm.get_world_size() > 1:
+        terminate_at_once()
     cfg = setup_config(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
@@ -97,7 +102,11 @@ def start(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train or evaluate; user errors end with one line and exit code 2."""
+    """Train or evaluate; user errors end with one line and exit code 2.
+
+    Ctrl-C ends a training with a checkpoint and exit code 130, SIGTERM with 143.
+    """
+    logging.raiseExceptions = False  # a log on a full disk would fill the terminal with tracebacks
     exit_on_user_error(start, parse_args(argv))
 
 

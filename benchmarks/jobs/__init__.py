@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.jobs import criterion, deform_attn, infer, matcher, similarity, step
+from benchmarks.jobs import (
+    criterion,
+    data,
+    deform_attn,
+    gpu,
+    infer,
+    matcher,
+    settings,
+    similarity,
+    step,
+)
 from benchmarks.options import Options
 from benchmarks.report import Result
 
@@ -14,6 +24,9 @@ JOBS: dict[str, Callable[[Options], Result]] = {
     "matcher": matcher.run,
     "criterion": criterion.run,
     "step": step.run,
+    "settings": settings.run,
     "infer": infer.run,
+    "data": data.run,
+    "gpu": gpu.run,
     "deform_attn": deform_attn.run,
 }

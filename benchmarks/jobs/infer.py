@@ -26,23 +26,38 @@ import maskfreevis_ext  # noqa: F401  (chooses Detectron2 before anything import
 from detectron2.modeling import build_model
 
 from benchmarks.command_line import MALLOC_SETTINGS
-from benchmarks.jobs.step import use_literal_attention
 from benchmarks.literal.inference import predict_whole_video
+from benchmarks.literal.network import use_literal_network
 from benchmarks.measure import Figures, Side, progress
 from benchmarks.options import INFER_SIDES, Options
+from benchmarks.phases import (
+    REST,
+    Phases,
+    clock_of,
+    count_flops,
+    matrix_speed,
+    medians,
+    phase_table,
+    speed_note,
+    watched_parts,
+)
 from benchmarks.process_memory import PeakMemory
 from benchmarks.report import Result
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings, iterate_windows
+from maskfreevis_ext.precision import AMP_DTYPES
 
 LITERAL, WINDOWS, STREAM, FRAMES = INFER_SIDES
 
+MOST_COUNTED = 32  #: frames of the longest videos whose operations are counted, in one more run
+
 #: What each side does, for the report.
 STARTS = {
-    LITERAL: "uint8 frames; all at once through backbone, pixel decoder (grid_sample attention) "
-    "and decoder, masks of all layers, all kept masks upsampled together",
+    LITERAL: "uint8 frames; all at once through backbone (batch norm unfused), pixel decoder "
+    "(grid_sample attention) and decoder (attention masks of every head), masks of all layers, all "
+    "kept masks upsampled together, float32",
     WINDOWS: "uint8 frames, read when they are needed; result: the tracks, masks encoded (predict)",
     STREAM: "the same; result: each frame's masks, which are then dropped (stream)",
     FRAMES: "the same with windows of one frame",
@@ -60,6 +75,7 @@ class Measured:
             empty where the result comes at the end.
         peak_extra_bytes: Peak memory above that before the first round.
         start_bytes: Memory before the first round: program, libraries and model.
+        phases: Seconds and operations of each part of the network, medians over the rounds.
     """
 
     seconds: list[float]
@@ -67,6 +83,7 @@ class Measured:
     latencies: list[float]
     peak_extra_bytes: int
     start_bytes: int
+    phases: Phases
 
 
 def run(options: Options) -> Result:
@@ -78,13 +95,16 @@ def run(options: Options) -> Result:
     sides, figures, notes = [], {}, []
     details: dict[str, Any] = {}
     plan = _plan(options)
-    for kind, length in plan:
-        name = f"{kind}, T = {length}"
+    speeds = _matrix_speeds(options)
+    notes.append(speed_note(speeds))
+    for kind, length, dtype in plan:
+        suffix = "" if dtype == "float32" else f", {dtype}"
+        name = f"{kind}{suffix}, T = {length}"
         progress(f"measuring: {name}")
         with _usual_allocator(), ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found = pool.submit(measure_side, kind, length, options).result()
+            found = pool.submit(measure_side, kind, length, options.replace(dtype=dtype)).result()
         progress(f"{name}: {_describe(found, length)}")
-        is_compared = kind == WINDOWS and (LITERAL, length) in plan
+        is_compared = kind == WINDOWS and (LITERAL, length, "float32") in plan
         sides.append(Side(name, STARTS[kind], lambda: None, (), _baseline(length, is_compared)))
         figures[name] = Figures(
             forward_s=statistics.median(found.seconds),
@@ -93,18 +113,34 @@ def run(options: Options) -> Result:
             samples_s=[(seconds, None) for seconds in found.seconds],
         )
         notes.append(f"{name}: {_describe(found, length)}")
+        notes.append(phase_table(name, found.phases, speeds[dtype]))
         details[name] = asdict(found)
     return Result(
         sides, figures, {}, details, notes, memory_is="peak of the process above its start"
     )
 
 
-def _plan(options: Options) -> list[tuple[str, int]]:
-    """Kind and number of frames of each measurement."""
+def _plan(options: Options) -> list[tuple[str, int, str]]:
+    """Kind, number of frames and type of each measurement."""
     plan = [(kind, length) for length in options.lengths for kind in (LITERAL, WINDOWS, STREAM)]
     plan += [(kind, length) for length in options.long for kind in (WINDOWS, STREAM)]
     plan += [(FRAMES, length) for length in options.lengths[:1]]
-    return [(kind, length) for kind, length in plan if kind in options.sides]
+    types = dict.fromkeys(("float32", options.dtype))
+    return [
+        (kind, length, dtype)
+        for kind, length in plan
+        if kind in options.sides
+        for dtype in types
+        if dtype == "float32" or kind == WINDOWS
+    ]
+
+
+def _matrix_speeds(options: Options) -> dict[str, float]:
+    device = torch.device(options.device)
+    return {
+        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32), options.clock)
+        for name in dict.fromkeys(("float32", options.dtype))
+    }
 
 
 def _baseline(length: int, is_compared: bool) -> str:
@@ -147,21 +183,42 @@ def measure_side(kind: str, length: int, options: Options) -> Measured:
     """
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    cfg = load_config(options.config_file, ["MODEL.WEIGHTS", "", *options.opts], options.device)
+    amp = [] if options.dtype == "float32" else ["TEST.AMP", options.dtype]
+    opts = ["MODEL.WEIGHTS", "", *options.opts, *amp]
+    cfg = load_config(options.config_file, opts, options.device)
     model = build_model(cfg).eval()
     if cfg.MODEL.WEIGHTS:
         SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
     settings = WindowSettings.from_config(cfg)
     infer = _inference(kind, model, settings, options)
     infer(make_video(options, min(length, settings.size + 1)))
-    memory = PeakMemory(torch.device(options.device))
+    device = torch.device(options.device)
+    memory = PeakMemory(device)
     seconds, cpu_seconds, latencies = [], [], []
+    phases = []
+    clock = clock_of(device, options.clock)
     for _ in range(options.rounds):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        latencies = infer(make_video(options, length))
-        seconds.append(time.perf_counter() - start)
+        start, cpu_start = clock(), time.process_time()
+        spent: dict[str, float] = {}
+        with watched_parts(model, clock, spent):
+            latencies = infer(make_video(options, length))
+        seconds.append(clock() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-    return Measured(seconds, cpu_seconds, latencies, memory.peak_extra(), memory.start)
+        phases.append({**spent, REST: seconds[-1] - sum(spent.values())})
+    peak = memory.peak_extra()
+    flops: dict[str, float] = {}
+    if length <= MOST_COUNTED:
+
+        def counted(read: Callable[[], float]) -> dict[str, float]:
+            spent: dict[str, float] = {}
+            with watched_parts(model, read, spent):
+                infer(make_video(options, length))
+            return spent
+
+        model.requires_grad_(False)  # the counter would look for graphs
+        flops = count_flops(counted)
+    of_parts = Phases(medians(phases), flops)
+    return Measured(seconds, cpu_seconds, latencies, peak, memory.start, of_parts)
 
 
 def _inference(
@@ -169,7 +226,7 @@ def _inference(
 ) -> Callable[[Iterator[Tensor]], list[float]]:
     """A function of the frames that gives the latencies."""
     if kind == LITERAL:
-        use_literal_attention(model)
+        use_literal_network(model)
         return partial(_literal, model, options)
     if kind == WINDOWS:
         return partial(_windows, model, settings, options)

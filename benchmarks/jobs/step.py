@@ -26,14 +26,31 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from benchmarks.compare import loss_differences
-from benchmarks.literal.step import GridSampleMSDeformAttn, LiteralCriterion, total
-from benchmarks.measure import Figures, Side, measure
+from benchmarks.literal.network import use_literal_network
+from benchmarks.literal.step import LiteralCriterion, total
+from benchmarks.measure import Figures, Side, measure, progress
 from benchmarks.options import Options
+from benchmarks.phases import (
+    Phases,
+    clock_of,
+    count_flops,
+    cut_graph,
+    matrix_speed,
+    medians,
+    phase_table,
+    speed_note,
+    step_phases,
+)
 from benchmarks.report import Result
 from benchmarks.scene import Scene, make_scene, note_pass_rates, pass_rates
 from maskfreevis_ext.config import load_config
-from maskfreevis_ext.modeling.pixel_decoder import MSDeformAttn
+from maskfreevis_ext.engine.optimizer import build_optimizer, parameter_groups
+from maskfreevis_ext.precision import AMP_DTYPES
 
+LITERAL_START = (
+    "uint8 frames; literal criterion, masks of all outputs kept, attention masks of every head, "
+    "grid_sample attention, frozen batch norm unfused, float32"
+)
 DENSE_KEY = "MODEL.MASKFREE.DENSE_MASK_GRADIENTS"
 
 
@@ -60,15 +77,7 @@ def run(options: Options) -> Result:
         loss_weights(cfg), pairs_of(options), cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS
     )
     literal_model = build_literal(config(DENSE_KEY, "True"), model, literal_criterion)
-    sides = [
-        step_side(
-            "literal",
-            "uint8 frames; literal criterion, dense mask gradients, grid_sample attention",
-            literal_model,
-            batch,
-        ),
-        step_side("ours", "uint8 frames", model, batch, "literal"),
-    ]
+    models, sides = _step_sides(literal_model, model, batch, options)
     if options.multimask:
         with_head = build_model(config("MODEL.MULTIMASK.ENABLED", "True")).train()
         start = "uint8 frames; with the multimask head"
@@ -90,10 +99,29 @@ def run(options: Options) -> Result:
     differences = _differences(
         comparable, our_call, literal_criterion, partial(literal_model, batch)
     )
+    notes_of_phases, phases = _phases(models, batch, cfg, options)
     rates = pass_rates(scene, pairs_of(options))
     notes, details = _summary(figures, sum(p.nbytes for p in model.parameters()))
     notes.append(note_pass_rates(rates))
-    return Result(sides, figures, differences, {**details, "pass_rates": rates}, notes)
+    details |= {"pass_rates": rates, **phases}
+    return Result(sides, figures, differences, details, notes_of_phases + notes)
+
+
+def _step_sides(
+    literal: nn.Module, model: nn.Module, batch: list[dict[str, Any]], options: Options
+) -> tuple[dict[str, nn.Module], list[Side]]:
+    """The model of each side, by name, and the sides."""
+    models = {"literal": literal, "ours": model}
+    sides = [
+        step_side("literal", LITERAL_START, literal, batch),
+        step_side("ours", "uint8 frames", model, batch, "literal"),
+    ]
+    if options.dtype != "float32":
+        name = f"ours, {options.dtype}"
+        models[name] = model
+        start = f"uint8 frames; mixed precision with {options.dtype}"
+        sides.append(step_side(name, start, model, batch, "literal", options.dtype))
+    return models, sides
 
 
 def _summary(
@@ -122,35 +150,97 @@ def _summary(
 
 
 def build_literal(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> nn.Module:
-    """A model with the weights of another one, literal attention and another criterion."""
+    """A model with the weights of another one, literal structure and another criterion."""
     literal = build_model(cfg).train()
     literal.load_state_dict(model.state_dict())
     literal.set_submodule("criterion", criterion)
-    use_literal_attention(literal)
+    use_literal_network(literal)
     return literal
 
 
-def use_literal_attention(model: nn.Module) -> None:
-    """Replace the attention of a model's pixel decoder by the literal one, in place."""
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, MSDeformAttn)]
-    for name, layer in layers:
-        plain = GridSampleMSDeformAttn(
-            num_heads=layer.num_heads,
-            num_levels=layer.num_levels,
-            num_points=layer.num_points,
-            sampling_offsets=layer.sampling_offsets,
-            attention_weights=layer.attention_weights,
-            value_proj=layer.value_proj,
-            output_proj=layer.output_proj,
-        )
-        model.set_submodule(name, plain)
-
-
 def step_side(
-    name: str, start: str, model: nn.Module, batch: list[dict[str, Any]], baseline: str = ""
+    name: str,
+    start: str,
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    baseline: str = "",
+    dtype: str = "float32",
 ) -> Side:
     """Forward and backward pass of a model."""
-    return Side(name, start, lambda: total(model(batch)), list(model.parameters()), baseline)
+    forward = partial(step_losses, model, batch, dtype)
+    return Side(name, start, lambda: total(forward()), list(model.parameters()), baseline)
+
+
+def step_losses(model: nn.Module, batch: list[dict[str, Any]], dtype: str) -> dict[str, Tensor]:
+    """Losses of a batch, in mixed precision unless ``dtype`` is "float32"."""
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, AMP_DTYPES.get(dtype), enabled=dtype != "float32"):
+        losses: dict[str, Tensor] = model(batch)
+    return losses
+
+
+def _phases(
+    models: dict[str, nn.Module], batch: list[dict[str, Any]], cfg: CfgNode, options: Options
+) -> tuple[list[str], dict[str, object]]:
+    """Measure the phases of each model, with the update of its weights.
+
+    The learning rate is zero, so that the sides stay equal.
+    """
+    device = torch.device(options.device)
+    runs: dict[str, Callable[[Callable[[], float]], dict[str, float]]] = {}
+    dtypes = dict.fromkeys(models, "float32")
+    if options.dtype != "float32":
+        dtypes[f"ours, {options.dtype}"] = options.dtype
+    for name, model in models.items():
+        forward = partial(step_losses, model, batch, dtypes[name])
+        update = _literal_update(model, cfg) if name == "literal" else _update(model, cfg)
+        runs[name] = partial(step_phases, forward, model, update)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in models}
+    for index in range(-min(options.warmup, 1), options.rounds):
+        for name, run_phases in runs.items():
+            progress(f"phases, round {index + 1}: {name}")
+            spent = run_phases(clock_of(device, options.clock))
+            if index >= 0:
+                rounds[name].append(spent)
+    found = {n: Phases(medians(rounds[n]), count_flops(runs[n])) for n in models}
+    speeds = {
+        name: matrix_speed(device, AMP_DTYPES.get(name, torch.float32), options.clock)
+        for name in dict.fromkeys(dtypes.values())
+    }
+    notes = [speed_note(speeds)]
+    notes += [phase_table(name, found[name], speeds[dtypes[name]]) for name in found]
+    whole = {name: sum(phases.seconds.values()) for name, phases in found.items()}
+    notes += [
+        f"step with optimizer, {name}: {seconds:.3f} s, {whole['literal'] / seconds:.2f} x"
+        for name, seconds in whole.items()
+    ]
+    return notes, {
+        "phases": {name: vars(phases) for name, phases in found.items()},
+        "matrix_speed": speeds,
+        "step_with_optimizer_s": whole,
+    }
+
+
+def _update(model: nn.Module, cfg: CfgNode) -> Callable[[], object]:
+    optimizer = build_optimizer(cfg, model)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    return optimizer.step
+
+
+def _literal_update(model: nn.Module, cfg: CfgNode) -> Callable[[], object]:
+    """Norm of all gradients, their clipping and AdamW, one pass after the other."""
+    optimizer = torch.optim.AdamW(parameter_groups(model, cfg), lr=0.0, foreach=False)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+
+    def update() -> None:
+        if clip.ENABLED:
+            nn.utils.clip_grad_norm_(model.parameters(), clip.CLIP_VALUE, clip.NORM_TYPE)
+        optimizer.step()
+
+    return update
 
 
 def _criterion_shares(figures: dict[str, Figures]) -> dict[str, float]:
@@ -214,8 +304,9 @@ def captured_call(criterion: nn.Module) -> Iterator[Call]:
     call = Call()
 
     def keep(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        call.leaves.clear()
-        call.outputs = _detached(values[0], call.leaves)
+        pairs: list[tuple[Tensor, Tensor]] = []
+        call.outputs = cut_graph(values[0], pairs)
+        call.leaves[:] = [leaf for _, leaf in pairs]
         call.targets, call.named = values[1], named
 
     handle = criterion.register_forward_pre_hook(keep, with_kwargs=True)
@@ -223,18 +314,6 @@ def captured_call(criterion: nn.Module) -> Iterator[Call]:
         yield call
     finally:
         handle.remove()
-
-
-def _detached(value: Any, leaves: list[Tensor]) -> Any:
-    """A structure whose tensors are cut from their graph; appends those that had one to leaves."""
-    if isinstance(value, dict):
-        return {key: _detached(item, leaves) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_detached(item, leaves) for item in value]
-    if isinstance(value, Tensor) and value.requires_grad:
-        leaves.append(value.detach().requires_grad_())
-        return leaves[-1]
-    return value
 
 
 def criterion_side(name: str, criterion: nn.Module, call: Call, baseline: str = "") -> Side:

@@ -15,6 +15,7 @@ from maskfreevis_ext.config.keys import add_maskfreevis_config, report_unread_ke
 from maskfreevis_ext.config.validate import validate
 from maskfreevis_ext.config.yaml_check import MAX_DIGITS, MAX_TEXT, check_yaml_file
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.precision import why_no_amp
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def load_config(config_file: str, opts: Sequence[str] = (), device: str | None =
         device: Overrides MODEL.DEVICE.
 
     Returns:
-        The config. MODEL.DEVICE is "cpu" where it named a GPU and there is none.
+        The config. MODEL.DEVICE is "cpu" where it named a GPU and there is none. Mixed precision
+        is off where the device is not made for its type.
 
     Raises:
         ConfigError: A file, a key or a value cannot be used; names it, and says what was expected.
@@ -58,7 +60,7 @@ def load_config(config_file: str, opts: Sequence[str] = (), device: str | None =
     if device:
         cfg.MODEL.DEVICE = device
     validate(cfg)
-    _fall_back_to_cpu(cfg)
+    _fit_to_device(cfg)
     report_unread_keys(cfg, default_config())
     cfg.freeze()
     return cfg
@@ -76,7 +78,8 @@ def merge_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     """
     if len(opts) % 2:
         raise ConfigError(
-            f"Overrides: expected KEY VALUE pairs, got an odd number of words: {shorten(' '.join(map(str, opts)))}."
+            "Overrides: expected KEY VALUE pairs, got an odd number of words: "
+            f"{shorten(' '.join(map(str, opts)))}."
         )
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         if not isinstance(value, str):
@@ -126,15 +129,22 @@ def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
-def _fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Change the keys that need a GPU where there is none, with a warning for each."""
+def _fit_to_device(cfg: CfgNode) -> None:
+    """Change the keys that the device cannot serve, with a warning for each."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning(
             "MODEL.DEVICE is %s, but PyTorch sees no GPU: running on the CPU.", cfg.MODEL.DEVICE
         )
         cfg.MODEL.DEVICE = "cpu"
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+    device = cfg.MODEL.DEVICE
+    reason = why_no_amp(cfg.SOLVER.AMP.DTYPE, device) if cfg.SOLVER.AMP.ENABLED else ""
+    if reason:
         logger.warning(
-            "SOLVER.AMP.ENABLED needs a GPU: training in float32 on %s.", cfg.MODEL.DEVICE
+            "SOLVER.AMP.DTYPE %s: %s. Training in float32 on %s.",
+            *(cfg.SOLVER.AMP.DTYPE, reason, device),
         )
         cfg.SOLVER.AMP.ENABLED = False
+    reason = why_no_amp(cfg.TEST.AMP, device) if cfg.TEST.AMP != "off" else ""
+    if reason:
+        logger.warning("TEST.AMP %s: %s. Predicting in float32.", cfg.TEST.AMP, reason)
+        cfg.TEST.AMP = "off"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from maskfreevis_ext.data.annotation_form import AnnotationSet, LazyVideo, Video
 from maskfreevis_ext.data.frame_files import check_images, similar_name
+from maskfreevis_ext.data.images import image_size
 from maskfreevis_ext.data.json_fields import read_json
-from maskfreevis_ext.data.readers.frames import picture_size
 from maskfreevis_ext.errors import ConfigError, DataError
 
 DROPPED_CLASS = "tracks left out, of the class"
@@ -130,7 +130,7 @@ def check_frames(dataset: AnnotationSet, images: str) -> AnnotationSet:
         paths = [os.path.join(images, name) for name in video.file_names]
         head = {"video_id": video.id, "length": len(paths), "image_root": images}
         check_images([{**head, "file_names": paths}])
-        height, width = picture_size(paths[0])
+        height, width = image_size(paths[0])
         if (height, width) != (video.height, video.width):
             raise DataError(
                 f"{paths[0]}: the annotations of video {video.name!r} say {video.width} x"

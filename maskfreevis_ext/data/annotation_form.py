@@ -17,7 +17,6 @@ What a reader mends or leaves out is counted in ``AnnotationSet.notes``, never s
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -25,9 +24,10 @@ from typing import Any
 from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data.boxes import Box, clip_to_frame
-from maskfreevis_ext.data.json_fields import MAX_ID, short
+from maskfreevis_ext.data.json_fields import MAX_ID, UNWRITABLE, short
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import MAX_SIDE, is_finite_number, segmentation_to_rle
+from maskfreevis_ext.polygons import segmentation_to_rle
+from maskfreevis_ext.rle import MAX_SIDE, is_finite_number
 
 #: A compressed RLE.
 Rle = dict[str, Any]
@@ -43,10 +43,6 @@ FROM_MASK = "boxes taken from masks"
 BAD_POLYGONS = "polygons dropped (odd count of numbers, or fewer than 3 points)"
 EMPTY_TRACKS = "tracks without any object"
 MIXED_CLASS = "objects of another class than the first of their track (the first is kept)"
-
-
-#: Characters that XML or lines of text cannot hold.
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclasses.dataclass(slots=True)
@@ -138,7 +134,7 @@ class AnnotationSet:
         names = [("class", name) for name in self.categories.values()]
         names += [("video", video.name) for video in self.videos]
         for what, name in names:
-            if _UNWRITABLE.search(name):
+            if UNWRITABLE.search(name):
                 raise DataError(
                     f"{self.source}: the name of a {what} must be text without control characters,"
                     f" got {short(name)}."

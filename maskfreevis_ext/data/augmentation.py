@@ -155,29 +155,56 @@ class ClipAugmentation:
         """Whether some augmentation cuts parts off."""
         return any(isinstance(one, (T.RandomCrop, LargeScaleJitter)) for one in self.augmentations)
 
+    def first_resize(self, size: tuple[int, int]) -> T.ResizeTransform | None:
+        """Draw the resize of frames of a size (H, W); None if it is not the first augmentation.
+
+        It depends on nothing but the size, so that frames may be read smaller (``__call__``).
+        """
+        if not self.augmentations or not isinstance(self.augmentations[0], T.ResizeShortestEdge):
+            return None
+        transform = self.augmentations[0].get_transform(np.broadcast_to(np.uint8(0), (*size, 3)))
+        return transform if isinstance(transform, T.ResizeTransform) else None
+
     def __call__(
-        self, frames: Sequence[np.ndarray], boxes: np.ndarray | None = None
+        self,
+        frames: Sequence[np.ndarray],
+        boxes: np.ndarray | None = None,
+        resize: T.ResizeTransform | None = None,
     ) -> tuple[list[np.ndarray], T.TransformList]:
         """Augment a clip.
 
         Args:
-            frames: Images (H, W, 3) uint8 of one size; at least one.
+            frames: Images (H, W, 3) uint8 of one size; at least one. With ``resize`` they may have
+                been read at a reduced size.
             boxes: Boxes of all frames that nothing but the boxes says the extent of, (N, 4), xyxy
                 pixels: cuts are drawn such that these stay tight (``keeps_boxes_tight``), and
                 left out if there is none among a few. None: there are masks.
+            resize: Of ``first_resize``, in place of the first augmentation.
 
         Returns:
             The new images, and the transforms for their boxes and masks.
         """
+        before: list[T.Transform] = []
+        if resize is not None:
+            frames = [_resized(frame, resize) for frame in frames]
+            boxes = None if boxes is None else resize.apply_box(boxes)
+            before = [resize]
         first = frames[0]
         transforms = []
-        for augmentation in self.augmentations:
+        for augmentation in self.augmentations[len(before) :]:
             transform, cut = _draw(augmentation, first, boxes)
             boxes = None if boxes is None else transform.apply_box(boxes)
             first = transform.apply_image(first) if cut is None else cut
             transforms.append(transform)
         both = T.TransformList(transforms)
-        return [first, *(both.apply_image(frame) for frame in frames[1:])], both
+        frames = [first, *(both.apply_image(frame) for frame in frames[1:])]
+        return frames, T.TransformList([*before, *transforms])
+
+
+def _resized(frame: np.ndarray, resize: T.ResizeTransform) -> np.ndarray:
+    """A frame that may have been read at a reduced size, at the size that ``resize`` gives."""
+    height, width = frame.shape[:2]
+    return T.ResizeTransform(height, width, resize.new_h, resize.new_w).apply_image(frame)
 
 
 def _draw(

@@ -83,7 +83,7 @@ class _ImageReader(TrackReader):
         image_id = entry.integer("image_id", 0, MAX_ID)
         if image_id not in self.videos:
             raise entry.fail("image_id", "the id of an entry of 'images'")
-        head = self.head_of(entry, entry.content.get("iscrowd") or 0)
+        head = self.head_of(entry, entry.content.get("iscrowd"))
         image = self.videos[image_id]
         # Tools write [] where there is no box or no mask.
         box, mask = entry.content.get("bbox") or None, entry.content.get("segmentation") or None

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 from maskfreevis_ext.data.frame_headers import Header, keep_headers, read_headers
 from maskfreevis_ext.data.frame_rules import FrameRules
+from maskfreevis_ext.data.pictures import size_fault
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.exchange import all_gather_json
 
@@ -46,7 +47,10 @@ def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: s
     paths = list(dict.fromkeys(path for video in videos for path in video["file_names"]))
     share = paths[comm.get_rank() :: comm.get_world_size()]
     headers: dict[str, Header] = {}
-    for part in all_gather_json(read_headers(share, cache)):
+    sizes = {
+        path: (video["width"], video["height"]) for video in videos for path in video["file_names"]
+    }
+    for part in all_gather_json(read_headers(share, cache, sizes)):
         for path, values in part.items():  # JSON makes lists of tuples
             header = Header(*values)
             headers[path] = header._replace(values=tuple(header.values))
@@ -77,16 +81,12 @@ def find_faults(
     """
     faults = []
     for video in videos:
-        expected = video["width"], video["height"]
+        expected = video["height"], video["width"]
         for t, path in enumerate(video["file_names"]):
             header = headers[path]
             fault = header.fault or _depth_fault(header, rules)
-            size = header.size(rules)
-            if not fault and size != expected:
-                fault = (
-                    f"expected {expected[0]} x {expected[1]} pixels (width x height) as the JSON"
-                    f" says, got {size[0]} x {size[1]}"
-                )
+            width, height = header.size(rules)
+            fault = fault or size_fault(expected, height, width)
             if fault:
                 faults.append(f"{path} (video {video['video_id']}, frame {t}): {fault}")
     return faults

@@ -37,12 +37,12 @@ def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
             folder, name = os.path.split(path)
             if folder not in folders:
                 folders[folder] = _list_folder(folder)
-                _check_inside(folder, video)
+                _check_video_inside(folder, video)
             is_link = folders[folder].get(name)
             if is_link is None and not os.path.isfile(path):  # some file systems ignore case
                 missing.append(f"{path} (video {video['video_id']}, frame {t})")
             elif is_link:
-                _check_inside(path, video)
+                _check_video_inside(path, video)
     if missing:
         total = sum(video["length"] for video in dataset_dicts)
         shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
@@ -91,13 +91,25 @@ def _list_folder(folder: str) -> dict[str, bool]:
         return {}
 
 
-def _check_inside(path: str, video: dict[str, Any]) -> None:
-    root = video.get("image_root")
-    if root is None:
-        return
+def _check_video_inside(path: str, video: dict[str, Any]) -> None:
+    if video.get("image_root") is not None:
+        check_inside(path, video["image_root"], f"{path} (video {video['video_id']})")
+
+
+def check_inside(path: str | os.PathLike[str], root: str | os.PathLike[str], where: str) -> None:
+    """Check that a file or folder lies inside a root, after all links have been followed.
+
+    Args:
+        path: The file or folder.
+        root: The root, which may be a link itself.
+        where: Description of the file for the message.
+
+    Raises:
+        DataError: It does not.
+    """
     real, real_root = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, real_root]) != real_root:
         raise DataError(
-            f"{path} (video {video['video_id']}) is a link that leads out of the image root"
-            f" {root}, to {real}. Put the frames there, or make the image root itself the link."
+            f"{where}: is a link that leads out of the folder {root}, to {real}. Put the files"
+            " there, or make the folder itself the link."
         )

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from maskfreevis_ext.data.frame_rules import EXIF_ORIENTATION, FrameRules
+from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.images import deep_pixels
+from maskfreevis_ext.data.pictures import NotAPictureError, open_picture, orientation
+from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.files import AnyPath, write_json
 
 logger = logging.getLogger(__name__)
@@ -61,29 +63,28 @@ class Header(NamedTuple):
         return (self.height, self.width) if swap else (self.width, self.height)
 
 
-def read_header(path: AnyPath) -> Header:
+def read_header(path: AnyPath, size: tuple[int, int] | None = None) -> Header:
     """Read the header of an image file, and look whether the file ends where it should.
 
     A file whose end does not look right, or whose format has no end to look at, is decoded.
 
     Args:
         path: The file.
+        size: Expected (width, height), upright or not. A file of another size is not decoded.
 
     Returns:
         The header; with ``fault`` for a file that is no image or is truncated.
     """
     width = height = 0
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
-            try:
-                orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
-            except Exception:  # EXIF data of cameras are broken in many ways; the image is not
-                orientation = 1
+            header = Header(width, height, orientation(image))
+            if size is not None and sorted(size) != sorted(image.size):
+                return header
             if not _ends_well(path, image):
                 image.load()
-        header = Header(width, height, orientation if 1 <= orientation <= 8 else 1)
-        pixels = deep_pixels(path, _AS_STORED)
+            pixels = deep_pixels(image, path, _AS_STORED)
         if pixels is None:
             return header
         values = float(pixels.min()), float(pixels.max())
@@ -91,10 +92,13 @@ def read_header(path: AnyPath) -> Header:
         return header._replace(depth=str(pixels.dtype), values=values, fault=fault)
     except FileNotFoundError:
         return Header(fault="there is no such file")
+    except NotAPictureError:
+        return Header(fault="it is no image")
+    except DataError as error:
+        return Header(fault=str(error).removeprefix(f"{os.fspath(path)}: ").rstrip("."))
     except Exception as error:  # Pillow raises whatever its decoders meet
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = "cannot identify image file" in text
-        return Header(width, height, fault="it is no image" if known else f"damaged: {text}")
+        return Header(width, height, fault=f"damaged: {text}")
 
 
 def _ends_well(path: AnyPath, image: Image.Image) -> bool:
@@ -121,17 +125,23 @@ def _as_tuple(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def read_headers(paths: Sequence[str], cache: AnyPath | None = None) -> dict[str, Header]:
+def read_headers(
+    paths: Sequence[str],
+    cache: AnyPath | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Header]:
     """Headers of many files, in threads, with a progress bar.
 
     Args:
         paths: The files.
         cache: File with the headers of an earlier run, which is used and not changed; None or an
             absent file: all headers are read.
+        sizes: Expected (width, height) of files; those of another size are not decoded.
 
     Returns:
         Header of each file.
     """
+    expected = sizes or {}
     known = _Cache(cache)
     found: dict[str, Header] = {}
     waiting: list[str] = []
@@ -146,7 +156,9 @@ def read_headers(paths: Sequence[str], cache: AnyPath | None = None) -> dict[str
         ThreadPoolExecutor(_THREADS) as pool,
         tqdm(total=len(waiting), desc="checking frames", unit="frame", disable=not waiting) as bar,
     ):
-        tasks = pool.map(lambda group: [read_header(path) for path in group], groups)
+        tasks = pool.map(
+            lambda group: [read_header(path, expected.get(path)) for path in group], groups
+        )
         for group, headers in zip(groups, tasks, strict=True):
             found.update(zip(group, headers, strict=True))
             bar.update(len(group))

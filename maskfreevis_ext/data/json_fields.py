@@ -16,6 +16,8 @@ from maskfreevis_ext.errors import DataError
 MAX_JSON_BYTES = 2 << 30
 MAX_ID = 2**53
 MAX_NAME = 1024
+#: Characters that XML or lines of text cannot hold.
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 _REPR = reprlib.Repr()  # shortens values; safe with huge or deeply nested ones
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -167,11 +169,14 @@ class Entry:
         """Read a string field.
 
         Raises:
-            DataError: It is absent, no string, empty, or longer than ``MAX_NAME`` characters.
+            DataError: It is absent, no string, empty, longer than ``MAX_NAME`` characters, or has
+                control characters.
         """
         value = self.content.get(field)
         if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
             raise self.fail(field, f"a string of 1 to {MAX_NAME} characters")
+        if UNWRITABLE.search(value):
+            raise self.fail(field, "text without control characters")
         return value
 
 
@@ -222,10 +227,8 @@ def path_fault(name: Any) -> str | None:
         return f"a path of 1 to {MAX_NAME} characters"
     parts = re.split(r"[/\\]", name)
     is_inside = ".." not in parts and parts[0] != "" and not re.match(r"[A-Za-z]:", name)
-    if not is_inside or "\0" in name:
+    if UNWRITABLE.search(name):
+        return "a path without control characters"
+    if not is_inside:
         return "a path that stays under the image root (absolute paths and '..' are refused)"
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return "a path in valid Unicode"
     return None

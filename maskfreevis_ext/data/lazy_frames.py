@@ -30,15 +30,21 @@ class LazyFrames(Sequence[Tensor]):
         video: Dataset dict.
         augmentation: Transforms each frame; it must not be random.
         image_format: "RGB" or "BGR".
+        reduced_decoding: INPUT.REDUCED_DECODING.
     """
 
     def __init__(
-        self, video: Mapping[str, Any], augmentation: ClipAugmentation, image_format: str
+        self,
+        video: Mapping[str, Any],
+        augmentation: ClipAugmentation,
+        image_format: str,
+        reduced_decoding: bool = False,
     ) -> None:
-        names = "file_names", "video_id", "height", "width", "frame_rules"
+        names = "file_names", "image_root", "video_id", "height", "width", "frame_rules"
         self._video = {name: video[name] for name in names if name in video}
         self._augmentation = augmentation
         self._image_format = image_format
+        self._reduced_decoding = reduced_decoding
 
     def __len__(self) -> int:
         return len(self._video["file_names"])
@@ -78,6 +84,9 @@ class LazyFrames(Sequence[Tensor]):
             pool.shutdown(cancel_futures=True)
 
     def _read(self, index: int) -> Tensor:
-        frame = read_video_frame(self._video, index, self._image_format)
-        frames, _ = self._augmentation([frame])
+        size = (self._video["height"], self._video["width"])
+        resize = self._augmentation.first_resize(size) if self._reduced_decoding else None
+        least = None if resize is None else (resize.new_h, resize.new_w)
+        frame = read_video_frame(self._video, index, self._image_format, least)
+        frames, _ = self._augmentation([frame], None, resize)
         return to_tensor(frames[0])

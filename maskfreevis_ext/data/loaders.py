@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
-from collections.abc import Iterator
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from detectron2.data import (
 )
 from detectron2.utils import comm
 
+from maskfreevis_ext.data.bad_samples import BadSampleCount
 from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.frame_files import check_images
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
@@ -26,24 +31,36 @@ from maskfreevis_ext.data.registration import refuse_images
 from maskfreevis_ext.data.sampler import StatelessSampler
 from maskfreevis_ext.data.samples import Samples
 from maskfreevis_ext.data.train_sets import drop_masks, load_dataset, load_train_sets, train_ratios
+from maskfreevis_ext.data.worker_notes import Noted, WorkerNotes
+from maskfreevis_ext.data.worker_watch import WorkerWatch
 from maskfreevis_ext.data.ytvis import DatasetDict
-from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.exchange import all_gather_json
 
 logger = logging.getLogger(__name__)
 
+_PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
+
 
 class VisibleErrors:
-    """A loader that re-raises the ``DataError`` of a worker process without its traceback."""
+    """A loader that gives one clear error for whatever happens to its worker processes."""
 
-    def __init__(self, loader: Any, unpack: bool = False) -> None:
+    def __init__(
+        self,
+        loader: Any,
+        notes: WorkerNotes | None = None,
+        timeout: float = 0,
+        unpack: bool = False,
+    ) -> None:
         """Wrap a loader.
 
         Args:
             loader: A loader of lists of samples.
+            notes: What its workers are doing; None for a loader without workers.
+            timeout: Longest time that is waited for a batch of workers, seconds; 0: for ever.
             unpack: Undo ``_pack_frames`` on every batch.
         """
-        self.loader, self._unpack = loader, unpack
+        self.loader, self._notes, self._timeout, self._unpack = loader, notes, timeout, unpack
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -55,34 +72,32 @@ class VisibleErrors:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         batches = iter(self.loader)
+        if self._notes is not None:
+            batches = _watched(batches, self._notes, self._timeout)
+        for batch in batches:
+            yield _unpack_frames(batch) if self._unpack else batch
+
+
+def _watched(batches: Any, notes: WorkerNotes, timeout: float) -> Iterator[Any]:
+    watch = WorkerWatch(getattr(batches, "_workers", ()), notes, timeout)
+    try:
         while True:
+            fault = None
             try:
-                batch = next(batches)
+                with watch.waiting():
+                    batch = next(batches)
             except StopIteration:
                 return
-            except DataError as error:
-                message = _message_of_worker(error)
-                if message is None:
+            except Exception as error:
+                fault = watch.explain(error)
+                if fault is None:
                     raise
                 logger.debug("A loader's worker failed: %s", error)
-                # The error and its traceback refer to each other, and the traceback refers to the
-                # iterator. Without this line the garbage collector would delete the iterator much
-                # later, and then wait five seconds for each worker.
-                error.__traceback__ = None
-                break
-            yield _unpack_frames(batch) if self._unpack else batch
-        del batches
-        raise DataError(message)
-
-
-def _message_of_worker(error: DataError) -> str | None:
-    """Message of an error from a worker process, which torch raises with a traceback as its text.
-
-    None if the error was raised in this process.
-    """
-    mark = f"{DataError.__module__}.{DataError.__qualname__}: "
-    text = str(error)
-    return text.rsplit(mark, 1)[1].strip() if mark in text else None
+            if fault is not None:
+                raise fault
+            yield batch
+    finally:
+        watch.close()
 
 
 def _pack_frames(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,16 +155,43 @@ def load_datasets(
 
 
 class TrainBatches(VisibleErrors):
-    """Batches without end; ``start_at`` chooses the first one."""
+    """Batches without end; ``start_at`` chooses the first one.
 
-    def __init__(self, loader: Any, sampler: StatelessSampler) -> None:
+    Counts the samples that DATALOADER.ON_BAD_SAMPLE replaced, as the metric ``data/bad_samples``.
+    """
+
+    def __init__(
+        self, loader: Any, sampler: StatelessSampler, notes: WorkerNotes | None, timeout: float
+    ) -> None:
         """Keep the loader, and the sampler whose order it follows."""
-        super().__init__(loader)
+        super().__init__(loader, notes, timeout)
         self.sampler = sampler
+        self.bad_samples = BadSampleCount()
 
-    def start_at(self, step: int) -> None:
-        """Let the next iteration begin with the batch of a training step, counted from 0."""
+    @property
+    def seed(self) -> int:
+        """What the order of the samples follows from."""
+        return self.sampler.seed
+
+    def start_at(self, step: int, seed: int) -> None:
+        """Let the next iteration begin with the batch of a training step, counted from 0.
+
+        Args:
+            step: The training step.
+            seed: Of the order.
+        """
+        self.sampler.seed = seed
         self.sampler.start_at(step)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Batch after batch.
+
+        Raises:
+            DataError: A sample cannot be read, or too many were replaced.
+        """
+        for batch in super().__iter__():
+            self.bad_samples.add(batch)
+            yield batch
 
 
 def build_train_loader(cfg: CfgNode) -> TrainBatches:
@@ -186,10 +228,16 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         comm.get_rank(),
         world_size,
     )
+    workers = cfg.DATALOADER.NUM_WORKERS
+    notes = WorkerNotes(workers) if workers else None
     samples = Samples(
         [one.name for one in sets],
         [one.dataset_dicts for one in sets],
-        [_with_supervision(mappers[one.has_images], one.supervision) for one in sets],
+        [
+            _noted(_with_supervision(mappers[one.has_images], one.supervision), notes)
+            for one in sets
+        ],
+        sampler.kinds if cfg.DATALOADER.ON_BAD_SAMPLE == "skip" else None,
     )
     loader = build_detection_train_loader(
         samples,
@@ -197,9 +245,31 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False,  # the sampler groups
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=workers,
     )
-    return TrainBatches(loader, sampler)
+    loader.worker_init_fn = _OfTrainingAlone(loader.worker_init_fn)
+    return TrainBatches(loader, sampler, notes, cfg.DATALOADER.TIMEOUT)
+
+
+class _OfTrainingAlone:
+    """Lets a worker end with the training, and by nothing else.
+
+    Its process group is its own: Ctrl-C and the like do not reach it, as a training that stops
+    ends its step, and needs the workers for that. Torch's workers look for the process that started
+    them, but one whose start was interrupted by its end would not notice.
+    """
+
+    def __init__(self, first: Callable[[int], None] | None) -> None:
+        self._first, self._training = first, os.getpid()
+
+    def __call__(self, worker: int) -> None:
+        os.setpgid(0, 0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._training:  # it has ended already
+            os._exit(1)
+        if self._first is not None:
+            self._first(worker)
 
 
 def _kinds(cfg: CfgNode, index: int, dataset_dicts: list[DatasetDict]) -> list[Any]:
@@ -207,6 +277,10 @@ def _kinds(cfg: CfgNode, index: int, dataset_dicts: list[DatasetDict]) -> list[A
     dataset = index if cfg.DATALOADER.BATCH == "homogeneous" else 0
     by_aspect = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     return [(dataset, by_aspect and entry["width"] > entry["height"]) for entry in dataset_dicts]
+
+
+def _noted(mapper: Any, notes: WorkerNotes | None) -> Any:
+    return mapper if notes is None else Noted(mapper, notes)
 
 
 def _with_supervision(mapper: Any, supervision: str) -> Any:
@@ -250,10 +324,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> VisibleErrors:
     register_from_config(cfg)
     videos = load_test_videos(dataset_name, FrameRules.from_config(cfg))
     drop_masks(videos)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    notes = WorkerNotes(workers) if workers else None
     loader = build_detection_test_loader(
         videos,
-        mapper=YTVISDatasetMapper(cfg, is_train=False),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        mapper=_noted(YTVISDatasetMapper(cfg, is_train=False), notes),
+        num_workers=workers,
         collate_fn=_pack_frames,
     )
-    return VisibleErrors(loader, unpack=True)
+    return VisibleErrors(loader, notes, cfg.DATALOADER.TIMEOUT, unpack=True)

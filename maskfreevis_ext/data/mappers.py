@@ -93,6 +93,7 @@ class YTVISDatasetMapper:
         motion_mask_root: str = "",
         marks_area: bool = False,
         longest_whole: int | None = None,
+        reduced_decoding: bool = False,
     ) -> None:
         """Set up the mapper.
 
@@ -109,6 +110,7 @@ class YTVISDatasetMapper:
             marks_area: Add ``valid_area`` to training samples.
             longest_whole: The frames of a test video with more frames than this are read when they
                 are needed; None: those of no video.
+            reduced_decoding: INPUT.REDUCED_DECODING.
 
         Raises:
             ConfigError: A value is out of range; names its config key.
@@ -132,6 +134,7 @@ class YTVISDatasetMapper:
         self.motion_mask_root = motion_mask_root
         self.marks_area = marks_area
         self.longest_whole = longest_whole
+        self.reduced_decoding = reduced_decoding
         self._has_motion: dict[tuple[int, str], bool] = {}
 
     @classmethod
@@ -157,6 +160,7 @@ class YTVISDatasetMapper:
             ),
             "marks_area": cfg.MODEL.SPATIAL_MASK.ENABLED,
             "longest_whole": None if cfg.TEST.WINDOW.MODE == "off" else cfg.TEST.WINDOW.ABOVE,
+            "reduced_decoding": cfg.INPUT.REDUCED_DECODING,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -175,13 +179,16 @@ class YTVISDatasetMapper:
         frames: Sequence[np.ndarray] = ()
         if self._is_long(dataset_dict):
             image: Sequence[torch.Tensor] = LazyFrames(
-                dataset_dict, augmentation, self.image_format
+                dataset_dict, augmentation, self.image_format, self.reduced_decoding
             )
         else:
             boxes = None
             if self.is_train and supervision != "mask" and augmentation.cuts:
                 boxes = boxes_of_frames(dataset_dict, indices)
-            frames, transforms = augmentation(self._read_frames(dataset_dict, indices), boxes)
+            size = (dataset_dict["height"], dataset_dict["width"])
+            resize = augmentation.first_resize(size) if self.reduced_decoding else None
+            read = self._read_frames(dataset_dict, indices, resize)
+            frames, transforms = augmentation(read, boxes, resize)
             image = [to_tensor(frame) for frame in frames]
         sample = {
             "image": image,
@@ -252,8 +259,13 @@ class YTVISDatasetMapper:
             object_frames=with_objects,
         )
 
-    def _read_frames(self, video: dict[str, Any], indices: Sequence[int]) -> list[np.ndarray]:
-        known = {t: read_video_frame(video, t, self.image_format) for t in sorted(set(indices))}
+    def _read_frames(
+        self, video: dict[str, Any], indices: Sequence[int], resize: T.ResizeTransform | None
+    ) -> list[np.ndarray]:
+        least = None if resize is None else (resize.new_h, resize.new_w)
+        known = {
+            t: read_video_frame(video, t, self.image_format, least) for t in sorted(set(indices))
+        }
         return [known[t] for t in indices]
 
 

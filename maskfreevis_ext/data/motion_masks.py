@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from maskfreevis_ext.data.frame_files import check_inside
+from maskfreevis_ext.data.pictures import open_picture
+from maskfreevis_ext.data.worker_notes import note
 from maskfreevis_ext.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -58,29 +60,33 @@ def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray
         (H, W) bool, True for moving pixels; None for a frame without a file.
 
     Raises:
-        DataError: The file cannot be read, or has another size than the video.
+        DataError: The file cannot be read, has another size than the video, or is a link that leads
+            out of the folder.
     """
     path = find_motion_mask(root, video, index)
     if path is None:
         return None
+    check_inside(path, root, path)
+    note(f"{path} (video {video['video_id']}, frame {index})")
+    size = (video["height"], video["width"])
     try:
-        with Image.open(path) as image:
-            has_alpha = "A" in image.getbands()
-            mask = np.asarray(image.convert("RGB") if has_alpha else image) > 0
-    # Pillow raises SyntaxError for some broken PNG files
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with open_picture(path) as image:
+            got = image.height, image.width
+            if got == size:
+                has_alpha = "A" in image.getbands()
+                mask = np.asarray(image.convert("RGB") if has_alpha else image) > 0
+    except Exception as error:  # Pillow raises whatever its decoders meet
         raise DataError(
-            f"{path}: expected a motion mask, but the file cannot be read: {error}. Write it again,"
+            f"{path}: expected a motion mask, but the file cannot be read: {error} Write it again,"
             " or delete it."
         ) from error
-    if mask.ndim == 3:
-        mask = np.asarray(mask.any(axis=-1))
-    size = (video["height"], video["width"])
-    if mask.shape != size:
+    if got != size:
         raise DataError(
             f"{path}: expected a motion mask of the size {size} (height, width) of its frame, got"
-            f" {mask.shape}. Write it in the size of the video, or delete it."
+            f" {got}. Write it in the size of the video, or delete it."
         )
+    if mask.ndim == 3:
+        mask = np.asarray(mask.any(axis=-1))
     return mask
 
 

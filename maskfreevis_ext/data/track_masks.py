@@ -9,12 +9,8 @@ import numpy as np
 import torch
 
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import (
-    MalformedRunsError,
-    decode_counts,
-    decode_rle,
-    segmentation_to_rle,
-)
+from maskfreevis_ext.polygons import segmentation_to_rle
+from maskfreevis_ext.rle import MalformedRunsError, decode_counts, decode_rle
 
 #: RLE or None, its area in pixels, number of polygons dropped; as of ``segmentation_to_rle``.
 CheckedMask = tuple[dict[str, Any] | None, int, int]

@@ -130,7 +130,7 @@ class TrackReader:
         video_id = entry.integer("video_id", 0, MAX_ID)
         if video_id not in self.videos:
             raise entry.fail("video_id", "the id of an entry of 'videos'")
-        head = self.head_of(entry, entry.content.get("iscrowd", 0))
+        head = self.head_of(entry, entry.content.get("iscrowd"))
         video = self.videos[video_id]
         boxes = self._per_frame(entry, "bboxes", video)
         masks = self._per_frame(entry, "segmentations", video)
@@ -155,7 +155,7 @@ class TrackReader:
         self.counts["tracks without any object"] += not is_seen
 
     def head_of(self, entry: Entry, crowd: Any) -> dict[str, int]:
-        """What all objects of an annotation share: id, class and ``iscrowd``.
+        """What all objects of an annotation share: id, class and ``iscrowd`` (null is 0).
 
         Raises:
             DataError: The category or ``crowd`` cannot be used.
@@ -163,17 +163,17 @@ class TrackReader:
         category_id = entry.integer("category_id", 0, MAX_ID)
         if category_id not in self.class_of:
             raise entry.fail("category_id", f"one of {short(sorted(self.class_of))}")
-        if crowd not in (0, 1) or isinstance(crowd, float):
+        if crowd not in (0, 1, None) or isinstance(crowd, float):
             raise entry.fail("iscrowd", "0 or 1")
         return {
             "id": entry.content["id"],
             "category_id": self.class_of[category_id],
-            "iscrowd": int(crowd),
+            "iscrowd": int(crowd or 0),
         }
 
     def _per_frame(self, entry: Entry, field: str, video: DatasetDict) -> list[Any] | None:
         values = entry.content.get(field)
-        if values is None:
+        if values is None or values == []:  # tools write [] where there is nothing
             return None
         if not isinstance(values, list):
             raise entry.fail(field, "a list of one entry per frame")
@@ -215,7 +215,7 @@ class TrackReader:
         """Box and mask of a track in frame t, or None if it is absent."""
         rle, area, dropped = mask
         self.counts["polygons dropped (odd count of numbers, or fewer than 3 points)"] += dropped
-        box = None if raw_box is None else self._box(entry, t, video, raw_box)
+        box = None if raw_box is None or raw_box == [] else self._box(entry, t, video, raw_box)
         if box is None and area > 0:
             box = [float(x) for x in mask_util.toBbox(rle)]
             self.counts["boxes taken from masks"] += 1
@@ -262,9 +262,9 @@ def load_ytvis_json(
 
     An object is present in a frame if it has a box there; for a mask without a box the tight box
     of the mask is used.
-    Masks may be compressed or uncompressed RLE, polygons, or absent (no ``segmentations``, or
-    null). ``areas``, ``iscrowd`` and all descriptive fields may be absent. Without ``annotations``
-    (the public test files) the videos have no objects.
+    Masks may be compressed or uncompressed RLE, polygons, or absent (no ``segmentations``, null or
+    []); a box is absent as null or []. ``areas``, ``iscrowd`` and all descriptive fields may be
+    absent. Without ``annotations`` (the public test files) the videos have no objects.
 
     Args:
         json_file: Path of the file.

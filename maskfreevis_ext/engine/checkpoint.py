@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import shutil
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import get_cache_dir
+from iopath.common.file_io import HTTPURLHandler
 
-from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.class_names import CLASS_NAMES, check_class_names, set_class_names
+from maskfreevis_ext.data.json_fields import short
+from maskfreevis_ext.downloads import download_weights, is_address
+from maskfreevis_ext.engine.class_weights import (
+    check_finite,
+    fitting_classifier,
+    has_classes,
+    match_classifier,
+    same_names,
+)
+from maskfreevis_ext.engine.training_record import BEST_NAME, TrainingRecord
+from maskfreevis_ext.engine.weights_layouts import as_checkpoint, as_model_zoo
+from maskfreevis_ext.engine.weights_report import describe_incompatible
+from maskfreevis_ext.errors import CheckpointError, NumericError
 from maskfreevis_ext.files import TEMPORARY_SUFFIX, atomic_write
-from maskfreevis_ext.safe_load import verify_archive
 from maskfreevis_ext.weights_files import read_weights_file
 
 logger = logging.getLogger(__name__)
 
 #: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
+#: Endings of the files of a run while they are written.
+_UNFINISHED = tuple(
+    ending + TEMPORARY_SUFFIX
+    for ending in (".pth", ".safetensors", "last_checkpoint", ".json", ".html", ".csv", ".yaml")
+)
 #: Weights that predictions do not depend on.
 _NOT_FOR_PREDICTION = "criterion."
 
@@ -34,15 +49,21 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     * A file is written under a temporary name and renamed when it is on the disk: a killed process
       or a full disk leaves the previous checkpoint unchanged.
-    * Nothing in a weights file is run (``maskfreevis_ext.safe_load``).
+    * The SHA-256 of each file is noted in ``checkpoints.json`` beside it, and compared before the
+      file is loaded. Nothing in a weights file is run (``maskfreevis_ext.safe_load``).
     * ``--resume`` skips damaged checkpoints and takes the newest whole one; if there is none, it
       raises an error instead of starting from scratch.
     * Every weight of the file that the model does not have, and the reverse, is logged by name.
+    * Class names travel with the weights. In training, the weights of the classifier are matched
+      with the classes of the training set by name; otherwise the model takes the names of the file.
 
     Args:
         model: The model.
         save_dir: OUTPUT_DIR; "" to load only.
         must_fit: Refuse weights that fit the model only in part, before an evaluation.
+        class_names: Names of the classes that the model is trained on.
+        config: The config of the training, as text for ``checkpoints.json``.
+        max_to_keep: Number of numbered checkpoints of this training that are kept; 0: all.
         kwargs: States that are saved and loaded beside the model.
     """
 
@@ -52,20 +73,29 @@ class SafeCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         must_fit: bool = False,
+        class_names: Sequence[str] | None = None,
+        config: str = "",
+        max_to_keep: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self._must_fit = must_fit
+        self._class_names = None if class_names is None else list(class_names)
         self._failures = 0
+        self._reading = ""
         self._needed: set[str] = set()  # states that a checkpoint must have, while resuming
+        self.record = TrainingRecord(save_dir, config, self._class_names, max_to_keep)
+        #: The model whose weights are saved in the place of the model's own; None: those.
+        self.saved_model: torch.nn.Module | None = None
         #: The file read by the last ``load`` or ``resume_or_load``; "" for none.
         self.loaded_file = ""
         #: Whether the last ``resume_or_load`` resumed from a checkpoint of ``save_dir``.
         self.resumed = False
+        set_class_names(self.model, self._class_names)
 
     # ---------------------------------------------------------------- saving
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``{save_dir}/{name}.pth`` and then ``last_checkpoint``.
+        """Write ``{save_dir}/{name}.pth`` and then ``last_checkpoint``; remove old checkpoints.
 
         Args:
             name: File name without its ending.
@@ -77,15 +107,43 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
-        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
-        data.update(kwargs)
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        if self._write(name, {**states, **kwargs}, {"iteration": kwargs.get("iteration")}):
+            self.record.remove_old(keep=f"{name}.pth")
+
+    def save_best(self, metric: str, value: float, iteration: int) -> None:
+        """Write the weights, without the state of the training, as ``model_best.pth``.
+
+        Args:
+            metric: Name of the metric by which they are the best.
+            value: Its value.
+            iteration: Iteration after which the weights were evaluated.
+
+        Raises:
+            CheckpointError: As of ``save``.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        facts = {"iteration": iteration, "metric": metric, "value": value}
+        self._write(BEST_NAME, facts, facts, is_last=False)
+
+    def _write(
+        self, name: str, content: dict[str, Any], facts: dict[str, Any], is_last: bool = True
+    ) -> bool:
+        """Write a checkpoint; returns whether it could be written."""
+        saved = self.model if self.saved_model is None else self.saved_model
+        data = {"model": saved.state_dict(), **content}
+        if self._class_names is not None:
+            data[CLASS_NAMES] = self._class_names
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         try:
             with atomic_write(path) as f:
                 torch.save(data, f)
-            self.tag_last_checkpoint(f"{name}.pth")
+                f.flush()
+                self.record.add(f"{name}.pth", f.name, facts)
+            if is_last:
+                self.tag_last_checkpoint(f"{name}.pth")
         except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError
             self._failures += 1
             message = (
@@ -98,8 +156,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             logger.error(
                 "%s Training continues; it stops at failure %d.", message, MAX_SAVE_FAILURES
             )
-        else:
-            self._failures = 0
+            return False
+        self._failures = 0
+        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in the file ``last_checkpoint``.
@@ -124,18 +183,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: The file is missing, damaged, would run code, or has no weight of the
                 model.
+            NumericError: Weights are NaN or infinite.
         """
         given, path = path, _fetch(path)
         plain = path.split("?", 1)[0]
-        if plain and "://" not in plain and not os.path.isfile(plain):
+        if plain and not os.path.isfile(plain):
             raise CheckpointError(
                 f"Weights file {plain} does not exist (looked from {os.getcwd()}). "
                 "Check MODEL.WEIGHTS."
             )
         try:
             extra = super().load(path, checkpointables)
-        except (OSError, AssertionError) as e:  # a download that failed
-            raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it set after an error
         self.loaded_file = given
@@ -165,11 +223,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         for candidate in candidates:
             try:
                 extra = self._go_on_from(candidate)
-            except CheckpointError as e:
+            except (CheckpointError, NumericError) as e:
                 problems.append(str(e))
                 logger.warning("--resume: skipping a checkpoint. %s", e)
                 continue
             self.resumed = True
+            self.record.go_on_from(os.path.basename(candidate))
             logger.info("--resume: resuming from %s", candidate)
             return extra
         raise CheckpointError(
@@ -179,7 +238,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         )
 
     def _go_on_from(self, path: str) -> dict[str, Any]:
-        verify_archive(path)
         self._needed = set(self.checkpointables)
         try:
             return self.load(path)
@@ -195,7 +253,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not os.path.isdir(self.save_dir):
             return []
         names = [
-            n for n in os.listdir(self.save_dir) if n.startswith("model_") and n.endswith(".pth")
+            n
+            for n in os.listdir(self.save_dir)
+            if n.startswith("model_") and n.endswith(".pth") and n != f"{BEST_NAME}.pth"
         ]
         paths = [os.path.join(self.save_dir, n) for n in names]
         paths.sort(key=os.path.getmtime, reverse=True)
@@ -213,8 +273,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         # Detectron2's load() handles the options of an address ("?matching_heuristics=True").
         url = getattr(self, "_parsed_url_during_load", None)
         heuristics = url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]
+        self._reading = filename
         content = read_weights_file(filename)
-        arrange = _as_model_zoo if filename.endswith(".pkl") else _as_checkpoint
+        arrange = as_model_zoo if filename.endswith(".pkl") else as_checkpoint
         loaded = arrange(content, filename)
         if heuristics:
             loaded["matching_heuristics"] = True
@@ -224,10 +285,35 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"Checkpoint {filename}: expected the state of a training, got weights without "
                 f"{', '.join(sorted(missing))}. Give it as MODEL.WEIGHTS without --resume."
             )
+        self._take_class_names(loaded, filename)
         return loaded
 
+    def _take_class_names(self, loaded: dict[str, Any], filename: str) -> None:
+        """Match the classifier with the classes of the training; note the names of the classes."""
+        names = check_class_names(loaded.get(CLASS_NAMES))
+        weights, state = loaded["model"], self.model.state_dict()
+        if self._class_names is None:
+            set_class_names(self.model, None)
+        if names is None:
+            rows = fitting_classifier(weights, state)
+            if any(weights[key].shape == state[key].shape for key in rows):
+                logger.warning(
+                    "%s holds no class names: its classes are taken by their position.", filename
+                )
+        elif self._class_names is None:
+            set_class_names(self.model, names if has_classes(state, len(names)) else None)
+        elif self._needed and not same_names(names, self._class_names):
+            raise CheckpointError(
+                f"Checkpoint {filename}: was trained on the classes {short(names)}, the"
+                f" training set has {short(self._class_names)}. Start a new training with it"
+                " as MODEL.WEIGHTS."
+            )
+        else:
+            match_classifier(weights, state, names, self._class_names)
+
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        keys = self.model.state_dict().keys()
+        state = self.model.state_dict()
+        keys = state.keys()
         summary = describe_incompatible(incompatible, len(keys))
         missing = {*incompatible.missing_keys, *(k for k, _, _ in incompatible.incorrect_shapes)}
         short = describe_incompatible(incompatible, len(keys), limit=8)
@@ -241,132 +327,44 @@ class SafeCheckpointer(DetectionCheckpointer):
                 " trained with (docs/weights.md), or set TEST.PARTIAL_WEIGHTS True to evaluate and"
                 " predict all the same."
             )
+        check_finite(state, self._reading)
         logger.info(summary)
 
 
+class _Addresses(HTTPURLHandler):
+    """Fetches what Detectron2's names (``catalog://``, ``detectron2://``) stand for likewise."""
+
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
+    ) -> str:
+        return download_weights(path)
+
+
+PathManager.register_handler(_Addresses(), allow_override=True)
+
+
 def _fetch(path: str) -> str:
-    """Local path of an address, from a cache whose key is the whole address.
-
-    Detectron2's own cache takes files of two servers that have the same path for the same.
-    """
-    if not path.startswith(("http://", "https://")):
+    """Local path of an address or of a name of Detectron2; its option stays at the end."""
+    if "://" not in path:
         return path
-    options = "?matching_heuristics=True"
-    address, found, _ = path.partition(options)
-    folder = os.path.join(get_cache_dir(), hashlib.sha256(address.encode()).hexdigest()[:16])
+    address, found, _ = path.partition("?matching_heuristics=True")
+    if is_address(address):
+        return download_weights(address) + found
     try:
-        local = PathManager.get_local_path(address, cache_dir=folder)
-    except Exception as e:  # errors of the network are of many types
+        return PathManager.get_local_path(address) + found
+    except CheckpointError:
+        raise
+    except Exception as e:  # handlers of names raise many types of errors
         raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
-    plain = local.split("?", 1)[0]  # the rest of the name would be taken for options
-    if not os.path.isfile(plain):
-        shutil.copyfile(local, plain)
-    return plain + found
-
-
-def _as_model_zoo(data: object, filename: str) -> dict[str, Any]:
-    """Convert the layouts of ``.pkl`` files (Detectron2, ImageNet, Detectron 1) into one."""
-    if not isinstance(data, dict):
-        raise CheckpointError(
-            f"Weights file {filename}: expected a dict, got {type(data).__name__}."
-        )
-    if isinstance(data.get("model"), dict):
-        loaded = data
-    else:
-        blobs = data.get("blobs", data)
-        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-        loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-    _check_weights(loaded["model"], filename)
-    return loaded
-
-
-def _as_checkpoint(data: object, filename: str) -> dict[str, Any]:
-    """Convert a bare state dict and the layout of pycls to Detectron2's layout."""
-    if not isinstance(data, dict):
-        raise CheckpointError(
-            f"Weights file {filename}: expected a dict of tensors, got {type(data).__name__}."
-        )
-    if "model" in data:
-        loaded = data
-    elif "model_state" in data:
-        weights = {
-            k: v for k, v in data["model_state"].items() if not k.endswith("num_batches_tracked")
-        }
-        loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-    else:
-        loaded = {"model": data}
-    _check_weights(loaded["model"], filename)
-    return loaded
-
-
-def _check_weights(weights: object, filename: str) -> None:
-    if not isinstance(weights, dict):
-        raise CheckpointError(
-            f"Weights file {filename}: expected a dict under 'model', got {type(weights).__name__}."
-        )
-    for key, value in weights.items():
-        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
-            raise CheckpointError(
-                f"Weights file {filename}: expected tensors by name, got {type(value).__name__} "
-                f"under {key!r}."
-            )
-
-
-def describe_incompatible(incompatible: Any, num_keys: int, limit: int = 30) -> str:
-    """Describe which weights of a file were loaded into a model and which were not.
-
-    Args:
-        incompatible: fvcore's result with ``missing_keys``, ``unexpected_keys`` and
-            ``incorrect_shapes``.
-        num_keys: Number of keys of the model.
-        limit: Most groups of names in a line; the others are counted.
-
-    Returns:
-        One line if all weights fit; otherwise one more line for each kind of difference, and for
-        each weight of another size.
-    """
-    shapes = incompatible.incorrect_shapes
-    other_size = {key for key, _, _ in shapes}
-    missing = [key for key in incompatible.missing_keys if key not in other_size]
-    unexpected = list(incompatible.unexpected_keys)
-    lines = [f"Loaded {num_keys - len(missing) - len(shapes)} of the model's {num_keys} weights."]
-    lines += [
-        f"  skipped {key}: size {tuple(in_file)} in the file, {tuple(in_model)} in the model"
-        for key, in_file, in_model in shapes
-    ]
-    if missing:
-        lines.append(f"  not in the file, keep their initial values: {group_names(missing, limit)}")
-    if unexpected:
-        lines.append(f"  in the file, not used by the model: {group_names(unexpected, limit)}")
-    return "\n".join(lines)
-
-
-def group_names(keys: list[str], limit: int = 30) -> str:
-    """Names of weights, grouped by their common prefix: ``a.{b, c}``.
-
-    Args:
-        keys: The names.
-        limit: Most groups that are named; the others are counted.
-    """
-    groups: dict[str, list[str]] = {}
-    for key in sorted(keys):
-        head, _, tail = key.rpartition(".")
-        groups.setdefault(head, []).append(tail)
-    texts = []
-    for head, tails in groups.items():
-        inside = tails[0] if len(tails) == 1 else "{" + ", ".join(tails) + "}"
-        texts.append(f"{head}.{inside}" if head else inside)
-    shown = ", ".join(texts[:limit])
-    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more groups"
 
 
 def remove_unfinished(folder: str) -> None:
-    """Delete the unfinished files that a killed process left in a folder.
+    """Delete the unfinished files that a killed process left in a folder and in its subfolders.
 
     Args:
-        folder: OUTPUT_DIR.
+        folder: OUTPUT_DIR; no other process may be at work in it.
     """
-    if os.path.isdir(folder):
-        for name in os.listdir(folder):
-            if name.endswith((".pth" + TEMPORARY_SUFFIX, "last_checkpoint" + TEMPORARY_SUFFIX)):
-                os.remove(os.path.join(folder, name))
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(_UNFINISHED):
+                os.remove(os.path.join(parent, name))

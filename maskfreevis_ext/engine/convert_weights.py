@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,14 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from maskfreevis_ext.engine.checkpoint import group_names
+from maskfreevis_ext.checkpoint_manifest import forget
+from maskfreevis_ext.class_names import CLASS_NAMES, check_class_names
+from maskfreevis_ext.engine.class_weights import has_classes
+from maskfreevis_ext.engine.weights_report import group_names
 from maskfreevis_ext.errors import CheckpointError, ConfigError
 from maskfreevis_ext.files import atomic_write
-from maskfreevis_ext.weights_files import read_weights_file
+from maskfreevis_ext.safetensors_files import check_package, write_safetensors
+from maskfreevis_ext.weights_files import read_weights_file, without_prefix
 
 Weights = dict[str, Tensor]
 
@@ -175,19 +179,21 @@ def _part_of(name: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "sem_seg_head" else parts[0]
 
 
-def read_weights(path: str) -> Weights:
+def read_weights(path: str) -> tuple[Weights, list[str] | None]:
     """The weights of a file, under its own names.
 
     Args:
         path: ``.pth``, ``.pkl`` or ``.safetensors``.
 
     Returns:
-        Tensors by name, without the ``module.`` of data-parallel training.
+        Tensors by name, without the ``module.`` of data-parallel training; the names of the
+        classes, where the file has them.
 
     Raises:
         CheckpointError: The file cannot be read, or holds no weights by name.
     """
     content = read_weights_file(path)
+    class_names = check_class_names(content.get(CLASS_NAMES)) if isinstance(content, dict) else None
     while isinstance(content, dict):
         inside = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
         if not inside:
@@ -203,9 +209,7 @@ def read_weights(path: str) -> Weights:
             f"Weights file {path}: expected tensors by name, alone or under one of"
             f" {', '.join(_WRAPPERS)}; there are none."
         )
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
-    return arrays
+    return without_prefix(arrays), class_names
 
 
 def convert(weights: Weights, cfg: CfgNode, path: str) -> Conversion:
@@ -262,27 +266,36 @@ def _unsuited(kind: Kind, cfg: CfgNode) -> list[str]:
     return found
 
 
-def write_weights(weights: Weights, path: str | os.PathLike[str]) -> None:
+def write_weights(
+    weights: Weights, path: str | os.PathLike[str], class_names: Sequence[str] | None = None
+) -> None:
     """Write weights for MODEL.WEIGHTS.
 
     Args:
         weights: Tensors by the model's names.
         path: ``.pth``, or ``.safetensors``, which needs that package. It is replaced at the end.
+        class_names: Names of the classes of the weights; left out if there are no weights of a
+            classifier for them.
 
     Raises:
         ConfigError: The path has another ending, or the package is absent.
         OSError: The file cannot be written.
     """
     check_output_name(path)
-    tensors = {name: value.contiguous() for name, value in weights.items()}
-    if os.fspath(path).endswith(".pth"):
-        with atomic_write(path) as file:
-            torch.save({"model": tensors}, file)
+    if class_names is not None and not (
+        any(name.endswith("class_embed.weight") for name in weights)
+        and has_classes(weights, len(class_names))
+    ):
+        class_names = None
+    forget(path)
+    if os.fspath(path).endswith(".safetensors"):
+        write_safetensors(weights, path, class_names)
         return
-    from safetensors.torch import save
-
+    content: dict[str, Any] = {"model": {name: v.contiguous() for name, v in weights.items()}}
+    if class_names is not None:
+        content[CLASS_NAMES] = list(class_names)
     with atomic_write(path) as file:
-        file.write(save(tensors))
+        torch.save(content, file)
 
 
 def check_output_name(path: str | os.PathLike[str]) -> None:
@@ -301,9 +314,4 @@ def check_output_name(path: str | os.PathLike[str]) -> None:
             f"--output: expected a name that ends in .pth or .safetensors, got {path}."
         )
     if ending == ".safetensors":
-        try:
-            import safetensors.torch  # noqa: F401
-        except ImportError:
-            raise ConfigError(
-                f"--output {path}: .safetensors needs a package: pip install safetensors."
-            ) from None
+        check_package(path)

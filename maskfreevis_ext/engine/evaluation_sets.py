@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -12,6 +13,7 @@ from maskfreevis_ext.data.frame_check import check_frame_files
 from maskfreevis_ext.data.loaders import load_test_videos
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
+from maskfreevis_ext.evaluation.class_matching import check_classes
 from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
 
 logger = logging.getLogger(__name__)
@@ -39,9 +41,10 @@ def check_test_sets(cfg: CfgNode) -> None:
         cfg: The config.
 
     Raises:
-        ConfigError: An evaluator or a file does not exist.
+        ConfigError: An evaluator or a file does not exist, or TEST.BEST_METRIC is not measured.
         DataError: Something in a file cannot be used.
     """
+    known: list[str] = []
     for name in cfg.DATASETS.TEST:
         path = MetadataCatalog.get(name).get("json_file")
         if path and not os.path.isfile(path):
@@ -52,6 +55,40 @@ def check_test_sets(cfg: CfgNode) -> None:
             )
         logger.info("Checking the test set %s.", name)
         check_frame_files(cfg, load_test_videos(name), f"DATASETS.TEST {name}")
+        prefix = f"{name}/" if len(cfg.DATASETS.TEST) > 1 else ""
         evaluator = build_evaluator(name, None, evaluator_names(cfg, name))
-        if isinstance(evaluator, YTVISEvaluator):
-            evaluator.check_ground_truth()
+        for part in getattr(evaluator, "_evaluators", [evaluator]):  # of DatasetEvaluators
+            if isinstance(part, YTVISEvaluator):
+                known += [prefix + metric for metric in part.check_ground_truth()]
+            else:
+                known.append("")
+    _check_best_metric(cfg, known)
+
+
+def _check_best_metric(cfg: CfgNode, known: Sequence[str]) -> None:
+    """Check that evaluations will give TEST.BEST_METRIC.
+
+    Args:
+        cfg: The config.
+        known: Names of metrics; "" for those of evaluators that do not tell theirs.
+    """
+    metric = cfg.TEST.BEST_METRIC
+    if metric and metric not in known and "" not in known:
+        shown = ", ".join(name for name in known if "-" not in name) or "none"
+        raise ConfigError(
+            f"TEST.BEST_METRIC: expected a metric of DATASETS.TEST ({shown}), got {metric!r}."
+        )
+
+
+def check_test_classes(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
+    """Check that each data set of DATASETS.TEST has classes that the model predicts, by name.
+
+    Args:
+        cfg: The config. The data sets must have been loaded, which sets their metadata.
+        class_names: Names of the model's classes; None: unknown, and nothing is checked.
+
+    Raises:
+        ConfigError: No class of a data set is a class of the model; names both lists.
+    """
+    for name in cfg.DATASETS.TEST:
+        check_classes(name, class_names)

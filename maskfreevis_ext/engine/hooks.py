@@ -1,4 +1,4 @@
-"""Hooks of the trainer: random states for checkpoints, pictures of predictions, the report."""
+"""Hooks of the trainer: pictures of predictions, the report."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 
-from maskfreevis_ext.engine.random_state import get_random_state
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.inference.drawing import draw_items, resize_frame
 from maskfreevis_ext.tracks import Prediction
@@ -23,25 +21,6 @@ if TYPE_CHECKING:
 MIN_SCORE = 0.3
 #: Frames with a shorter side (pixels) are enlarged, so that labels do not cover them.
 MIN_HEIGHT = 240
-
-
-class GatherRandomState(HookBase):
-    """Gathers the random states of all processes on the main one before it writes a checkpoint.
-
-    Args:
-        period: SOLVER.CHECKPOINT_PERIOD.
-    """
-
-    trainer: Trainer
-
-    def __init__(self, period: int) -> None:
-        self._period = period
-
-    def after_step(self) -> None:
-        """Gather at the iterations at which the main process saves; runs on every process."""
-        done = self.trainer.iter + 1
-        if done % self._period == 0 or done >= self.trainer.max_iter:
-            self.trainer.random_states = comm.gather(get_random_state())
 
 
 class DrawPredictions(HookBase):
@@ -66,7 +45,7 @@ class DrawPredictions(HookBase):
 
     def _draw(self) -> list[np.ndarray]:
         sample = self._sample = self._sample or self._load_sample()
-        model = self.trainer.model
+        model = self.trainer.evaluated_model
         model = getattr(model, "module", model)
         training = model.training
         model.eval()
@@ -75,7 +54,7 @@ class DrawPredictions(HookBase):
                 output = model([sample])[0]
         finally:
             model.train(training)
-        names = MetadataCatalog.get(self._cfg.DATASETS.TEST[0]).thing_classes
+        names = class_names_of(model)
         prediction = Prediction.from_output(output).select(MIN_SCORE)
         frames = self._frames(sample["image"], output["image_size"])
         factor = max(1.0, MIN_HEIGHT / frames[0].shape[0])

@@ -1,43 +1,210 @@
-"""Ctrl-C that ends a long run in an orderly way."""
+"""Ctrl-C and SIGTERM that end a long run in an orderly way."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
 import signal
 import sys
 import threading
-from types import FrameType
+import time
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 INTERRUPTED = 130  #: Exit code after Ctrl-C, as shells have it: 128 + SIGINT.
+TERMINATED = 143  #: Exit code after SIGTERM: 128 + SIGTERM.
+
+#: Seconds after SIGTERM at which a process of several ends if it waits for another one that is
+#: gone: its Python code, and with it the handler of the signal, does not run then.
+STUCK_SECONDS = 5.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where the code deals with it as with Ctrl-C."""
+
+
+def stop_error(exit_code: int, message: str = "") -> KeyboardInterrupt:
+    """The exception that ends a command with ``INTERRUPTED`` or ``TERMINATED``.
+
+    Args:
+        exit_code: One of the two.
+        message: What the command prints; "" for nothing.
+    """
+    return Terminated(message) if exit_code == TERMINATED else KeyboardInterrupt(message)
 
 
 class StopOnInterrupt:
-    """In its ``with`` block the first Ctrl-C is a request to stop, the next a KeyboardInterrupt.
+    """In its ``with`` block the first Ctrl-C or SIGTERM is a request to stop, the next one stops.
 
     Args:
-        message: What the first Ctrl-C prints.
+        message: What the first signal prints; "" for nothing.
+        is_one_of_several: The process trains together with others. A signal that comes while it
+            waits for one that is gone ends it after ``STUCK_SECONDS``.
 
     Attributes:
-        is_requested: Whether Ctrl-C was pressed.
+        exit_code: ``INTERRUPTED`` or ``TERMINATED`` after a signal, else 0.
     """
 
-    def __init__(self, message: str) -> None:
-        self.is_requested = False
+    def __init__(self, message: str, is_one_of_several: bool = False) -> None:
+        self.exit_code = 0
         self._message = message
+        self._guards = is_one_of_several
+        self._stops_at_once = False
+        self._handled = -1.0  # time of the last signal
+        self._process = os.getpid()
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.exit_code > 0
 
     def __enter__(self) -> StopOnInterrupt:
-        """Take over the signal; in the main thread only, as Python demands."""
+        """Take over the signals; in the main thread only, as Python demands."""
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before = {
+                number: signal.signal(number, self._handle)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            if self._guards:
+                self._start_guard()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signal back."""
+        """Give the signals back."""
         if self._is_main:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            if self._guards:
+                signal.set_wakeup_fd(self._wakeup_before)
+                os.close(self._pipe)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In this block the first signal raises, too: nothing would be lost.
+
+        Raises:
+            KeyboardInterrupt: A signal comes, or has come.
+        """
+        self._stops_at_once = True
+        try:
+            if self.is_requested:
+                raise stop_error(self.exit_code)
+            yield
+        finally:
+            self._stops_at_once = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_requested:
-            raise KeyboardInterrupt
-        self.is_requested = True
-        print(f"\n{self._message}", file=sys.stderr, flush=True)
+        if os.getpid() != self._process:  # a loader's worker, which has inherited the handler
+            return
+        self._handled = time.monotonic()
+        repeated, self.exit_code = self.is_requested, 128 + number
+        if self._stops_at_once:
+            raise stop_error(self.exit_code)
+        if repeated and multiprocessing.parent_process() is None:
+            # In a child process the second signal may be the first one, passed on by the parent.
+            raise stop_error(self.exit_code, "Stopped at once.")
+        if self._message and not repeated:
+            # Not print: the signal may have come in the middle of another print.
+            os.write(sys.stderr.fileno(), f"\n{self._message}\n".encode())
+
+    def _start_guard(self) -> None:
+        reading, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        threading.Thread(target=self._guard, args=(reading,), daemon=True).start()
+
+    def _guard(self, reading: int) -> None:
+        """End the process if the main thread does not get to handle a SIGTERM."""
+        with open(reading, "rb", buffering=0) as numbers:
+            while number := numbers.read(1):
+                came = time.monotonic()
+                if number[0] == signal.SIGTERM:
+                    time.sleep(STUCK_SECONDS)
+                    if self._handled < came - 1:
+                        os._exit(TERMINATED)
+
+
+class _RaiseTerminated:
+    """Handler of SIGTERM that raises ``Terminated`` in this process."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() != self._process:  # a child that has inherited the handler
+            os._exit(TERMINATED)
+        raise Terminated("Stopped by SIGTERM.")
+
+
+@contextlib.contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """In this block SIGTERM raises ``Terminated``, so that unfinished files are removed.
+
+    Raises:
+        Terminated: SIGTERM came.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _RaiseTerminated())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def terminate_at_once() -> None:
+    """Undo ``terminate_like_interrupt`` in a process of several.
+
+    While it waits for another one that is gone, it runs no handler.
+    """
+    if isinstance(signal.getsignal(signal.SIGTERM), _RaiseTerminated):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class PassToChildren:
+    """In its ``with`` block the first Ctrl-C or SIGTERM goes to the child processes alone.
+
+    They end by themselves, and this process with the exit code of the signal. The second Ctrl-C
+    kills them.
+    """
+
+    def __enter__(self) -> PassToChildren:
+        """Take over the signals."""
+        self._exit_code = 0
+        self._before = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the signals back.
+
+        Raises:
+            SystemExit: A signal has ended the children.
+        """
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._exit_code and isinstance(error, (ProcessExitedException, ProcessRaisedException)):
+            raise SystemExit(self._exit_code) from None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        repeated, self._exit_code = self._exit_code > 0, 128 + number
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL if repeated else number)
+        if repeated:
+            raise stop_error(self._exit_code, "Stopped at once.")

@@ -14,7 +14,9 @@ from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.builtin import register_from_config
 from maskfreevis_ext.data.categories import categories_by_label
+from maskfreevis_ext.data.label_spaces import plain_name
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
+from maskfreevis_ext.engine.log_lines import clean_lines
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.predictor import VideoPredictor
 
@@ -29,6 +31,7 @@ def start_log() -> logging.Logger:
     """
     setup_logger(name="fvcore")
     package_logger = setup_logger(name="maskfreevis_ext", abbrev_name="mfvis")
+    clean_lines()
     package_logger.info(describe_provider())
     return package_logger
 
@@ -48,6 +51,7 @@ def build_predictor(
     Raises:
         ConfigError: The YAML file cannot be used, or there are no weights.
         CheckpointError: The weights cannot be used, or fit only in part (TEST.PARTIAL_WEIGHTS).
+        NumericError: Weights are NaN or infinite.
     """
     cfg = config if isinstance(config, CfgNode) else load_config(os.fspath(config))
     path = os.fspath(weights or cfg.MODEL.WEIGHTS)
@@ -62,13 +66,16 @@ def build_predictor(
     return VideoPredictor(cfg, model)
 
 
-def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[str] | None:
+def find_class_names(
+    cfg: CfgNode, given: Sequence[str] | None = None, stored: Sequence[str] | None = None
+) -> list[str] | None:
     """Names of the classes that a model predicts.
 
     Args:
-        cfg: The config. Names are taken from the first data set with as many classes as the model,
-            in the order DATASETS.TEST, DATASETS.TRAIN.
+        cfg: The config. Without stored names they are taken from the first data set with as many
+            classes as the model, in the order DATASETS.TEST, DATASETS.TRAIN.
         given: Names from the user, which are preferred.
+        stored: Names that came with the weights.
 
     Returns:
         One name per class, or None if they are unknown.
@@ -85,6 +92,8 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
                 f" {len(given)}: {', '.join(given)}."
             )
         return list(given)
+    if stored is not None and len(stored) == wanted:
+        return list(stored)
     register_from_config(cfg)
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = categories_by_label(dataset)
@@ -98,7 +107,7 @@ def find_class_names(cfg: CfgNode, given: Sequence[str] | None = None) -> list[s
 
 
 def choose_classes(
-    cfg: CfgNode, given: Sequence[str] | None = None
+    cfg: CfgNode, given: Sequence[str] | None = None, stored: Sequence[str] | None = None
 ) -> tuple[list[str] | None, list[int] | None]:
     """Names of a model's classes, and the classes that a user wants to see.
 
@@ -106,6 +115,7 @@ def choose_classes(
         cfg: The config.
         given: Names or numbers (from 0) of the wanted classes; None: all. Where the names of the
             classes are unknown, names are those of all classes.
+        stored: Names that came with the weights.
 
     Returns:
         One name per class, or None if they are unknown; the wanted labels, or None for all.
@@ -116,7 +126,7 @@ def choose_classes(
     """
     count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     words = list(given or ())
-    names = find_class_names(cfg)
+    names = find_class_names(cfg, stored=stored)
     if names is None and words and not all(word.isdecimal() for word in words):
         return find_class_names(cfg, words), None
     by_word = {name: label for label, name in reversed(list(enumerate(names or ())))}
@@ -131,12 +141,14 @@ def choose_classes(
     return names, sorted({by_word[word] for word in words}) or None
 
 
-def category_ids(cfg: CfgNode) -> dict[int, int]:
+def category_ids(cfg: CfgNode, stored: Sequence[str] | None = None) -> dict[int, int]:
     """Category id of each label: from the config's data set if it is known, otherwise label + 1.
 
     Args:
-        cfg: The config. Ids are taken from the first data set with as many classes as the model, in
-            the order DATASETS.TEST, DATASETS.TRAIN.
+        cfg: The config. Ids are taken from the first data set that has the model's classes, in the
+            order DATASETS.TEST, DATASETS.TRAIN.
+        stored: Names that came with the weights, by which the classes are found; None: a data set
+            with as many classes has them, in the same order.
 
     Returns:
         Category id by label (from 0).
@@ -145,8 +157,13 @@ def category_ids(cfg: CfgNode) -> dict[int, int]:
         DataError: The annotation file of a data set cannot be read.
     """
     register_from_config(cfg)
+    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         categories = categories_by_label(dataset)
-        if len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        if stored is not None and len(stored) == count:
+            by_name = {plain_name(each.name): each.id for each in categories.values()}
+            if by_name.keys() >= {plain_name(name) for name in stored}:
+                return {label: by_name[plain_name(name)] for label, name in enumerate(stored)}
+        elif len(categories) == count:
             return {label: category.id for label, category in categories.items()}
-    return {label: label + 1 for label in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}
+    return {label: label + 1 for label in range(count)}

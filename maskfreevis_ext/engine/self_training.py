@@ -7,7 +7,6 @@ Shape letters: N objects of a clip, T frames, (h, w) map.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,12 @@ import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 
+from maskfreevis_ext.engine.ema import (
+    copy_for_average,
+    follow_weights,
+    unwrapped,
+    warm_decay,
+)
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.losses.hypotheses import tight_box_ious
 from maskfreevis_ext.modeling.matcher import query_of_object
@@ -105,17 +110,9 @@ class EmaTeacher:
                 "MODEL.META_ARCHITECTURE: expected VideoMaskFormer with "
                 f"MODEL.MASKFREE.SELF_TRAINING.ENABLED, got {type(model).__name__}."
             )
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copy_for_average(model)
         self.settings = settings
         self.is_active = False
-
-    @torch.no_grad()
-    def follow(self, model: nn.Module, decay: float) -> None:
-        """Move the weights to ``decay`` times the old ones plus 1 - ``decay`` times the model's."""
-        for average, latest in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(latest, 1 - decay)
-        for mine, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(new)
 
     def teach(self, batch: Batch) -> Batch:
         """The batch, in which clips supervised by boxes have the teacher's masks.
@@ -182,24 +179,19 @@ class FollowModel(HookBase):
         self.teacher = teacher
         self._is_restored = False
 
-    @property
-    def _model(self) -> nn.Module:
-        model: nn.Module = self.trainer.model
-        return getattr(model, "module", model)
-
     def before_train(self) -> None:
         """Start from the model, whose weights may have been loaded, unless resumed."""
         if not self._is_restored:
-            self.teacher.follow(self._model, decay=0.0)
+            follow_weights(self.teacher.model, unwrapped(self.trainer.model), 0.0)
 
     def before_step(self) -> None:
         """Teach from START_ITER on."""
         self.teacher.is_active = self.trainer.iter >= self.teacher.settings.start_iter
 
     def after_step(self) -> None:
-        """Follow; faster at first, so that the first weights are soon forgotten."""
-        step = self.trainer.iter
-        self.teacher.follow(self._model, min(self.teacher.settings.decay, (1 + step) / (10 + step)))
+        """Follow; faster at first."""
+        decay = warm_decay(self.teacher.settings.decay, self.trainer.iter)
+        follow_weights(self.teacher.model, unwrapped(self.trainer.model), decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights of the teacher."""

@@ -17,6 +17,8 @@ from detectron2.utils.logger import setup_logger
 from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_from_config
+from maskfreevis_ext.engine.log_lines import clean_lines
+from maskfreevis_ext.engine.output_folder import lock_output
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         ConfigError: See ``load_config``; or a data set is not registered, or OUTPUT_DIR cannot be
-            created.
+            created or written to, or another run works in it.
     """
     messages = _Collected()
     with messages:
@@ -48,10 +50,14 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
             f"OUTPUT_DIR: expected a folder to write to, got {cfg.OUTPUT_DIR!r} ({e})."
         ) from e
     rank = comm.get_rank()
+    if rank == 0:
+        lock_output(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="maskfreevis_ext", abbrev_name="mfvis")
+    clean_lines()
     logger.info(describe_provider())
     messages.replay()
     default_setup(cfg, args)
+    clean_lines()  # of the loggers that Detectron2 set up
     return cfg
 
 

@@ -14,6 +14,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from maskfreevis_ext.engine.accumulate import LossMeans, gradient_sync, reset_iteration_counter
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
 
@@ -33,6 +34,7 @@ class TrainStep(SimpleTrainer):
         amp_dtype: Type of autocast (mixed precision); None: float32 throughout. With float16,
             whose range is small, a gradient scaler skips steps whose gradients overflow and
             reduces its scale; bfloat16 has the range of float32 and needs no scaler.
+        accumulate: Batches of one iteration, whose gradients are averaged (SOLVER.ACCUMULATE).
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class TrainStep(SimpleTrainer):
         data_loader: Iterable,
         optimizer: torch.optim.Optimizer,
         amp_dtype: torch.dtype | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
+        self._accumulate = accumulate
         self._device_type = next(model.parameters()).device.type
         self._amp_dtype = amp_dtype
         needs_scaler = amp_dtype is torch.float16
@@ -50,35 +54,49 @@ class TrainStep(SimpleTrainer):
         self._skipped = 0  # consecutive steps skipped by the gradient scaler
 
     def run_step(self) -> None:
-        """Take one batch and update the weights once.
+        """Take one batch, or ``accumulate``, and update the weights once.
 
         Raises:
             NumericError: A loss or the gradient is NaN or infinite; names the iteration, the losses
                 and the videos of the batch. The weights are unchanged.
         """
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        try:
-            with torch.autocast(
-                self._device_type, self._amp_dtype, enabled=self._amp_dtype is not None
-            ):
-                losses = self.model(data)
-                total = sum(losses.values())
-        except NumericError as e:  # raised inside the model, for example by the matcher
-            raise NumericError(f"{self._where(data)}: {e}") from e
+        data_time = 0.0
+        seen: list[dict] = []
+        means = LossMeans(self._accumulate)
         self.optimizer.zero_grad()
-        scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
-        scaled.backward()
-        # Read after backward() is launched; before, the GPU would be idle while Python waits.
-        values = _read(losses)
-        self._check(values, data)
+        for index in range(self._accumulate):
+            start = time.perf_counter()
+            data = next(self._data_loader_iter)
+            data_time += time.perf_counter() - start
+            if index > 0:  # warm-ups count updates, the model counts its calls
+                reset_iteration_counter(self.model, self.iter)
+            with gradient_sync(self.model, index + 1 == self._accumulate):
+                means.add(self._backward(data))
+            seen += data
+        values = means.values
         self.after_backward()
         self._write_metrics(
             {name: torch.tensor(value) for name, value in values.items()}, data_time
         )
         self._write_unweighted(values)
-        self._update_weights(values, data)
+        self._update_weights(values, seen)
+
+    def _backward(self, data: list[dict]) -> dict[str, float]:
+        """Add the gradients of a batch to those that are there, and return its losses."""
+        try:
+            with torch.autocast(
+                self._device_type, self._amp_dtype, enabled=self._amp_dtype is not None
+            ):
+                losses = self.model(data)
+                total = sum(losses.values()) / self._accumulate
+        except NumericError as e:  # raised inside the model, for example by the matcher
+            raise NumericError(f"{self._where(data)}: {e}") from e
+        scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
+        scaled.backward()
+        # Read after backward() is launched; before, the GPU would be idle while Python waits.
+        values = _read(losses)
+        self._check(values, data)
+        return values
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
         """Also log each term without its weight, as ``raw/<name without "loss_">``."""
@@ -145,6 +163,7 @@ class TrainStep(SimpleTrainer):
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
+            state["skipped"] = self._skipped
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,6 +171,7 @@ class TrainStep(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+            self._skipped = state_dict.get("skipped", 0)
 
 
 def _read(losses: dict[str, torch.Tensor]) -> dict[str, float]:

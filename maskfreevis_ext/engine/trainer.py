@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
@@ -13,31 +15,48 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import EventWriter
 from torch import nn
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
+from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
-from maskfreevis_ext.engine.hooks import DrawPredictions, GatherRandomState, WriteReport
+from maskfreevis_ext.engine.ema import AverageWeights
+from maskfreevis_ext.engine.evaluation_sets import (
+    check_test_classes,
+    check_test_sets,
+    inference_folder,
+)
+from maskfreevis_ext.engine.guarded_evaluation import GuardedEvaluation
+from maskfreevis_ext.engine.hooks import DrawPredictions, WriteReport
+from maskfreevis_ext.engine.interrupt import StopOnInterrupt, stop_error
+from maskfreevis_ext.engine.metric_writers import (
+    MetricsWriter,
+    TensorBoardWriter,
+    restore_storage,
+    storage_state,
+)
 from maskfreevis_ext.engine.optimizer import build_lr_scheduler, build_optimizer
-from maskfreevis_ext.engine.random_state import set_random_state
+from maskfreevis_ext.engine.random_state import seed_step
+from maskfreevis_ext.engine.resume import FirstBatches, catch_up, close_writers, prepare_resume
 from maskfreevis_ext.engine.self_training import (
     EmaTeacher,
     FollowModel,
     SelfTrainingSettings,
     TaughtBatches,
 )
+from maskfreevis_ext.engine.stopping import NOTICE, StopAtStep, stopped_message
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import ConfigError, MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
+from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
+from maskfreevis_ext.precision import amp_dtype_of
 
 logger = logging.getLogger(__name__)
-
-_AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
@@ -47,8 +66,8 @@ class Trainer(DefaultTrainer):
         cfg: A config of ``load_config`` or ``setup_config``.
 
     Raises:
-        ConfigError: The number of classes does not fit the data set, or SOLVER.AMP.DTYPE or a name
-            in TEST.EVALUATORS is unknown.
+        ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE does not fit
+            the device, or a name in TEST.EVALUATORS is unknown.
         DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
 
@@ -60,6 +79,8 @@ class Trainer(DefaultTrainer):
         data_loader: Iterable = self.batches
         check_label_space(cfg)
         check_test_sets(cfg)
+        class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[-1]).get("thing_classes")
+        check_test_classes(cfg, class_names)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.teacher: EmaTeacher | None = None
@@ -67,15 +88,33 @@ class Trainer(DefaultTrainer):
             settings = SelfTrainingSettings(**SelfTrainingSettings.from_config(cfg))
             self.teacher = EmaTeacher(model, settings)
             data_loader = TaughtBatches(data_loader, self.teacher)
+        self.average = AverageWeights(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA > 0 else None
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-        amp_dtype = amp_dtype_of(cfg) if cfg.SOLVER.AMP.ENABLED and on_gpu else None
+        amp_dtype = None
+        if cfg.SOLVER.AMP.ENABLED:
+            amp_dtype = amp_dtype_of("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, cfg.MODEL.DEVICE)
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype)
+        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype, cfg.SOLVER.ACCUMULATE)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.random_states: list[dict] = []
+        self.checkpointer = SafeCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=class_names,
+            config=cfg.dump(),
+            max_to_keep=cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP,
+            trainer=weakref.proxy(self),
+        )
+        if self.average is not None:
+            self.checkpointer.saved_model = self.average.model
+        self.metrics = MetricsWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json"))
+        self.tensorboard = TensorBoardWriter(cfg.OUTPUT_DIR)
+        self.stop = StopOnInterrupt(
+            NOTICE if comm.is_main_process() else "", comm.get_world_size() > 1
+        )
+        self.seed = self.batches.seed
+        self.figures: dict[str, Any] = {}  # of the checkpoint that the training goes on from
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -99,7 +138,12 @@ class Trainer(DefaultTrainer):
         elif not self.cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: training from random weights.")
         reset_iteration_counter(self.model, self.start_iter)
-        self.batches.start_at(self.start_iter)
+        self.batches.start_at(self.start_iter * self.cfg.SOLVER.ACCUMULATE, self.seed)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose predictions count: the average of SOLVER.EMA, or the one in training."""
+        return self.model if self.average is None else self.average.model
 
     # Detectron2's DefaultTrainer has the same override.
     def train(self) -> Any:
@@ -107,28 +151,101 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The results of the last evaluation with TEST.EXPECTED_RESULTS, otherwise None.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; the step was ended and a checkpoint saved.
         """
+        if prepare_resume(self):
+            return None
         quiet = _WithoutUserErrors()
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
         loop_logger.addFilter(quiet)
         try:
-            return super().train()
+            with self.stop:
+                return super().train()
         finally:
             loop_logger.removeFilter(quiet)
 
+    # The loop calls the following three.
+    def before_train(self) -> None:
+        """Call the hooks, and catch up with what a kill has cut off."""
+        super().before_train()
+        restore_storage(self.storage, self.figures)
+        catch_up(self)
+
+    def run_step(self) -> None:
+        """One iteration; its random numbers follow from seed and iteration."""
+        seed_step(self.seed, self.iter, comm.get_rank())
+        if self.cfg.TEST.PRECISE_BN.ENABLED:  # whose batches are counted too
+            reset_iteration_counter(self.model, self.iter)
+        super().run_step()
+
+    def after_train(self) -> None:
+        """Call the hooks; after an error none of them raises another one in its place."""
+        if self.start_iter >= self.max_iter:
+            self.iter = self.start_iter  # there was no step
+        if self.iter >= self.max_iter:
+            try:
+                super().after_train()
+            except KeyboardInterrupt:
+                close_writers(self)
+                raise
+            return
+        self.storage.iter = self.iter
+        if self.stop.is_requested:
+            close_writers(self)
+            return
+        for hook in self._hooks:
+            if not isinstance(hook, hooks.EvalHook):  # it evaluates if the last step failed
+                try:
+                    hook.after_train()
+                except Exception as error:
+                    logger.warning(
+                        "%s, after the error: %s: %s",
+                        type(hook).__name__,
+                        type(error).__name__,
+                        error,
+                    )
+
+    def save_and_stop(self, exit_code: int) -> NoReturn:
+        """Save a checkpoint after a whole step, unless there is one, and end the training.
+
+        Args:
+            exit_code: Of the command.
+
+        Raises:
+            KeyboardInterrupt: Always.
+        """
+        name = "model_final" if self.iter >= self.max_iter else f"model_{self.iter:07d}"
+        if self.iter < self.max_iter:
+            self.checkpointer.save(name, iteration=self.iter)
+        path = os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
+        done = min(self.iter + 1, self.max_iter)
+        message = stopped_message(path, done, self.max_iter) if comm.is_main_process() else ""
+        raise stop_error(exit_code, message)
+
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, random states for the checkpoint, pictures, and the report.
+        """Detectron2's hooks, the stop after a signal, pictures, and the report.
 
         Hooks that exist in every process must have the same order in all of them: they exchange
         data, and processes in different hooks would wait for each other forever.
         """
         cfg = self.cfg
-        ret = super().build_hooks()
+        ret = [self._averaged_evaluation(hook) for hook in super().build_hooks()]
         # Directly before the checkpointer of the main process. The other processes have no
         # checkpointer; there the next hook is EvalHook.
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(ret) if isinstance(hook, behind))
-        ret.insert(place, GatherRandomState(cfg.SOLVER.CHECKPOINT_PERIOD))
+        ret.insert(place, StopAtStep(self.stop))
+        if self.average is not None:
+            ret.insert(0, self.average)
+        for hook in ret:
+            if isinstance(hook, hooks.EvalHook):
+                hook._func = partial(
+                    self._evaluate_unless_stopped, GuardedEvaluation(self, hook._func)
+                )
+            elif isinstance(hook, hooks.PreciseBN):
+                hook._data_loader = FirstBatches(hook._data_loader, hook._num_iter)
         if self.teacher is not None:
             ret.insert(0, FollowModel(self.teacher))  # before the checkpointer saves it
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and comm.is_main_process():
@@ -137,30 +254,46 @@ class Trainer(DefaultTrainer):
             ret.append(WriteReport(cfg))
         return ret
 
+    def _averaged_evaluation(self, hook: HookBase) -> HookBase:
+        """The hook, or in place of Detectron2's evaluation one of the averaged weights."""
+        if self.average is None or not isinstance(hook, hooks.EvalHook):
+            return hook
+
+        def evaluate() -> dict[str, Any]:
+            self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+            return self._last_eval_results
+
+        return hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate)
+
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers to files, and ``ConsoleWriter`` for the log."""
-        to_files = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
-        return [ConsoleWriter(self.max_iter, self.cfg.LOG.ALL_LOSSES), *to_files]
+        """Writers to the log, to ``metrics.json`` and to TensorBoard."""
+        os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
+        console = ConsoleWriter(self.max_iter, self.cfg.LOG.ALL_LOSSES)
+        return [console, self.metrics, self.tensorboard]
+
+    def _evaluate_unless_stopped(self, evaluate: Callable[[], Any]) -> Any:
+        """An evaluation that a signal ends at once; the weights are those of a whole step."""
+        try:
+            with self.stop.at_once():
+                return evaluate()
+        except KeyboardInterrupt:
+            if not self.stop.is_requested:
+                raise
+            self.save_and_stop(self.stop.exit_code)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the training, with the random state of every process."""
+        """State of the training: that of the loop, the seed, and the newest figures."""
         state = super().state_dict()
-        state["random_states"] = self.random_states
+        state["seed"] = self.seed
+        state["figures"] = storage_state(self.storage) if hasattr(self, "storage") else {}
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the state of a checkpoint."""
+        """Load the state of a checkpoint, which may be of an earlier version."""
         super().load_state_dict(dict(state_dict))
-        states = state_dict.get("random_states") or []
-        if len(states) == comm.get_world_size():
-            set_random_state(states[comm.get_rank()])
-        else:
-            logger.warning(
-                "The checkpoint has random states of %d processes, this run has %d: "
-                "the random generators are not restored.",
-                len(states),
-                comm.get_world_size(),
-            )
+        self.figures = state_dict.get("figures", {})
+        if self.cfg.SEED < 0:
+            self.seed = state_dict.get("seed", self.seed)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -185,9 +318,31 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW)."""
-        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)))
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate a model on every set of DATASETS.TEST; long videos in windows (TEST.WINDOW).
+
+        Classes are matched by name, where the model knows the names of its classes.
+
+        Args:
+            cfg: The config.
+            model: The model with its weights.
+            evaluators: One for each data set; None: of ``build_evaluator``.
+
+        Returns:
+            Data set -> results; the results themselves if there is one data set.
+        """
+        if evaluators is None:
+            names = class_names_of(model)
+            evaluators = [
+                match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
+                for dataset in cfg.DATASETS.TEST
+            ]
+        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)), evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -198,20 +353,6 @@ class Trainer(DefaultTrainer):
         folder = inference_folder(cfg, dataset_name)
         names = evaluator_names(cfg, dataset_name)
         return build_evaluator(dataset_name, folder, names, cfg.TEST.MIN_SCORE)
-
-
-def amp_dtype_of(cfg: CfgNode) -> torch.dtype:
-    """The torch type of SOLVER.AMP.DTYPE.
-
-    Raises:
-        ConfigError: The value is not a type of mixed precision.
-    """
-    name = cfg.SOLVER.AMP.DTYPE
-    if name not in _AMP_DTYPES:
-        raise ConfigError(
-            f"SOLVER.AMP.DTYPE: expected one of {', '.join(_AMP_DTYPES)}, got {name!r}."
-        )
-    return _AMP_DTYPES[name]
 
 
 def check_label_space(cfg: CfgNode) -> None:
@@ -233,19 +374,6 @@ def check_label_space(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
             f"the training set {name} ({shown}), got {wanted}."
         )
-
-
-def reset_iteration_counter(model: nn.Module, iteration: int) -> None:
-    """Set the step counters of warm-ups and schedules, which loaded weights overwrite.
-
-    Args:
-        model: The model, with or without a DDP wrapper.
-        iteration: The next iteration.
-    """
-    for module in model.modules():
-        reset_schedule = getattr(module, "reset_schedule", None)  # criterion and auxiliary heads
-        if reset_schedule is not None:
-            reset_schedule(iteration)
 
 
 class _WithoutUserErrors(logging.Filter):

@@ -1,4 +1,4 @@
-"""Ends a command with one message instead of a traceback: errors of a user, and Ctrl-C."""
+"""Ends a command with one message instead of a traceback: errors of a user, Ctrl-C, SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 from torch.multiprocessing import ProcessExitedException
 
-from maskfreevis_ext.engine.interrupt import INTERRUPTED
+from maskfreevis_ext.engine.interrupt import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    terminate_like_interrupt,
+)
 from maskfreevis_ext.errors import MaskFreeError
 
 USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
@@ -17,7 +22,8 @@ USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
 def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function; a ``MaskFreeError`` ends the process with its message and exit code 2.
 
-    Ctrl-C ends it with exit code 130 and the message of the ``KeyboardInterrupt``, if it has one.
+    Ctrl-C ends it with exit code 130, and SIGTERM with 143, after the clean-up of ``finally`` and
+    ``with``; the message is that of the ``KeyboardInterrupt``, if it has one.
 
     Args:
         function: What to call.
@@ -33,15 +39,18 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
         ProcessExitedException: A child process ended with another exit code.
     """
     try:
-        return function(*args, **kwargs)
+        with terminate_like_interrupt():
+            return function(*args, **kwargs)
     except MaskFreeError as e:
         print(f"\n{type(e).__name__}: {e}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as e:
-        print(f"\n{e.args[0] if e.args else 'Interrupted.'}", file=sys.stderr, flush=True)
-        sys.exit(INTERRUPTED)
+        message = e.args[0] if e.args else "Interrupted."
+        if message:
+            print(f"\n{message}", file=sys.stderr, flush=True)
+        sys.exit(TERMINATED if isinstance(e, Terminated) else INTERRUPTED)
     except ProcessExitedException as e:
         # The child process has printed its message.
-        if e.exit_code not in (USER_ERROR, INTERRUPTED):
+        if e.exit_code not in (USER_ERROR, INTERRUPTED, TERMINATED):
             raise
         sys.exit(e.exit_code)

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -20,6 +20,7 @@ from maskfreevis_ext.data.categories import categories_by_label
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.evaluation.ground_truth import (
+    FoundTrack,
     GroundTruth,
     NoMasksError,
     has_annotations,
@@ -129,13 +130,21 @@ class YTVISEvaluator(DatasetEvaluator):
             self._logger.warning("The model predicted no track: AP is 0.")
         return self._score(truth, results)
 
-    def check_ground_truth(self) -> None:
+    def check_ground_truth(self) -> list[str]:
         """Check that the annotation file can be scored; says so in the log where it has no masks.
+
+        Returns:
+            Names of the metrics that ``evaluate`` will give, such as ``segm/AP``.
 
         Raises:
             DataError: Something in the file cannot be used.
         """
-        self._read_truth(read_json(self._json_file))
+        truth = self._read_truth(read_json(self._json_file))
+        return [
+            f"{scores.task}/{name}"
+            for _, scores in (self._measure(truth, []) if truth is not None else ())
+            for name in _to_detectron2(scores)
+        ]
 
     def _read_truth(self, content: Mapping[str, Any]) -> GroundTruth | None:
         """The ground truth; None where it has no masks, which the log says."""
@@ -157,13 +166,18 @@ class YTVISEvaluator(DatasetEvaluator):
     ) -> OrderedDict[str, dict[str, float]]:
         detections = read_detections(results, truth, "predictions")
         values: OrderedDict[str, dict[str, float]] = OrderedDict()
-        for name, metric in self._metrics:
-            scores: Scores = metric(truth, detections, self._min_score)
+        for name, scores in self._measure(truth, detections):
             shown = [each for each in scores.metrics if each not in _NOT_SHOWN]
             table = format_scores(scores, shown)
             self._logger.info("Evaluation results for %s (%s):\n%s", scores.task, name, table)
             values[scores.task] = _to_detectron2(scores)
         return values
+
+    def _measure(
+        self, truth: GroundTruth, detections: list[FoundTrack]
+    ) -> Iterator[tuple[str, Scores]]:
+        for name, metric in self._metrics:
+            yield name, metric(truth, detections, self._min_score)
 
     def _with_dataset_categories(
         self, predictions: list[dict[str, Any]], ground_truth: Mapping[str, Any]

@@ -6,7 +6,6 @@ file, the entry and the field.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from maskfreevis_ext.data.json_fields import MAX_ID, Entry, list_of, short, unique_id
+from maskfreevis_ext.data.format_hints import refuse_other_formats
+from maskfreevis_ext.data.json_fields import (
+    MAX_ID,
+    Entry,
+    list_of,
+    read_json_value,
+    short,
+    unique_id,
+)
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.rle import MAX_SIDE, is_finite_number
 from maskfreevis_ext.tracks import Track, decode_track
@@ -103,12 +110,10 @@ def read_results(path: str | os.PathLike[str]) -> list[Any]:
         DataError: The file cannot be opened, or is not a JSON list; names the file and the place.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            results = json.load(file)
+        os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected a JSON file: {error}.") from error
+    results = read_json_value(os.fspath(path))
     if not isinstance(results, list):
         raise DataError(f"{path}: expected a list of results, got a {type(results).__name__}.")
     return results
@@ -117,12 +122,6 @@ def read_results(path: str | os.PathLike[str]) -> list[Any]:
 def has_annotations(ground_truth: object) -> bool:
     """Whether the ground truth has ``annotations``, which public test sets withhold."""
     return isinstance(ground_truth, Mapping) and ground_truth.get("annotations") is not None
-
-
-def _has_masks(annotation: object) -> bool:
-    """Whether an annotation has something in ``segmentations`` that is not null."""
-    masks = annotation.get("segmentations") if isinstance(annotation, Mapping) else None
-    return any(mask is not None for mask in masks) if isinstance(masks, list) else bool(masks)
 
 
 def read_ground_truth(content: Mapping[str, Any], name: str = "ground truth") -> GroundTruth:
@@ -144,6 +143,7 @@ def read_ground_truth(content: Mapping[str, Any], name: str = "ground truth") ->
         raise DataError(
             f"{name}: expected a YTVIS annotation file (an object), got {short(content)}."
         )
+    refuse_other_formats(name, content)
     videos = _read_videos(content, name)
     categories = _read_categories(content, name)
     if not has_annotations(content):
@@ -192,7 +192,9 @@ def _read_categories(content: Mapping[str, Any], name: str) -> dict[int, str]:
     categories: dict[int, str] = {}
     for entry in list_of(name, content, "categories"):
         category_id = unique_id(entry, categories)
-        categories[category_id] = str(entry.content.get("name", category_id))
+        categories[category_id] = (
+            entry.text("name") if "name" in entry.content else str(category_id)
+        )
     return dict(sorted(categories.items()))
 
 
@@ -208,7 +210,7 @@ def _read_object(
     crowd = entry.content.get("iscrowd", 0)
     if crowd not in (0, 1, None) or isinstance(crowd, float):
         raise entry.fail("iscrowd", "0 or 1")
-    if not _has_masks(entry.content):
+    if entry.content.get("segmentations") in (None, []):
         return None
     track = read_track(entry, video_id, videos[video_id])
     area = _read_area(entry, track)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_inside
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io import VideoFile, write_image
 
@@ -34,6 +34,8 @@ def cut_videos(source: str, images: str) -> list[str]:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
         if not files:
             raise DataError(f"{source}: expected video files ({', '.join(VIDEO_SUFFIXES)}).")
+        for file in files:
+            check_inside(file, path, str(file))
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise DataError(f"{source}: two video files share a name: their frames would mix.")

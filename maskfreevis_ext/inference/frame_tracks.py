@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskfreevis_ext.data.boxes import tight_box
-from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.errors import ConfigError, NumericError
 from maskfreevis_ext.tracks import Item, make_label
 
 
@@ -27,6 +27,7 @@ class FrameTracks:
         scores: Scores in [0, 1], from this frame and those before it, (K,) float32.
         masks: (K, H, W) bool; each has a pixel.
         extras: What auxiliary heads say of the frame, such as ``dynamic_mask``, by name.
+        class_names: Name of each class, not of each object; None where it is unknown.
     """
 
     index: int
@@ -35,9 +36,29 @@ class FrameTracks:
     scores: np.ndarray
     masks: np.ndarray
     extras: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the scores.
+
+        Raises:
+            NumericError: A score is NaN or infinite.
+        """
+        if not np.isfinite(self.scores).all():
+            raise NumericError(
+                f"Frame {self.index}: expected finite scores, got {self.scores.tolist()}. Are the"
+                " weights finite, and the frames those that the model was trained for?"
+            )
 
     def __len__(self) -> int:
         return len(self.track_ids)
+
+    @property
+    def names(self) -> list[str] | None:
+        """Class name of each object; None where the names are unknown."""
+        if self.class_names is None:
+            return None
+        return [self.class_names[label] for label in self.labels]
 
     @property
     def boxes(self) -> np.ndarray:
@@ -74,9 +95,10 @@ class FrameTracks:
         The colour of an object follows from its id, and so does not change from frame to frame.
 
         Args:
-            class_names: Name of each label; a label without a name is written as "class 3".
+            class_names: Name of each label, instead of ``self.class_names``; a label without a name
+                is written as "class 3".
         """
-        names = class_names or ()
+        names = class_names or self.class_names or ()
         items = []
         for k in reversed(range(len(self))):
             label, track_id = int(self.labels[k]), int(self.track_ids[k])

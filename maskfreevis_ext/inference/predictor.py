@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms
 from torch import nn
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
 from maskfreevis_ext.inference.video_io import open_frames
@@ -48,6 +50,8 @@ class VideoPredictor:
         windows: WindowSettings | None = None,
     ) -> None:
         self.model = model.eval()
+        #: Name of each class, as it came with the weights; None where it is unknown.
+        self.class_names = class_names_of(model)
         self.windows = windows or WindowSettings()
         self._video_model = VideoModel(model, self.windows)
         self._resize = transforms.ResizeShortestEdge([min_size, min_size], max_size)
@@ -91,7 +95,8 @@ class VideoPredictor:
             ``image_size``, the (H, W) of the frames, and three lists with one entry per track, the
             highest score first: ``pred_scores``, float in [0, 1]; ``pred_labels``, int, the number
             of the class from 0; ``pred_masks``, bool CPU tensor [T,H,W] at the size of the frames,
-            or after windows ``RleMasks``, whose item t is bool [H,W]. Also the results of the
+            or after windows ``RleMasks``, whose item t is bool [H,W]. A fourth list,
+            ``pred_class_names``, where the weights have class names. Also the results of the
             auxiliary heads: with a spatial mask head ``dynamic_mask``, uint8 CPU tensor [T,H,W],
             its probabilities times 255.
 
@@ -112,6 +117,8 @@ class VideoPredictor:
             "pred_labels": tracks.labels,
             "pred_masks": tracks.masks,
         }
+        if self.class_names is not None:
+            by_track["pred_class_names"] = [self.class_names[label] for label in tracks.labels]
         return {**prediction, "image_size": size, **by_track}
 
     def stream(self, frames: Iterable[np.ndarray]) -> Iterator[FrameTracks]:
@@ -134,7 +141,8 @@ class VideoPredictor:
         """
         size, images = self._open(frames)
         for window in iterate_windows(self._video_model.unwrapped, images, size, self.windows):
-            yield from window.frames()
+            for frame in window.frames():
+                yield replace(frame, class_names=self.class_names)
 
     def predict_video(self, path: str | os.PathLike[str], video_id: int = 0) -> dict[str, Any]:
         """Predict the tracks of a video file, or of a folder with one picture per frame.

@@ -221,8 +221,8 @@ class CocoFile(_OneFile):
             self._text(f"{comma}\n{json.dumps(annotation, allow_nan=False)}")
 
     def _end(self) -> None:
-        self._text(f'\n], "images": {json.dumps(self._images)}')
-        self._text(f', "categories": {json.dumps(self._categories)}}}\n')
+        self._text(f'\n], "images": {json.dumps(self._images, allow_nan=False)}')
+        self._text(f', "categories": {json.dumps(self._categories, allow_nan=False)}}}\n')
 
 
 @dataclass

@@ -5,6 +5,7 @@ B clips, T frames, (Hp, Wp) the padded size.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
+from maskfreevis_ext.modeling.execution import set_execution
 from maskfreevis_ext.modeling.heads import AuxHead, rate_queries
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
 from maskfreevis_ext.ops.clip import FrameSizes, clip_result
+from maskfreevis_ext.precision import amp_dtype_of
 
 
 @META_ARCH_REGISTRY.register()
@@ -42,6 +45,7 @@ class VideoMaskFormer(nn.Module):
         num_tracks: int,
         frames_per_chunk: int,
         deep_supervision: bool,
+        test_amp: torch.dtype | None = None,
     ) -> None:
         """Make the model.
 
@@ -55,6 +59,7 @@ class VideoMaskFormer(nn.Module):
             num_tracks: Tracks kept per video.
             frames_per_chunk: Frames that backbone and pixel decoder process together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
+            test_amp: Type of mixed precision of ``encode`` and ``decode``; None: none.
         """
         super().__init__()
         self.backbone = backbone
@@ -66,16 +71,19 @@ class VideoMaskFormer(nn.Module):
         self.num_tracks = num_tracks
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
+        self.test_amp = test_amp
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
         """Build the parts and read the other arguments of ``__init__``.
 
         Raises:
-            ConfigError: A value of the config cannot work (``config.validate``), or the padded size
-                is not a multiple of the stride of the masks.
+            ConfigError: A value of the config cannot work (``config.validate``), the padded size
+                is not a multiple of the stride of the masks, or the device cannot use TEST.AMP.
         """
         validate(cfg)
+        amp = cfg.TEST.AMP
+        test_amp = None if amp == "off" else amp_dtype_of("TEST.AMP", amp, cfg.MODEL.DEVICE)
         backbone = build_backbone(cfg)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 1:
@@ -86,9 +94,11 @@ class VideoMaskFormer(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE ({cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE}), or -1 "
                 f"for the largest stride of the backbone, got {size_divisibility}."
             )
+        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+        set_execution(cfg, backbone, sem_seg_head)
         return {
             "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "sem_seg_head": sem_seg_head,
             "criterion": VideoSetCriterion(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -96,6 +106,7 @@ class VideoMaskFormer(nn.Module):
             "num_tracks": cfg.MODEL.MASKFREE.TEST.NUM_TRACKS,
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
+            "test_amp": test_amp,
         }
 
     @property
@@ -252,9 +263,10 @@ class VideoMaskFormer(nn.Module):
         Returns:
             The outputs without their batch axis.
         """
-        outputs = self.sem_seg_head.predictor(
-            encoded.maps, encoded.mask_features, encoded.num_frames, num_views=num_views
-        )
+        with self._test_precision():
+            outputs = self.sem_seg_head.predictor(
+                encoded.maps, encoded.mask_features, encoded.num_frames, num_views=num_views
+            )
         return {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}
 
     def _encode_chunk(self, frames: Tensor, padded_size: tuple[int, int]) -> EncodedFrames:
@@ -262,8 +274,15 @@ class VideoMaskFormer(nn.Module):
         height, width = frames.shape[-2:]
         images = self.pixel_mean.new_zeros(*frames.shape[:2], *padded_size)
         images[..., :height, :width] = self._normalize(frames)
-        mask_features, maps = self.sem_seg_head.pixel_decoder(self.backbone(images))
+        with self._test_precision():
+            mask_features, maps = self.sem_seg_head.pixel_decoder(self.backbone(images))
         return EncodedFrames(mask_features, list(maps))
+
+    def _test_precision(self) -> contextlib.AbstractContextManager[object]:
+        """Autocast in ``test_amp``; without it the caller's precision."""
+        if self.test_amp is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.test_amp)
 
     def _normalize(self, frames: Tensor) -> Tensor:
         return (frames - self.pixel_mean) / self.pixel_std

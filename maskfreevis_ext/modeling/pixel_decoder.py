@@ -94,8 +94,11 @@ class MSDeformAttn(nn.Module):
         shape = (batch, length, self.num_heads, self.num_levels, self.num_points)
         value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
         offsets = self.sampling_offsets(query).view(*shape, 2)
-        weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
-        # Offsets are in cells of the level; positions have the dtype of the reference points.
+        # Positions and weights have the dtype of the reference points, at least float32.
+        dtype = reference_points.dtype
+        weights = self.attention_weights(query).view(*shape[:3], -1)
+        weights = weights.softmax(-1, dtype=dtype).view(shape)
+        # offsets are in cells of the level
         cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
         # (K, 2) -> (heads, K, P, 2): PyTorch is five times slower with broadcast inner axes.
         cells = cells[:, None].repeat(self.num_heads, 1, self.num_points, 1)
@@ -213,10 +216,10 @@ class MSDeformAttnTransformer(nn.Module):
         dim = tokens.shape[2]
         position = torch.cat(
             [
-                sine_position_2d(height, width, dim, tokens.device).to(tokens.dtype) + level
+                sine_position_2d(height, width, dim, tokens.device).to(level.dtype) + level
                 for (height, width), level in zip(spatial_shapes, self.level_embed, strict=True)
             ]
-        )
+        ).to(tokens.dtype)
         tokens = self.encoder(tokens, position, spatial_shapes)
         parts = tokens.split([height * width for height, width in spatial_shapes], dim=1)
         return [
@@ -290,8 +293,9 @@ def _known(value: int | None, name: str) -> int:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Backbone maps → mask features and the encoded coarse maps (Mask2Former, arXiv 2112.01527).
 
-    It runs in the dtype of its parameters, under autocast too: in half precision the sampling
-    positions would be wrong by whole cells.
+    Under autocast in bfloat16 its products are in bfloat16; sampling positions, weights of the
+    samples and statistics of the norms are float32. float16 has too small a range for it: under
+    such an autocast it runs in the dtype of its parameters.
     """
 
     @configurable
@@ -378,18 +382,24 @@ class MSDeformAttnPixelDecoder(nn.Module):
             The mask features (N, mask_dim, H/4, W/4), and the encoded maps (N, D, h_k, w_k), coarse
             first.
         """
+        device = self.mask_features.weight.device.type
+        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
+            return self._decode(features)
         dtype = self.mask_features.weight.dtype
-        with torch.autocast(self.mask_features.weight.device.type, enabled=False):
-            projected = [
-                projection(features[name].to(dtype))
-                for projection, name in zip(self.input_proj, self.in_features, strict=True)
-            ]
-            encoded = self.transformer(projected)
-            fine = encoded[-1]
-            for number, name in self.fine_features:
-                lateral = getattr(self, f"adapter_{number}")(features[name].to(dtype))
-                upsampled = F.interpolate(
-                    fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False
-                )
-                fine = getattr(self, f"layer_{number}")(lateral + upsampled)
-            return self.mask_features(fine), encoded
+        with torch.autocast(device, enabled=False):
+            return self._decode({name: level.to(dtype) for name, level in features.items()})
+
+    def _decode(self, features: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        projected = [
+            projection(features[name])
+            for projection, name in zip(self.input_proj, self.in_features, strict=True)
+        ]
+        encoded = self.transformer(projected)
+        fine = encoded[-1]
+        for number, name in self.fine_features:
+            lateral = getattr(self, f"adapter_{number}")(features[name])
+            upsampled = F.interpolate(
+                fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False
+            )
+            fine = getattr(self, f"layer_{number}")(lateral + upsampled)
+        return self.mask_features(fine), encoded

@@ -277,16 +277,14 @@ class _SparseAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of value, locations and weights, or None where none is needed."""
-        value, locations, weights = ctx.saved_tensors
+        saved = value, locations, weights = ctx.saved_tensors  # once: checkpointing allows no more
         batch, queries, heads, _, points = weights.shape
         axes = _axes(ctx.shapes, heads, points, value.dtype)
         grad = grad.reshape(batch, queries * heads, value.shape[3])
         wants_value, wants_points = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         value_grad, place_grad, weight_grad = (
             torch.zeros_like(tensor, memory_format=torch.contiguous_format) if wanted else None
-            for tensor, wanted in zip(
-                ctx.saved_tensors, (wants_value, wants_points, wants_points), strict=True
-            )
+            for tensor, wanted in zip(saved, (wants_value, wants_points, wants_points), strict=True)
         )
         for b in range(batch):
             corners, attention = _corners(locations[b], axes), weights[b].flatten(1)

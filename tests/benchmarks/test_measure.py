@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
-from benchmarks.measure import Side, median_seconds, peak_extra_memory, time_once
+from benchmarks.measure import CLOCKS, Side, median_seconds, peak_extra_memory, time_once
 from benchmarks.options import parse_args
 
 
@@ -35,3 +37,10 @@ def test_warm_up_rounds_are_not_counted() -> None:
     options = parse_args(["deform_attn", "--rounds", "3", "--warmup", "2"])
     assert median_seconds(lambda: calls.append(1), options) >= 0
     assert len(calls) == 5
+
+
+def test_processor_clock_does_not_count_waiting() -> None:
+    side = Side("one", "x", lambda: time.sleep(0.2))
+    waited, _ = time_once(side, torch.device("cpu"), CLOCKS["wall"])
+    busy, _ = time_once(side, torch.device("cpu"), CLOCKS["processor"])
+    assert busy < 0.1 < waited

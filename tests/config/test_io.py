@@ -214,7 +214,20 @@ def test_gpu_without_a_gpu_falls_back_to_the_cpu_and_says_so(monkeypatch, caplog
     assert cfg.MODEL.DEVICE == "cpu"
     assert not cfg.SOLVER.AMP.ENABLED
     assert "no GPU" in caplog.text
-    assert "float32" in caplog.text
+    assert "SOLVER.AMP.DTYPE float16: float16 needs a GPU" in caplog.text
+    assert "Training in float32 on cpu" in caplog.text
+
+
+@pytest.mark.parametrize("is_made_for_it", [False, True])
+def test_bfloat16_stays_on_where_the_processor_has_it(monkeypatch, caplog, is_made_for_it):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": is_made_for_it})
+    options = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16", "TEST.AMP", "bfloat16"]
+    with caplog.at_level(logging.WARNING, logger="maskfreevis_ext"):
+        cfg = load_config(CONFIG, options, device="cpu")
+    assert cfg.SOLVER.AMP.ENABLED == is_made_for_it
+    assert cfg.TEST.AMP == ("bfloat16" if is_made_for_it else "off")
+    for text in ("SOLVER.AMP.DTYPE bfloat16: the cpu device has no", "TEST.AMP bfloat16: the cpu"):
+        assert (text in caplog.text) == (not is_made_for_it)
 
 
 def test_device_argument_wins():

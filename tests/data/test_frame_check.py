@@ -131,7 +131,7 @@ class TestCache:
         read = []
         monkeypatch.setattr(
             "maskfreevis_ext.data.frame_headers.read_header",
-            lambda path: read.append(path) or Header(40, 30),
+            lambda path, size: read.append(path) or Header(40, 30),
         )
         assert read_headers(paths, tmp_path / "cache.json") == first
         assert read == [paths[1]]

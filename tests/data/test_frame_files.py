@@ -38,7 +38,7 @@ def test_check_images_refuses_links_out_of_the_root(tmp_path):
     os.rename(victim, outside)
     os.symlink(outside, victim)
     videos = load_ytvis_json(write_json(tmp_path, content), root)
-    with pytest.raises(DataError, match=r"00001\.png \(video 1\).*out of the image root"):
+    with pytest.raises(DataError, match=r"00001\.png \(video 1\).*out of the folder"):
         check_images(videos)
 
 

@@ -211,8 +211,9 @@ def test_unreadable_file_raises_and_is_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "set" / "v1" / "00000.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(_broken(kind))
+    height, width = (400, 400) if kind == "broken chunk" else (HEIGHT, WIDTH)
     with pytest.raises(DataError, match="cannot be read") as raised:
-        read_motion_mask(str(tmp_path), _video(height=400, width=400), 0)
+        read_motion_mask(str(tmp_path), _video(height=height, width=width), 0)
     assert str(path) in str(raised.value)
 
 

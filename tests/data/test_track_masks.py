@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from maskfreevis_ext.data.track_masks import check_masks
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import encode_masks, segmentation_to_rle
+from maskfreevis_ext.polygons import segmentation_to_rle
+from maskfreevis_ext.rle import encode_masks
 
 H, W = 6, 7
 POLYGON = [[1, 1, 4, 1, 4, 4, 1, 4]]

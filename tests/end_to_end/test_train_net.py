@@ -77,10 +77,6 @@ def test_two_processes_train_together(tiny_videos, tmp_path):
     said = _run(*words, *tiny_options(tiny_videos, out, "SOLVER.MAX_ITER", 2, "VIS_PERIOD", 1))
     assert "World size: 2" in said
     assert "AP50" in said
-    data = torch.load(out / "model_final.pth", weights_only=True)
-    states = data["trainer"]["random_states"]
-    assert len(states) == 2
-    assert not torch.equal(states[0]["torch"], states[1]["torch"])
     results = json.loads((out / "inference" / "results.json").read_text())
     assert len({track["video_id"] for track in results}) == 2
 

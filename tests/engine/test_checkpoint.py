@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,14 @@ import pytest
 import torch
 from torch import nn
 
+from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine.checkpoint import (
     MAX_SAVE_FAILURES,
     SafeCheckpointer,
-    describe_incompatible,
     remove_unfinished,
 )
-from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.engine.weights_report import describe_incompatible
+from maskfreevis_ext.errors import CheckpointError, NumericError
 
 
 class _Model(nn.Module):
@@ -70,7 +74,8 @@ def _mend_time(folder: Path) -> None:
 def test_save_writes_a_plain_checkpoint_and_then_its_name(tmp_path):
     _save(tmp_path, "model_0000004", 2.0)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000004.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_0000004.pth"]
     data = torch.load(tmp_path / "model_0000004.pth", weights_only=True)
     assert data["trainer"] == {"value": 2}
     assert data["model"]["body.weight"][0, 0] == 2.0
@@ -315,7 +320,8 @@ def test_failed_save_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     assert "No space left" in caplog.text
     with pytest.raises(CheckpointError, match=r"No space left.*--resume"):
         checkpointer.save("model_0000001")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_0000001.pth"]
     torch.load(tmp_path / "model_0000001.pth", weights_only=True)
 
 
@@ -380,15 +386,12 @@ def test_files_of_two_servers_with_one_path_are_not_mixed(tmp_path, monkeypatch)
     """The key of the cache is the whole address, with host and query."""
     fetched = []
 
-    def download(url: str, folder: str, filename: str) -> str:
-        fetched.append(url)
-        path = Path(folder) / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def download(address: str, path: str, timeout: float, expected: str) -> None:
+        fetched.append(address)
         torch.save({"model": _filled(float(len(fetched))).state_dict()}, path)
-        return str(path)
 
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    monkeypatch.setattr("iopath.common.file_io.download", download)
+    monkeypatch.setattr("maskfreevis_ext.downloads._download", download)
     addresses = [
         "https://one.example/m/a.pth",
         "https://two.example/m/a.pth",
@@ -401,3 +404,256 @@ def test_files_of_two_servers_with_one_path_are_not_mixed(tmp_path, monkeypatch)
         assert _value(model) == number % 3 + 1
         assert checkpointer.loaded_file == address
     assert fetched == addresses
+
+
+class TestManifest:
+    """``checkpoints.json`` says what was saved, and finds every damage."""
+
+    def manifest(self, folder: Path) -> dict:
+        return json.loads((folder / "checkpoints.json").read_text())
+
+    def test_it_has_checksum_config_versions_iteration_and_class_names(self, tmp_path):
+        checkpointer = SafeCheckpointer(
+            _filled(1.0), str(tmp_path), class_names=["cat", "dog", "emu"], config="A: 1\n"
+        )
+        checkpointer.save("model_0000003", iteration=3)
+        content = self.manifest(tmp_path)
+        entry = content["checkpoints"]["model_0000003.pth"]
+        whole = (tmp_path / "model_0000003.pth").read_bytes()
+        assert entry["sha256"] == hashlib.sha256(whole).hexdigest()
+        assert entry["iteration"] == 3
+        run = content["runs"][entry["run"]]
+        assert (run["config"], run["class_names"]) == ("A: 1\n", ["cat", "dog", "emu"])
+        assert run["versions"]["torch"] == torch.__version__
+        assert content["format"] == 1
+
+    @pytest.mark.parametrize("is_listed", [True, False])
+    def test_every_flipped_bit_is_found(self, tmp_path, is_listed):
+        """Without the manifest, bits that torch.load does not look at may pass: nothing else."""
+        _save(tmp_path, "model_final", 2.0)
+        path = tmp_path / "model_final.pth"
+        if not is_listed:
+            (tmp_path / "checkpoints.json").unlink()
+        whole, rng, found = path.read_bytes(), random.Random(0), 0
+        for _ in range(100):
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            path.write_bytes(bytes(damaged))
+            model = _Model()
+            try:
+                SafeCheckpointer(model).load(str(path))
+            except CheckpointError:
+                found += 1
+            else:
+                assert _value(model) == 2.0
+        assert found == 100 if is_listed else found > 50
+
+    def test_damaged_manifest_is_not_used(self, tmp_path, caplog):
+        _save(tmp_path, "model_final", 2.0)
+        for content in ("{", "[]", '{"format": 2}', '{"format": 1, "runs": 1, "checkpoints": {}}'):
+            (tmp_path / "checkpoints.json").write_text(content)
+            model = _Model()
+            SafeCheckpointer(model).load(str(tmp_path / "model_final.pth"))
+            assert _value(model) == 2.0
+            assert "checkpoints.json" in caplog.text
+            caplog.clear()
+        _save(tmp_path, "model_final", 3.0)
+        assert list(self.manifest(tmp_path)["checkpoints"]) == ["model_final.pth"]
+
+    @pytest.mark.parametrize("is_first", [True, False])
+    def test_kill_before_the_new_name_leaves_a_file_that_is_known(
+        self, tmp_path, monkeypatch, is_first
+    ):
+        _save(tmp_path, "model_final", 2.0)
+        if is_first:  # a folder of a version without manifests
+            (tmp_path / "checkpoints.json").unlink()
+
+        def killed(source: str, target: str) -> None:
+            if target.endswith(".pth"):
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        replace = os.replace
+        with monkeypatch.context() as patch:
+            patch.setattr("maskfreevis_ext.files.os.replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                SafeCheckpointer(_filled(3.0), str(tmp_path)).save("model_final")
+        model = _Model()
+        SafeCheckpointer(model, str(tmp_path)).resume_or_load("")
+        assert _value(model) == 2.0
+
+    def test_replaced_file_is_told(self, tmp_path):
+        _save(tmp_path, "model_final", 2.0)
+        torch.save({"model": _filled(5.0).state_dict()}, tmp_path / "model_final.pth")
+        with pytest.raises(CheckpointError, match=r"model_final\.pth is damaged.*another name"):
+            SafeCheckpointer(_Model()).load(str(tmp_path / "model_final.pth"))
+
+
+class TestMaxToKeep:
+    """SOLVER.CHECKPOINT_MAX_TO_KEEP."""
+
+    def names(self, folder: Path) -> list[str]:
+        return sorted(p.name.removeprefix("model_") for p in folder.glob("*.pth"))
+
+    def save(self, folder: Path, *numbers: int, keep: int = 2, resume: bool = False) -> None:
+        checkpointer = SafeCheckpointer(_filled(1.0), str(folder), max_to_keep=keep)
+        if resume:
+            checkpointer.resume_or_load("")
+        for number in numbers:
+            checkpointer.save(f"model_{number:07d}", iteration=number)
+
+    def test_newest_stay_and_those_that_it_did_not_number(self, tmp_path):
+        for name in ("model_final", "model_best", "model_0000000", "model_mine"):
+            torch.save({}, tmp_path / f"{name}.pth")
+        self.save(tmp_path, 1, 2, 3, 4)
+        left = ["0000000.pth", "0000003.pth", "0000004.pth", "best.pth", "final.pth", "mine.pth"]
+        assert self.names(tmp_path) == left
+        manifest = json.loads((tmp_path / "checkpoints.json").read_text())
+        assert list(manifest["checkpoints"]) == ["model_0000003.pth", "model_0000004.pth"]
+
+    def test_zero_keeps_all(self, tmp_path):
+        self.save(tmp_path, 1, 2, 3, keep=0)
+        assert len(self.names(tmp_path)) == 3
+
+    def test_resumed_training_goes_on_counting(self, tmp_path):
+        self.save(tmp_path, 1, 2)
+        self.save(tmp_path, 3, resume=True)
+        assert self.names(tmp_path) == ["0000002.pth", "0000003.pth"]
+
+    def test_another_training_in_the_same_folder_does_not_remove_the_first(self, tmp_path):
+        self.save(tmp_path, 5, 6)
+        self.save(tmp_path, 1, 2, 3)
+        assert self.names(tmp_path) == ["0000002.pth", "0000003.pth", "0000005.pth", "0000006.pth"]
+
+    def test_file_that_cannot_be_removed_is_told(self, tmp_path, monkeypatch, caplog):
+        self.save(tmp_path, 1, 2)
+
+        def refuse(path: str) -> None:
+            raise PermissionError(13, "Permission denied", path)
+
+        monkeypatch.setattr("maskfreevis_ext.engine.training_record.os.remove", refuse)
+        self.save(tmp_path, 3, resume=True)
+        assert len(self.names(tmp_path)) == 3
+        assert "could not be removed" in caplog.text
+
+
+class TestBest:
+    """``model_best.pth``."""
+
+    def test_value_survives_a_restart_but_not_a_new_training(self, tmp_path):
+        first = SafeCheckpointer(_filled(1.0), str(tmp_path), trainer=_State())
+        first.save("model_0000001", iteration=1)
+        first.save_best("segm/AP", 12.5, 1)
+        assert first.record.best("segm/AP") == 12.5
+        assert first.record.best("segm/AP50") is None
+        second = SafeCheckpointer(_Model(), str(tmp_path), trainer=_State())
+        assert second.record.best("segm/AP") is None
+        second.resume_or_load("")
+        assert second.record.best("segm/AP") == 12.5
+        (tmp_path / "model_best.pth").unlink()
+        assert second.record.best("segm/AP") is None
+
+    def test_it_is_weights_only_and_not_resumed_from(self, tmp_path):
+        checkpointer = SafeCheckpointer(_filled(3.0), str(tmp_path), trainer=_State())
+        checkpointer.save("model_0000001", iteration=1)
+        checkpointer.save_best("segm/AP", 1.0, 2)
+        assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+        assert [os.path.basename(p) for p in checkpointer.resume_candidates()] == [
+            "model_0000001.pth"
+        ]
+        data = torch.load(tmp_path / "model_best.pth", weights_only=True)
+        assert data["iteration"] == 2
+        assert "trainer" not in data
+        model = _Model()
+        SafeCheckpointer(model).load(str(tmp_path / "model_best.pth"))
+        assert _value(model) == 3.0
+
+
+class TestClassNames:
+    """Names travel with the weights, which are matched by them."""
+
+    NAMES = ("cat", "dog", "emu")
+
+    def saved(self, folder: Path, names: tuple[str, ...] | None = NAMES) -> str:
+        model = _Model(len(names or self.NAMES))
+        rows = torch.arange(len(model.class_embed.bias), dtype=torch.float32)
+        model.class_embed.bias.data.copy_(rows)
+        model.class_embed.weight.data.copy_(rows[:, None].expand(-1, 4))
+        SafeCheckpointer(model, str(folder), class_names=names, trainer=_State()).save(
+            "model_final"
+        )
+        return str(folder / "model_final.pth")
+
+    def test_evaluation_takes_the_names_of_the_file(self, tmp_path):
+        model = _Model()
+        SafeCheckpointer(model).load(self.saved(tmp_path))
+        assert class_names_of(model) == list(self.NAMES)
+        SafeCheckpointer(model).load(self.saved(tmp_path / "other", None))
+        assert class_names_of(model) is None
+
+    def test_file_without_names_gives_one_warning(self, tmp_path, caplog):
+        for names in (None, self.NAMES):
+            caplog.clear()
+            SafeCheckpointer(_Model(), class_names=names).load(self.saved(tmp_path, None))
+            lines = [r for r in caplog.records if "no class names" in r.getMessage()]
+            assert len(lines) == 1
+        caplog.clear()
+        torch.save({"body.weight": torch.ones(4, 2)}, tmp_path / "backbone.pth")
+        SafeCheckpointer(_Model()).load(str(tmp_path / "backbone.pth"))
+        SafeCheckpointer(_Model(classes=5)).load(self.saved(tmp_path, None))  # of another size
+        assert "no class names" not in caplog.text
+
+    def test_names_of_another_number_of_classes_are_not_taken(self, tmp_path):
+        model = _Model(classes=5)
+        SafeCheckpointer(model).load(self.saved(tmp_path))
+        assert class_names_of(model) is None
+
+    @pytest.mark.parametrize(
+        ("wanted", "rows"),
+        [
+            (("cat", "dog", "emu"), [0, 1, 2, 3]),
+            (("Cat", "d-o-g", "EMU"), [0, 1, 2, 3]),
+            (("emu", "cat", "dog"), [2, 0, 1, 3]),
+            (("emu", "cow", "cat"), [2, 9, 0, 3]),
+            (("emu", "cow", "cat", "dog"), [2, 9, 0, 1, 3]),
+            (("dog",), [1, 3]),
+            (("x", "y", "z"), [9, 9, 9, 3]),
+        ],
+    )
+    def test_training_matches_the_classifier_by_name(self, tmp_path, wanted, rows):
+        model = _Model(len(wanted))
+        model.class_embed.bias.data.fill_(9.0)
+        model.class_embed.weight.data.fill_(9.0)
+        SafeCheckpointer(model, class_names=wanted).load(self.saved(tmp_path))
+        assert model.class_embed.bias.tolist() == rows
+        assert model.class_embed.weight[:, 2].tolist() == rows
+        assert class_names_of(model) == list(wanted)
+
+    def test_resume_with_other_classes_is_refused(self, tmp_path):
+        self.saved(tmp_path)
+        checkpointer = SafeCheckpointer(
+            _Model(), str(tmp_path), class_names=("emu", "cat", "dog"), trainer=_State()
+        )
+        with pytest.raises(
+            CheckpointError, match=r"\['cat', 'dog', 'emu'\].*\['emu', 'cat', 'dog'\]"
+        ):
+            checkpointer.resume_or_load("")
+
+    @pytest.mark.parametrize("value", ["cat", ["a", "a", "b"], ["a", "b", ""], ["a", 1, "c"], {},
+                                       ["a", "b", "\x1b[2J"], []])  # fmt: skip
+    def test_what_are_no_names_counts_as_none(self, tmp_path, value):
+        torch.save({"model": _filled(1.0).state_dict(), "class_names": value}, tmp_path / "a.pth")
+        model = _Model()
+        SafeCheckpointer(model).load(str(tmp_path / "a.pth"))
+        assert class_names_of(model) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
+    model = _filled(1.0)
+    model.class_embed.bias.data[1] = bad
+    torch.save({"model": model.state_dict(), "trainer": {"value": 1}}, tmp_path / "model_1.pth")
+    with pytest.raises(NumericError, match=r"model_1\.pth.*1 of 4 weights: class_embed\.bias"):
+        SafeCheckpointer(_Model()).load(str(tmp_path / "model_1.pth"))
+    with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints.*NaN or Inf"):
+        SafeCheckpointer(_Model(), str(tmp_path), trainer=_State()).resume_or_load("")

@@ -90,7 +90,7 @@ def official_swin() -> dict[str, Tensor]:
 
 def test_torchvision_fills_the_backbone(tmp_path):
     torch.save(torchvision_resnet50(), tmp_path / "resnet50.pth")
-    weights = read_weights(str(tmp_path / "resnet50.pth"))
+    weights = read_weights(str(tmp_path / "resnet50.pth"))[0]
     found = convert(weights, tiny_cfg(), "resnet50.pth")
     assert found.kind == "a ResNet of torchvision"
     assert found.weights["backbone.res3.0.shortcut.norm.bias"].equal(
@@ -119,7 +119,7 @@ def test_swin_fills_the_backbone(tmp_path, prefix):
             f"backbone.norm{i}.{part}": torch.ones(8 * 2**i) for i in range(4) for part in NORM[:2]
         }
     torch.save({"model": weights, "epoch": 3}, tmp_path / "swin.pth")
-    found = convert(read_weights(str(tmp_path / "swin.pth")), tiny_cfg(*SWIN), "swin.pth")
+    found = convert(read_weights(str(tmp_path / "swin.pth"))[0], tiny_cfg(*SWIN), "swin.pth")
     assert found.kind == "a Swin Transformer"
     name = "layers.0.blocks.1.attn.relative_position_bias_table"
     assert found.weights[f"backbone.{name}"].equal(weights[prefix + name])
@@ -151,7 +151,7 @@ def test_image_checkpoint_of_mask2former(tmp_path, content):
     held = _as_numpy(weights) if content == "arrays" else weights
     path = tmp_path / "model_final_3c8ec9.pkl"
     path.write_bytes(pickle.dumps({"model": held, "__author__": "third_party"}))
-    found = convert(read_weights(str(path)), tiny_cfg(), str(path))
+    found = convert(read_weights(str(path))[0], tiny_cfg(), str(path))
     assert found.kind.startswith("a whole model")
     assert {name for name, _, _ in found.other_size} == {
         "sem_seg_head.predictor.class_embed.weight",
@@ -173,7 +173,7 @@ def test_output_is_taken_by_the_checkpointer(tmp_path, ending):
     source = build_model(tiny_cfg())
     content = {"model": source.state_dict(), "optimizer": {"state": {}}, "iteration": 5}
     torch.save(content, tmp_path / "in.pth")
-    found = convert(read_weights(str(tmp_path / "in.pth")), tiny_cfg(), "in.pth")
+    found = convert(read_weights(str(tmp_path / "in.pth"))[0], tiny_cfg(), "in.pth")
     assert found.missing == found.unused == []
     path = str(tmp_path / f"out{ending}")
     write_weights(found.weights, path)
@@ -181,7 +181,31 @@ def test_output_is_taken_by_the_checkpointer(tmp_path, ending):
     SafeCheckpointer(model, must_fit=True).load(path)
     for name, value in model.state_dict().items():
         assert value.equal(source.state_dict()[name]), name
-    assert read_weights(path).keys() == found.weights.keys()
+    assert read_weights(path)[0].keys() == found.weights.keys()
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_class_names_are_kept_where_there_are_weights_for_them(tmp_path, ending):
+    path, names = str(tmp_path / f"out{ending}"), ["cat", "dog"]
+    classifier = {"predictor.class_embed.weight": torch.ones(3, 4)}
+    for weights, stored, expected in (
+        (classifier, names, names),
+        (classifier, None, None),
+        (classifier, ["cat"], None),
+        ({"backbone.stem.weight": torch.ones(1)}, names, None),
+    ):
+        write_weights(weights, path, stored)
+        assert read_weights(path)[1] == expected
+        assert read_weights(path)[0].keys() == weights.keys()
+
+
+def test_checkpoint_that_is_replaced_is_no_longer_compared_with_the_manifest(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    SafeCheckpointer(model, str(tmp_path)).save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    write_weights({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, path)
+    SafeCheckpointer(model).load(path)
+    assert model.bias.item() == 1
 
 
 def test_what_cannot_be_used_is_named(tmp_path):

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
 
 from maskfreevis_ext.data import register_from_config
-from maskfreevis_ext.engine.evaluation_sets import check_test_sets, inference_folder
+from maskfreevis_ext.engine.evaluation_sets import (
+    check_test_classes,
+    check_test_sets,
+    inference_folder,
+)
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.evaluation import EVALUATOR_REGISTRY
 from tests.helpers.videos import data_cfg, plain_content, unique_name, write_frames, write_json
 
 
@@ -93,3 +99,50 @@ def test_text_behind_the_json_and_missing_frames_are_named(tmp_path):
 def test_unknown_evaluator_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"TEST\.EVALUATORS.*'mota'"):
         check_test_sets(_cfg(tmp_path, plain_content(masks=True), "TEST.EVALUATORS", ["mota"]))
+
+
+class TestBestMetric:
+    """TEST.BEST_METRIC must be one that evaluations give."""
+
+    def check(self, folder: Path, metric: str, *more: object, masks: bool = True) -> None:
+        check_test_sets(_cfg(folder, plain_content(masks=masks), "TEST.BEST_METRIC", metric, *more))
+
+    @pytest.mark.parametrize("metric", ["", "segm/AP", "segm/AP-cat", "hota/HOTA"])
+    def test_known(self, tmp_path, metric):
+        self.check(tmp_path, metric, "TEST.EVALUATORS", ["ytvis_ap", "hota"])
+
+    @pytest.mark.parametrize("metric", ["AP", "segm/ap", "hota/HOTA"])
+    def test_unknown(self, tmp_path, metric):
+        with pytest.raises(ConfigError, match=rf"BEST_METRIC.*segm/AP, segm/AP50.*{metric}"):
+            self.check(tmp_path, metric)
+
+    def test_boxes_only(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"BEST_METRIC.*\(none\), got 'segm/AP'"):
+            self.check(tmp_path, "segm/AP", masks=False)
+
+    def test_evaluator_that_does_not_tell(self, tmp_path):
+        @EVALUATOR_REGISTRY.register()
+        def silent_evaluator(dataset_name: str, output_dir: str | None) -> DatasetEvaluator:
+            return DatasetEvaluator()
+
+        self.check(tmp_path, "mine/score", "TEST.EVALUATORS", ["silent_evaluator", "ytvis_ap"])
+
+
+def test_ground_truth_is_checked_beside_an_evaluator_of_another_kind(tmp_path):
+    @EVALUATOR_REGISTRY.register()
+    def other_evaluator(dataset_name: str, output_dir: str | None) -> DatasetEvaluator:
+        return DatasetEvaluator()
+
+    content = plain_content(masks=True)
+    _bad_area(content)
+    with pytest.raises(DataError, match="areas"):
+        check_test_sets(_cfg(tmp_path, content, "TEST.EVALUATORS", ["other_evaluator", "ytvis_ap"]))
+
+
+def test_classes_of_test_sets_must_be_among_the_models(tmp_path):
+    cfg = _cfg(tmp_path, plain_content(masks=True))
+    check_test_sets(cfg)
+    for names in (None, ["emu"], ["dog", "cat", "emu"]):
+        check_test_classes(cfg, names)
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST: no class of .*'cat'.*\['car'\]"):
+        check_test_classes(cfg, ["car"])

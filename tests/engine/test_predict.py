@@ -73,6 +73,17 @@ def test_given_names_win_and_are_counted():
         find_class_names(cfg_with(name), ["x", "y"])
 
 
+def test_stored_names_go_before_those_of_data_sets(tmp_path):
+    name = unique_name("predict")
+    register_ytvis_instances(name, {}, write_json(tmp_path, plain_content()), str(tmp_path))
+    cfg, stored = cfg_with(name), ["emu", "Cat", "dog"]
+
+    assert find_class_names(cfg, stored=stored) == stored
+    assert choose_classes(cfg, ["dog"], stored) == (stored, [2])
+    assert category_ids(cfg, stored) == {0: 9, 1: 3, 2: 7}
+    assert category_ids(cfg, ["emu", "cat", "cow"]) == {0: 1, 1: 2, 2: 3}
+
+
 def test_predictor_needs_weights(tmp_path):
     with pytest.raises(ConfigError, match=r"MODEL\.WEIGHTS"):
         build_predictor(tiny_cfg())

@@ -12,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 
 from maskfreevis_ext.config import load_config
+from maskfreevis_ext.engine.ema import follow_weights
 from maskfreevis_ext.engine.self_training import (
     EmaTeacher,
     SelfTrainingSettings,
@@ -79,7 +80,7 @@ def test_teacher_follows_slowly_and_stays_without_gradients() -> None:
         for parameter in model.parameters():
             parameter.add_(1.0)
     model.criterion.reset_schedule(5)
-    teacher.follow(model, decay=0.75)
+    follow_weights(teacher.model, model, 0.75)
     for name, parameter in teacher.model.named_parameters():
         torch.testing.assert_close(parameter, before[name] + 0.25)
         assert not parameter.requires_grad

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.config import default_config, load_config
+from maskfreevis_ext.class_names import class_names_of
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.train_step import TrainStep
-from maskfreevis_ext.engine.trainer import Trainer, amp_dtype_of, reset_iteration_counter
-from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
+from maskfreevis_ext.errors import ConfigError, DataError, NumericError
+from tests.helpers.killed_training import figures as _rows
+from tests.helpers.killed_training import weights_hash
 from tests.helpers.training import CONFIG, VAL, tiny_options
 
 
@@ -56,7 +60,13 @@ def test_training_writes_checkpoints_that_hold_no_code(trained):
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
     data = torch.load(folder / "model_0000001.pth", weights_only=True)
     assert data["iteration"] == 1
-    assert len(data["trainer"]["random_states"]) == 1
+    assert data["trainer"]["seed"] == 1
+    assert data["class_names"] == class_names_of(trained.model)
+    assert set(data["class_names"]) == {"circle", "triangle", "star"}
+    manifest = json.loads((folder / "checkpoints.json").read_text())
+    names = ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+    assert list(manifest["checkpoints"]) == names
+    assert [run["config"] for run in manifest["runs"].values()] == [trained.cfg.dump()]
 
 
 def test_training_writes_pictures_for_tensorboard(trained):
@@ -77,7 +87,7 @@ def test_drawing_does_not_change_the_training(trained, tiny_videos, tmp_path):
 
 
 def test_hooks_of_all_processes_stand_in_the_same_order(tiny_videos, tmp_path, monkeypatch):
-    """PreciseBN and GatherRandomState both exchange data with the other processes."""
+    """PreciseBN and StopAtStep both exchange data with the other processes."""
     options = ("TEST.PRECISE_BN.ENABLED", True, "MODEL.RESNETS.NORM", "BN", "VIS_PERIOD", 1)
     trainer = Trainer(_cfg(tiny_videos, tmp_path, *options, "MODEL.BACKBONE.FREEZE_AT", 0))
     orders = []
@@ -88,7 +98,7 @@ def test_hooks_of_all_processes_stand_in_the_same_order(tiny_videos, tmp_path, m
         orders.append([type(h).__name__ for h in trainer.build_hooks() if h is not None])
     main, other = orders
     assert main == [
-        *("IterationTimer", "LRScheduler", "PreciseBN", "GatherRandomState"),
+        *("IterationTimer", "LRScheduler", "PreciseBN", "StopAtStep"),
         *("PeriodicCheckpointer", "EvalHook", "DrawPredictions", "PeriodicWriter", "WriteReport"),
     ]
     own = ("PeriodicCheckpointer", "DrawPredictions", "PeriodicWriter", "WriteReport")
@@ -108,19 +118,29 @@ def test_log_has_the_main_losses_and_metrics_have_all(tiny_videos, tmp_path, cap
     assert {"loss_ce_0", "loss_dice", "loss_dice_0", "eta_seconds", "lr", "time"} <= set(last)
 
 
-def test_unknown_type_of_mixed_precision_is_refused():
-    cfg = default_config()
-    assert amp_dtype_of(cfg) is torch.float16
-    cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    assert amp_dtype_of(cfg) is torch.bfloat16
-    cfg.SOLVER.AMP.DTYPE = "half"
-    with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE.*float16, bfloat16.*'half'"):
-        amp_dtype_of(cfg)
+def test_trainer_refuses_float16_on_the_cpu_by_name(tiny_videos, tmp_path):
+    cfg = _cfg(tiny_videos, tmp_path).clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = True  # load_config would have switched it off, with a warning
+    with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE.*MODEL\.DEVICE cpu.*got float16"):
+        Trainer(cfg)
+
+
+@pytest.mark.parametrize("is_made_for_it", [False, True])
+def test_trainer_uses_bfloat16_where_the_processor_has_it(
+    tiny_videos, tmp_path, monkeypatch, is_made_for_it
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": is_made_for_it})
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.MAX_ITER", 1)
+    trainer = _train(_cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", *amp))
+    assert trainer.cfg.SOLVER.AMP.ENABLED == is_made_for_it
+    assert trainer._trainer._amp_dtype is (torch.bfloat16 if is_made_for_it else None)
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_model_trains_in_mixed_precision(tiny_videos, tmp_path, dtype):
-    """On the CPU, which the command line does not offer, but which computes in the same types."""
+    """On the CPU, which computes in both types, though the command line does not offer float16."""
     cfg = _cfg(tiny_videos, tmp_path, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2)
     seed_all_rng(1)
     trainer = Trainer(cfg)
@@ -133,18 +153,15 @@ def test_model_trains_in_mixed_precision(tiny_videos, tmp_path, dtype):
         assert not torch.equal(before, trainer.model.sem_seg_head.predictor.query_feat.weight)
 
 
-def test_resume_goes_on_with_iteration_optimizer_rate_and_random_state(tiny_videos, tmp_path):
+def test_resume_goes_on_with_iteration_optimizer_and_rate(tiny_videos, tmp_path):
     options = ["SOLVER.STEPS", "(3,)", "SOLVER.MAX_ITER"]
     first = _train(_cfg(tiny_videos, tmp_path, *options, 2))
     assert first.optimizer.param_groups[0]["lr"] == first.cfg.SOLVER.BASE_LR
-    states = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]
 
     second = Trainer(_cfg(tiny_videos, tmp_path, *options, 6))
-    torch.manual_seed(123)
     second.resume_or_load(resume=True)
     assert (second.start_iter, second.checkpointer.resumed) == (2, True)
     assert second.model.criterion._iter.item() == 2
-    assert torch.equal(torch.get_rng_state(), states["random_states"][0]["torch"])
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
     moments = second.optimizer.state_dict()["state"]
@@ -156,12 +173,109 @@ def test_resume_goes_on_with_iteration_optimizer_rate_and_random_state(tiny_vide
     assert second.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * first.cfg.SOLVER.BASE_LR)
 
 
-def test_finished_training_is_evaluated_again(tiny_videos, tmp_path):
+def test_finished_training_says_that_there_is_nothing_to_do(tiny_videos, tmp_path, caplog):
     options = ["SOLVER.MAX_ITER", 1]
     _train(_cfg(tiny_videos, tmp_path, *options))
-    again = _train(_cfg(tiny_videos, tmp_path, *options), resume=True)
+    before = (tmp_path / "metrics.json").read_text()
+    with caplog.at_level(logging.INFO):
+        again = _train(_cfg(tiny_videos, tmp_path, *options), resume=True)
     assert again.start_iter == 1
-    assert sum("segm/AP" in line for line in _metrics(again)) == 2
+    said = [r.message for r in caplog.records if "Nothing to do" in r.message]
+    assert len(said) == 1
+    assert "1 of SOLVER.MAX_ITER 1 iterations" in said[0]
+    assert (tmp_path / "metrics.json").read_text() == before
+
+
+def test_what_a_kill_after_the_last_step_cut_off_is_made_up_for(tiny_videos, tmp_path):
+    """The last checkpoint and the evaluation; both are as if there had been no kill."""
+    options = ["SOLVER.MAX_ITER", 2]
+    _train(_cfg(tiny_videos, tmp_path, *options))
+    rows, weights = _rows(tmp_path), weights_hash(tmp_path)
+    assert "segm/AP" in rows[-1]
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    lines = (tmp_path / "metrics.json").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.json").write_text(lines[0] + lines[1][:20])  # a cut row
+    _train(_cfg(tiny_videos, tmp_path, *options), resume=True)
+    assert _rows(tmp_path) == rows
+    assert weights_hash(tmp_path) == weights
+
+
+def _interrupt(trainer: Trainer, step: int) -> None:
+    """Train, but end as by a kill in the middle of a step; hooks behind it do not run."""
+    run_step = trainer.run_step
+
+    def killed() -> None:
+        if trainer.iter == step:
+            trainer._hooks.clear()
+            raise KeyboardInterrupt
+        run_step()
+
+    trainer.run_step = killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+
+
+_EXACT = {
+    "plain": (),
+    "precise batch norm": (
+        *("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1, "TEST.EVAL_PERIOD", 1),
+        *("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0, "DATASETS.TEST", "()"),
+    ),
+    "self-training": (
+        *("MODEL.MASKFREE.SELF_TRAINING.ENABLED", True),
+        *("MODEL.MASKFREE.SELF_TRAINING.START_ITER", 1, "DATASETS.TEST", "()"),
+    ),
+    "averaged weights": ("SOLVER.EMA", 0.9, "DATASETS.TEST", "()"),
+    "several batches a step": ("SOLVER.ACCUMULATE", 2, "DATASETS.TEST", "()"),
+    "heads and dropout": (
+        *("MODEL.MULTIMASK.ENABLED", True, "MODEL.SPATIAL_MASK.ENABLED", True),
+        *("MODEL.MASK_FORMER.DROPOUT", 0.1, "DATASETS.TEST", "()"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _EXACT)
+def test_weights_after_a_kill_are_those_without_it(tiny_videos, tmp_path, name):
+    """Stopped in step 3, it goes on from the checkpoint after step 1, in another random state."""
+    cfgs = [_cfg(tiny_videos, tmp_path / folder, *_EXACT[name]) for folder in "ab"]
+    _train(cfgs[0])
+    seed_all_rng(1)
+    trainer = Trainer(cfgs[1])
+    trainer.resume_or_load(resume=True)
+    _interrupt(trainer, 3)
+    seed_all_rng(99)
+    trainer = Trainer(cfgs[1])
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 2
+    trainer.train()
+    assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b")
+    assert _rows(tmp_path / "a") == _rows(tmp_path / "b")
+
+
+def test_a_seed_that_was_drawn_is_kept_over_a_resume(tiny_videos, tmp_path):
+    options = ["SEED", -1, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1]
+    first = _train(_cfg(tiny_videos, tmp_path, *options))
+    second = Trainer(_cfg(tiny_videos, tmp_path, *options))
+    second.resume_or_load(resume=True)
+    assert second.seed == first.seed == second.batches.seed
+
+
+def test_first_cause_of_an_end_is_what_is_reported(tiny_videos, tmp_path, caplog):
+    """An error of a hook at the end does not stand in its place."""
+    trainer = Trainer(_cfg(tiny_videos, tmp_path))
+
+    class Fails(HookBase):
+        def after_step(self):
+            raise OSError("the first")
+
+        def after_train(self):
+            raise OSError("the second")
+
+    trainer.register_hooks([Fails()])
+    with pytest.raises(OSError, match="the first"):
+        trainer.train()
+    assert "Fails, after the error: OSError: the second" in caplog.text
 
 
 def test_weights_of_another_training_start_at_iteration_0(trained, tiny_videos, tmp_path):
@@ -238,6 +352,40 @@ def test_evaluation_while_training_on_two_sets(tiny_videos, tmp_path):
     assert page.count("<h2>Evaluation on tiny_val") == 2
     assert 'aria-label="Scores (%)"' in page  # of both evaluations
     assert "2 of 2 iterations" in page
+
+
+def test_best_weights_are_kept(tiny_videos, tmp_path, monkeypatch):
+    scores = iter([10.0, float("nan"), 9.0])
+
+    def score(cls: type, cfg: object, model: object) -> dict:
+        return {"segm": {"AP": next(scores)}}
+
+    monkeypatch.setattr(Trainer, "test", classmethod(score))
+    options = ["TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "segm/AP", "LOG.REPORT", "False"]
+    first = _train(_cfg(tiny_videos, tmp_path, *options, "SOLVER.MAX_ITER", 3))
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["iteration"], best["metric"], best["value"]) == (0, "segm/AP", 10.0)
+    scores = iter([9.5, 12.0])
+    again = _train(_cfg(tiny_videos, tmp_path, *options, "SOLVER.MAX_ITER", 5), resume=True)
+    assert (first.iter, again.iter) == (3, 5)
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["iteration"], best["value"]) == (4, 12.0)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(best["model"][name], value), name
+
+
+def test_evaluation_that_fails_costs_no_step(tiny_videos, tmp_path, monkeypatch):
+    def fail(cls: type, cfg: object, model: object) -> None:
+        raise DataError("a frame turned bad")
+
+    monkeypatch.setattr(Trainer, "test", classmethod(fail))
+    options = ["TEST.EVAL_PERIOD", 3, "SOLVER.CHECKPOINT_PERIOD", 100]
+    with pytest.raises(DataError, match="a frame turned bad"):
+        _train(_cfg(tiny_videos, tmp_path, *options))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    trainer = Trainer(_cfg(tiny_videos, tmp_path, *options))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 3
 
 
 def test_nan_ends_the_training_without_a_traceback_in_the_log(tiny_videos, tmp_path, caplog):

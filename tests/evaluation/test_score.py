@@ -319,7 +319,7 @@ def test_results_file_that_is_no_list_is_refused(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
 
-    with pytest.raises(DataError, match=r"results\.json: expected a"):
+    with pytest.raises(DataError, match=r"results\.json: (expected|brackets)"):
         read_results(path)
 
 

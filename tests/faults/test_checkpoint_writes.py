@@ -26,7 +26,7 @@ from maskfreevis_ext.errors import CheckpointError
 logging.basicConfig(level=logging.ERROR, stream=sys.stdout)
 folder, names, limit = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 model = torch.nn.Linear(1000, 1000)
-checkpointer = SafeCheckpointer(model, folder)
+checkpointer = SafeCheckpointer(model, folder, max_to_keep=2)
 for i in range(1, 1000000):
     torch.nn.init.constant_(model.weight, i)
     if limit and i == 2:
@@ -41,7 +41,8 @@ for i in range(1, 1000000):
 """
 
 
-def _start(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
+def start_writer(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
+    """Start ``WRITER``, with a limit of bytes a file from the second checkpoint on."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(folder), names, str(limit)],
@@ -52,7 +53,7 @@ def _start(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
     )
 
 
-def _resume(folder: Path) -> int:
+def resume_checkpoint(folder: Path) -> int:
     """Go on as after a crash; gives the iteration of the checkpoint, which must be whole."""
     remove_unfinished(str(folder))
     model = torch.nn.Linear(1000, 1000)
@@ -63,23 +64,26 @@ def _resume(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
-    process = _start(tmp_path, "model_a", limit=1_000_000)  # a checkpoint takes 4 MB
+    process = start_writer(tmp_path, "model_a", limit=1_000_000)  # a checkpoint takes 4 MB
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 2, said
     assert "saved 1\n" in said
     assert said.count("could not be written") == 3, said
     assert "stopped:" in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_a.pth"]
-    assert _resume(tmp_path) == 1
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["checkpoints.json", "last_checkpoint", "model_a.pth"]
+    assert resume_checkpoint(tmp_path) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", ["model_last", "model_a,model_b,model_c"])
+@pytest.mark.parametrize(
+    "names", ["model_last", "model_a,model_b,model_c", "model_1,model_2,model_3,model_4"]
+)
 def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
     rng = random.Random(0)
     for kill in range(5):
         folder = tmp_path / str(kill)
-        process = _start(folder, names)
+        process = start_writer(folder, names)
         try:
             for line in process.stdout:
                 if line.startswith("saved 2"):
@@ -91,4 +95,6 @@ def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
             process.wait()
         reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
         # Whatever it had reported as saved is there, or something newer.
-        assert _resume(folder) >= max([2, *reported])
+        assert resume_checkpoint(folder) >= max([2, *reported])
+        if names.startswith("model_1"):  # numbered: old ones are removed, never too many
+            assert 2 <= len(list(folder.glob("model_*.pth"))) <= 3

@@ -82,3 +82,20 @@ def test_weights_only_and_allow_pickle_are_never_relaxed(path):
         if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
             relaxed = {"weights_only": False, "allow_pickle": True, "allow_unsafe": True}
             assert relaxed.get(node.arg, ...) is not node.value.value, (path, node.value.lineno)
+
+
+#: Calls of json.dumps whose values have no numbers that were computed, or are checked before.
+PLAIN_JSON = {"maskfreevis_ext/engine/report/__init__.py", "maskfreevis_ext/safetensors_files.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_json_has_no_nan(path):
+    """``NaN`` is no JSON: everything is written by json.dumps(allow_nan=False)."""
+    name = path.relative_to(ROOT).as_posix()
+    if name in PLAIN_JSON or "/embedded/" in name:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and _dotted(node.func) in ("json.dump", "json.dumps"):
+            strict = [k.value.value for k in node.keywords if k.arg == "allow_nan"]
+            is_text = len(node.args) == 1 and _dotted(node.args[0]) in ("key", "name")
+            assert strict == [False] or is_text, f"{name}:{node.lineno}"

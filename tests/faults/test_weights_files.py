@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import functools
-import io
 import os
 import pickle
 import random
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,97 +15,16 @@ import torch
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.errors import CheckpointError
 from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
+from tests.helpers.payloads import Calls, as_torch_file, payloads_of
 
-
-class _Calls:
-    """Pickles as a call."""
-
-    def __init__(self, function, *args) -> None:
-        self.function, self.args = function, args
-
-    def __reduce__(self):
-        return self.function, self.args
-
-
-class _Sets:
-    """Pickles as a dict whose attributes are then set to a state."""
-
-    def __init__(self, state) -> None:
-        self.state = state
-
-    def __reduce__(self):
-        return collections.OrderedDict, (), self.state
-
-
-def _global(module: str, name: str, *args: bytes) -> bytes:
-    """A protocol-2 pickle of ``module.name(*args)``."""
-    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR."
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode()
-    return b"X" + len(raw).to_bytes(4, "little") + raw
-
-
-def _payloads(mark: str) -> dict[str, bytes]:
-    """Pickles that would leave a file ``mark``, or break memory, if they were simply loaded."""
-    command = f"touch {mark}"
-    code = f"open({mark!r}, 'w')"
-    array = _Calls(np.ndarray, (2,), np.dtype("f4"))
-    payloads = {
-        "os.system": pickle.dumps(_Calls(os.system, command)),
-        "posix.system": _global("posix", "system", _text(command)),
-        "nt.system": _global("nt", "system", _text(command)),
-        "builtins.eval": pickle.dumps(_Calls(eval, code)),
-        "builtins.exec": pickle.dumps(_Calls(exec, code)),
-        "__builtin__.eval of Python 2": _global("__builtin__", "eval", _text(code)),
-        "builtins.getattr": pickle.dumps(_Calls(getattr, "a", "upper")),
-        "functools.partial": pickle.dumps(_Calls(functools.partial, os.system, command)),
-        "subprocess.Popen": _global("subprocess", "Popen", _text(command)),
-        "pkgutil.resolve_name": _global("pkgutil", "resolve_name", _text("os:system")),
-        "runpy.run_path": _global("runpy", "run_path", _text(mark)),
-        "torch.hub.load": _global("torch.hub", "load", _text("a/b"), _text("c")),
-        "torch.load": _global("torch", "load", _text(mark)),
-        "numpy.load": _global("numpy", "load", _text(mark)),
-        "numpy runstring": _global("numpy.testing._private.utils", "runstring", _text(code)),
-        "nested in a dict": pickle.dumps({"model": {"w": [_Calls(os.system, command)]}}),
-        "as a key": pickle.dumps({"model": {(1, _Calls(len, "ab")): 1}}),
-        "state of a dict": pickle.dumps(_Sets({"items": _Calls(os.system, command)})),
-        "in an array of objects": pickle.dumps(np.array([_Calls(os.system, command)], object)),
-        "array of objects": pickle.dumps(np.array([None, {}], object)),
-        "array over no memory": pickle.dumps(array),
-        "codec": _global("_codecs", "encode", _text("aa"), _text("hex")),
-        "dtype with objects": _global("numpy", "dtype", _text("O")),
-        "dtype with fields": _global("numpy", "dtype", _text("f4,O")),
-        "dotted name": b"\x80\x04"
-        + _short("collections")
-        + _short("OrderedDict.fromkeys")
-        + b"\x93.",
-        "persistent id": b"Pabc\n.",
-        "extension": b"\x80\x02\x82\x01.",
-        "own function": _global("maskfreevis_ext.safe_load", "load_pth", _text(mark)),
-    }
-    # numpy's own dtype would take these flags as they are, and then read floats as addresses.
-    array = pickle.dumps(np.arange(3, dtype=np.float64), protocol=2)
-    payloads["dtype flags that claim objects"] = array.replace(
-        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t",
-        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ft",
-    )
-    return payloads
-
-
-def _short(value: str) -> bytes:
-    return b"\x8c" + bytes([len(value)]) + value.encode()
-
-
-NAMES = sorted(_payloads("x"))
+NAMES = sorted(payloads_of("x"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_malicious_pkl_runs_nothing(tmp_path: Path, name: str):
     mark = tmp_path / "ran"
     path = tmp_path / "weights.pkl"
-    path.write_bytes(_payloads(str(mark))[name])
+    path.write_bytes(payloads_of(str(mark))[name])
     if name == "dtype flags that claim objects":  # the flags are not read at all
         np.testing.assert_array_equal(load_pkl(str(path)), np.arange(3.0))
         return
@@ -123,7 +38,7 @@ def test_malicious_pkl_runs_nothing(tmp_path: Path, name: str):
 )
 def test_refused_name_is_told(tmp_path: Path, name: str):
     path = tmp_path / "weights.pkl"
-    path.write_bytes(_payloads(str(tmp_path / "ran"))[name])
+    path.write_bytes(payloads_of(str(tmp_path / "ran"))[name])
     with pytest.raises(CheckpointError) as error:
         load_pkl(str(path))
     told = {"os.system": "posix.system"}.get(name, name)
@@ -131,27 +46,17 @@ def test_refused_name_is_told(tmp_path: Path, name: str):
     assert "never loaded" in str(error.value)
 
 
-def _as_torch_file(payload: bytes, path: Path) -> None:
-    """Put a pickle where ``torch.load`` expects one."""
-    buffer = io.BytesIO()
-    torch.save({"w": torch.ones(2)}, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
-        for item in source.infolist():
-            content = payload if item.filename.endswith("/data.pkl") else source.read(item)
-            target.writestr(item.filename, content)
-
-
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".pyth", ".bin"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_malicious_torch_file_runs_nothing(tmp_path: Path, ending: str, zipped: bool, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # PyTorch's own way round the check
     mark = tmp_path / "ran"
-    for name, payload in _payloads(str(mark)).items():
+    for name, payload in payloads_of(str(mark)).items():
         if name.startswith(("dtype", "array", "codec", "state", "persistent")):
             continue  # harmless to PyTorch, or not readable as its format
         path = tmp_path / f"weights{ending}"
         if zipped:
-            _as_torch_file(payload, path)
+            as_torch_file(payload, path)
         else:
             path.write_bytes(payload)
         with pytest.raises(CheckpointError) as error:
@@ -165,7 +70,7 @@ def test_malicious_torch_file_runs_nothing(tmp_path: Path, ending: str, zipped: 
 def test_no_way_through_the_checkpointer(tmp_path: Path, ending: str, resume: bool):
     mark = tmp_path / "ran"
     path = tmp_path / f"model_0000001{ending}"
-    path.write_bytes(pickle.dumps(_Calls(os.system, f"touch {mark}")))
+    path.write_bytes(pickle.dumps(Calls(os.system, f"touch {mark}")))
     (tmp_path / "last_checkpoint").write_text(path.name)
     with pytest.raises(CheckpointError):
         SafeCheckpointer(torch.nn.Linear(1, 1), str(tmp_path)).resume_or_load(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.errors import ConfigError, NumericError
 from maskfreevis_ext.inference.drawing import draw_items
 from maskfreevis_ext.inference.frame_tracks import FrameTracks
 
@@ -32,6 +33,21 @@ def _tracks() -> FrameTracks:
 def _empty() -> FrameTracks:
     nothing = np.zeros(0, np.int64)
     return FrameTracks(0, nothing, nothing, np.zeros(0, np.float32), np.zeros((0, 6, 8), bool))
+
+
+def test_names_of_the_objects() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    assert _tracks().names is None
+    named = replace(_tracks(), class_names=names)
+    assert named.names == ["b", "a", "e"]
+    assert named.select(0.4).names == ["b", "a"]
+    assert [item.label for item in named.items()] == ["e #9 0.25", "a #2 0.50", "b #7 0.90"]
+    assert named.items(["z"] * 5)[0].label == "z #9 0.25"
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(NumericError, match="Frame 5: expected finite scores"):
+        replace(_tracks(), scores=np.array([0.9, np.nan, 0.2], np.float32))
 
 
 def test_boxes_are_tight_and_end_one_past_the_last_pixel() -> None:

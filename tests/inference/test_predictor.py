@@ -10,6 +10,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
+from maskfreevis_ext.class_names import set_class_names
 from maskfreevis_ext.data import YTVISDatasetMapper
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.predictor import VideoPredictor
@@ -52,6 +53,15 @@ def test_surest_track_comes_first():
     assert prediction["pred_masks"][0].all()
     assert not prediction["pred_masks"][1].any()
     assert prediction["image_size"] == (40, 60)
+
+
+def test_tracks_have_the_names_that_came_with_the_weights():
+    model = Recorder()
+    assert "pred_class_names" not in VideoPredictor(model, min_size=0)(make_frames())
+    set_class_names(model, ["cat", "dog", "emu"])
+    predictor = VideoPredictor(model, min_size=0)
+    assert predictor.class_names == ["cat", "dog", "emu"]
+    assert predictor(make_frames())["pred_class_names"] == ["dog", "emu", "cat"]
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,34 @@ def test_training_waits_for_the_device_in_the_matcher_only(
 
 
 @pytest.mark.parametrize("head", [None, "MULTIMASK", "SPATIAL_MASK"])
+def test_test_amp_predicts_in_bfloat16_with_float32_weights(
+    head: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    options = () if head is None else (f"MODEL.{head}.ENABLED", True)
+    model = build_model(tiny_cfg("TEST.AMP", "bfloat16", *options)).eval()
+    video = _video(2)
+    encoded = model.encode(torch.stack(video["image"]))
+    assert encoded.mask_features.dtype == torch.bfloat16
+    outputs = model.decode(encoded)
+    assert outputs["pred_masks"].dtype == torch.bfloat16
+    result = model([video])[0]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert not torch.is_autocast_enabled("cpu")
+    model.test_amp = None
+    expected = model.encode(torch.stack(video["image"])).mask_features
+    assert (encoded.mask_features.float() - expected).norm() < 0.02 * expected.norm()
+    assert result["pred_scores"] == pytest.approx(model([video])[0]["pred_scores"], abs=0.02)
+
+
+def test_test_amp_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    for name in ("bfloat16", "float16"):
+        with pytest.raises(ConfigError, match=rf"TEST\.AMP.*MODEL\.DEVICE cpu.*got {name}"):
+            build_model(tiny_cfg("TEST.AMP", name))
+
+
+@pytest.mark.parametrize("head", [None, "MULTIMASK", "SPATIAL_MASK"])
 def test_inference_in_bfloat16_runs(head: str | None) -> None:
     options = () if head is None else (f"MODEL.{head}.ENABLED", True)
     model = build_model(tiny_cfg(*options)).eval().bfloat16()

@@ -10,6 +10,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor
 
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.modeling import pixel_decoder
 from maskfreevis_ext.modeling.pixel_decoder import MSDeformAttn, MSDeformAttnPixelDecoder
 
 CHANNELS = {"res2": 6, "res3": 8, "res4": 10, "res5": 12}
@@ -67,14 +68,47 @@ def test_pixel_decoder_frames_are_independent() -> None:
         torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_pixel_decoder_under_autocast_is_float32() -> None:
+def test_pixel_decoder_under_float16_autocast_is_float32() -> None:
     decoder, features = _decoder().eval(), _features()
-    features = {name: m.bfloat16() for name, m in features.items()}
+    features = {name: m.half() for name, m in features.items()}
     expected, _ = decoder({name: m.float() for name, m in features.items()})
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.float16):
         mask_features, maps = decoder(features)
     assert mask_features.dtype == maps[0].dtype == torch.float32
     assert torch.equal(mask_features, expected)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (256, 256)])  # grid_sample, and the sparse kernels
+def test_pixel_decoder_under_bfloat16_autocast_is_near_float32(size: tuple[int, int]) -> None:
+    """Outputs, and gradients, which differ more, where rounding changes the side of a ReLU."""
+    decoder, features = _decoder(), _features(1, *size)
+    weight = torch.randn(1, 20, size[0] // 4, size[1] // 4)
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            mask_features, maps = decoder(features)
+        assert mask_features.dtype == (torch.bfloat16 if enabled else torch.float32)
+        (mask_features.float() * weight).mean().backward()
+        gradients = [p.grad.flatten() for p in decoder.parameters() if p.grad is not None]
+        results.append([torch.cat(gradients), mask_features, *maps])
+        decoder.zero_grad()
+    for i, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert (got.float() - expected).norm() < (0.02 if i else 0.2) * expected.norm()
+
+
+def test_sampling_positions_and_weights_stay_float32_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def keep(value: Tensor, shapes: object, locations: Tensor, weights: Tensor) -> Tensor:
+        seen.append((locations.dtype, weights.dtype))
+        return value.flatten(2)
+
+    monkeypatch.setattr(pixel_decoder, "multi_scale_deformable_attention", keep)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _decoder()(_features())
+    assert seen == [(torch.float32, torch.float32)] * 2
 
 
 def test_pixel_decoder_in_bfloat16_is_near_float32() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks.literal.deform_attn import grid_sample_attention
 from maskfreevis_ext.ops import deform_attn
@@ -239,3 +240,17 @@ def test_few_tokens_take_the_grid_sample_form_and_give_the_same(
     torch.testing.assert_close(
         multi_scale_deformable_attention(inputs[0], SHAPES, *inputs[1:]), sparse
     )
+
+
+def test_deformable_attention_may_be_computed_again_in_the_backward_pass() -> None:
+    """Activation checkpointing unpacks each saved tensor once."""
+    inputs = [tensor.requires_grad_() for tensor in _inputs()]
+
+    def attend(*tensors: torch.Tensor) -> torch.Tensor:
+        return multi_scale_deformable_attention(tensors[0], SHAPES, *tensors[1:])
+
+    expected = torch.autograd.grad(attend(*inputs).square().sum(), inputs)
+    again = checkpoint(attend, *inputs, use_reentrant=False)
+    found = torch.autograd.grad(again.square().sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

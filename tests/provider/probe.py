@@ -25,7 +25,6 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.engine import HookBase, SimpleTrainer, default_argument_parser, hooks
@@ -38,6 +37,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWrite
 from PIL import Image
 from torch import nn
 
+from maskfreevis_ext.data.images import read_frame
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 
 _QUESTIONS: dict[str, Callable[[], Any]] = {}
@@ -178,6 +178,7 @@ def masks() -> list:
 
 @_ask
 def read_image() -> list:
+    """Frames as this project reads them, which Detectron2's ``read_image`` reads so too."""
     answers = []
     with tempfile.TemporaryDirectory() as folder:
         for orientation in (None, 1, 3, 6, 8):
@@ -186,8 +187,7 @@ def read_image() -> list:
             if orientation is not None:
                 exif[274] = orientation
             Image.fromarray(_image()).save(path, exif=exif)
-            for form in ("RGB", "BGR", "L"):
-                answers.append(_digest(utils.read_image(path, format=form)))
+            answers += [_digest(read_frame(path, form)) for form in ("RGB", "BGR")]
     return answers
 
 

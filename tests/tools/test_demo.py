@@ -203,6 +203,32 @@ def test_without_gpu_it_says_so_and_uses_the_cpu(model_files, tmp_path, monkeypa
     assert len(list(open_frames(tmp_path / "out.mp4"))) == 1
 
 
+def test_names_come_with_the_weights(model_files, tmp_path):
+    weights = torch.load(model_files[-1], weights_only=True)
+    names = ["emu", "Hündin", "cat"]
+    torch.save({**weights, "class_names": names}, tmp_path / "named.pth")
+    named = [*model_files[:-1], str(tmp_path / "named.pth")]
+    words = ["--input", make_video(tmp_path / "clip"), "--output", str(tmp_path / "out")]
+
+    call(named, *words, "--save", "coco", "--confidence", "0", "--classes", "Hündin")
+
+    content = json.loads((tmp_path / "out" / "clip_coco.json").read_text())
+    assert [each["name"] for each in content["categories"]] == names
+    assert {each["category_id"] for each in content["annotations"]} == {2}
+
+
+def test_weights_that_are_not_finite_write_nothing(model_files, tmp_path, capsys):
+    weights = torch.load(model_files[-1], weights_only=True)
+    weights["model"]["sem_seg_head.predictor.class_embed.bias"][1] = float("nan")
+    torch.save(weights, tmp_path / "nan.pth")
+    words = ["--input", make_video(tmp_path / "clip"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as end:
+        call([*model_files[:-1], str(tmp_path / "nan.pth")], *words, "--save", "ytvis")
+    assert end.value.code == 2
+    assert "NumericError: Weights file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 class TestFaults:
     """Each ends with exit code 2 and one message."""
 

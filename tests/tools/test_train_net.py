@@ -124,3 +124,37 @@ def test_wrong_size_of_a_test_frame_ends_the_training_before_it_starts(train_net
     line = _fails(train_net, capsys, "--config-file", CONFIG, *options)
     assert line.startswith("DataError: DATASETS.TEST wrong_size_val: 1 of 8 frames")
     assert "expected 64 x 64 pixels (width x height) as the JSON says, got 32 x 64" in line
+
+
+def test_evaluation_by_class_names(train_net, capsys, tmp_path, tiny_videos):
+    cfg = load_config(CONFIG, tiny_options(tiny_videos, tmp_path / "out"))
+    weights = build_model(cfg).state_dict()
+
+    def command(names: list[str] | None) -> list[str]:
+        torch.save({"model": weights, "class_names": names}, tmp_path / "named.pth")
+        options = ["MODEL.WEIGHTS", str(tmp_path / "named.pth")]
+        argv = ["--eval-only", *tiny_options(tiny_videos, tmp_path / "out", *options)]
+        return ["--config-file", CONFIG, *argv]
+
+    line = _fails(train_net, capsys, *command(["car", "bus", "van"]))
+    assert line.startswith("ConfigError: DATASETS.TEST: no class of 'tiny_val', ['circle', ")
+    assert "['car', 'bus', 'van']" in line
+    assert not (tmp_path / "out" / "inference").exists()
+    for names, told in (
+        (["star", "circle", "triangle"], "by name: 3 of 3"),
+        (None, "no class names"),
+    ):
+        train_net.main(command(names))
+        assert told in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_are_refused(train_net, capsys, tmp_path, tiny_videos):
+    cfg = load_config(CONFIG, tiny_options(tiny_videos, tmp_path / "out"))
+    weights = build_model(cfg).state_dict()
+    weights["sem_seg_head.predictor.class_embed.bias"][0] = float("nan")
+    torch.save({"model": weights}, tmp_path / "nan.pth")
+    for extra in ([], ["--eval-only"]):
+        options = tiny_options(tiny_videos, tmp_path / "out", "MODEL.WEIGHTS", tmp_path / "nan.pth")
+        line = _fails(train_net, capsys, "--config-file", CONFIG, *extra, *options)
+        assert line.startswith("NumericError: Weights file")
+        assert "class_embed.bias" in line

@@ -7,6 +7,7 @@ from maskfreevis_ext.config.rows import (
     backbones,
     distributed,
     evaluation,
+    execution,
     frame_files,
     inference,
     joint,
@@ -31,6 +32,7 @@ ROWS: tuple[Key, ...] = (
     *inference.ROWS,
     *solver.ROWS,
     *distributed.ROWS,
+    *execution.ROWS,
     *evaluation.ROWS,
     *unread.ROWS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskfreevis_ext.config.checks import BOOLEAN, FRACTION, NAME, list_of
+from maskfreevis_ext.config.checks import BOOLEAN, FRACTION, NAME, TEXT, list_of
 from maskfreevis_ext.config.keys import Key
 
 ROWS: tuple[Key, ...] = (
@@ -21,6 +21,14 @@ ROWS: tuple[Key, ...] = (
         FRACTION,
         "HOTA, IDF1 and the confusion of classes look at tracks with at least this score. AP ranks "
         "all tracks by their scores.",
+    ),
+    Key(
+        "TEST.BEST_METRIC",
+        "",
+        TEXT,
+        "After each evaluation that raises this metric, the weights are saved as "
+        "`model_best.pth`: `segm/AP`, `hota/HOTA`, or `DATASET/segm/AP` where several data sets "
+        "are tested. Empty: never.",
     ),
     Key(
         "LOG.REPORT",

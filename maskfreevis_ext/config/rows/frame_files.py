@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskfreevis_ext.config.checks import BOOLEAN, Check, above, at_least, list_of, one_of
+from maskfreevis_ext.config.checks import BOOLEAN, Check, above, at_least, integer, list_of, one_of
 from maskfreevis_ext.config.keys import Key
 
 _TWO_NUMBERS = list_of(at_least(-float(2**53)), "numbers", length=2)
@@ -36,6 +36,22 @@ ROWS: tuple[Key, ...] = (
         "Values that become black and white in images of more than 8 bits per channel; values "
         "beyond are clipped. Empty: 0 and 65535 of whole numbers, 0 and 1 of floating-point "
         "numbers, and values beyond are refused. 12-bit pictures in 16-bit files need [0, 4095].",
+    ),
+    Key(
+        "DATALOADER.TIMEOUT",
+        120,
+        integer(0),
+        "Longest time to wait for a batch of the worker processes, seconds; then the error names "
+        "the workers that are late, and what they are reading. 0: wait for ever.",
+    ),
+    Key(
+        "DATALOADER.ON_BAD_SAMPLE",
+        "raise",
+        one_of("raise", "skip"),
+        "What a training does with a sample whose files cannot be read. `raise`: end with the "
+        "error. `skip`: take another sample of the data set, which one follows from `SEED` and the "
+        "position alone, and count it in the metric `data/bad_samples`; the run ends when more "
+        "than 1 % of its samples, and more than 10, were bad. Evaluations always end.",
     ),
     Key(
         "TEST.PARTIAL_WEIGHTS",

@@ -1,4 +1,4 @@
-"""Keys of inference on videos of any length."""
+"""Keys of inference: precision, and videos of any length."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from maskfreevis_ext.config.checks import integer, one_of
 from maskfreevis_ext.config.keys import Key
 
 ROWS: tuple[Key, ...] = (
+    Key(
+        "TEST.AMP",
+        "off",
+        one_of("off", "bfloat16", "float16"),
+        "Mixed precision in evaluation and prediction (see docs/performance.md): `off` is float32; "
+        "`bfloat16` on GPUs and on CPUs with instructions for it, `float16` on GPUs.",
+    ),
     Key(
         "TEST.WINDOW.MODE",
         "offline",

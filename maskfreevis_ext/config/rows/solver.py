@@ -45,8 +45,9 @@ ROWS: tuple[Key, ...] = (
         "SOLVER.AMP.DTYPE",
         "float16",
         one_of("float16", "bfloat16"),
-        "Type of mixed precision (`SOLVER.AMP.ENABLED`) on a GPU; `float16` comes with a gradient "
-        "scaler.",
+        "Type of mixed precision (`SOLVER.AMP.ENABLED`, see docs/performance.md). `bfloat16`: on "
+        "GPUs, and on CPUs with instructions for it. `float16`: on GPUs only, with a gradient "
+        "scaler. On other devices training falls back to float32, with a warning.",
     ),
     Key(
         "LOG.ALL_LOSSES",
@@ -77,6 +78,13 @@ ROWS: tuple[Key, ...] = (
         "Iterations at which the learning rate is multiplied by `SOLVER.GAMMA`.",
     ),
     checked("SOLVER.CHECKPOINT_PERIOD", integer(1), "Iterations between two checkpoints."),
+    Key(
+        "SOLVER.CHECKPOINT_MAX_TO_KEEP",
+        5,
+        integer(0),
+        "Number of numbered checkpoints of a training that are kept, the newest; 0: all. "
+        "`model_final.pth`, `model_best.pth` and files of other trainings are never removed.",
+    ),
     checked(
         "SOLVER.LR_SCHEDULER_NAME",
         one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"),

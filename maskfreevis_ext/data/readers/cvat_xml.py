@@ -16,7 +16,7 @@ from xml.parsers import expat
 from maskfreevis_ext.data.json_fields import MAX_NAME
 from maskfreevis_ext.data.readers.files import real_number, whole_number
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import MAX_POLYGON_NUMBERS
+from maskfreevis_ext.polygons import MAX_POLYGON_NUMBERS
 
 ROTATED = "rotated boxes replaced by the upright box around them"
 OTHER_SHAPES = "shapes that are no box, polygon, ellipse or mask left out"

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from maskfreevis_ext.data.frame_files import natural_key
+from maskfreevis_ext.data.frame_files import check_inside, natural_key
 from maskfreevis_ext.data.json_fields import path_fault, short
 from maskfreevis_ext.errors import DataError
 
@@ -154,7 +154,8 @@ def walk_folders(root: str, suffixes: str | Sequence[str]) -> list[tuple[str, li
         For each its path relative to ``root`` with "/" ("" for itself), and the names of the files.
 
     Raises:
-        DataError: A folder cannot be read, or a name is not valid Unicode.
+        DataError: A folder cannot be read, a name is not valid Unicode, or a file is a link that
+            leads out of ``root``.
     """
     found = []
     waiting = [""]
@@ -162,6 +163,9 @@ def walk_folders(root: str, suffixes: str | Sequence[str]) -> list[tuple[str, li
         relative = waiting.pop()
         folder = os.path.join(root, relative)
         names = list_files(folder, suffixes)
+        for name in names:
+            if _is_link(folder, name):
+                check_inside(os.path.join(folder, name), root, os.path.join(folder, name))
         if names:
             found.append((relative, names))
         inner = [f"{relative}/{name}" if relative else name for name in list_folders(folder)]

@@ -6,40 +6,15 @@ import os
 import re
 from collections.abc import Callable
 
-from PIL import Image
-
-from maskfreevis_ext.data.annotation_form import MAX_FRAMES, check_frame_size
-from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES
+from maskfreevis_ext.data.annotation_form import MAX_FRAMES
+from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, check_inside
+from maskfreevis_ext.data.images import image_size
 from maskfreevis_ext.data.readers.files import list_files
 from maskfreevis_ext.data.readers.options import ReadOptions
 from maskfreevis_ext.errors import DataError
 
 #: Folders inside a video's folder in which data sets keep its frames.
 _INNER = ("", "img1", "images")
-
-
-def picture_size(path: str) -> tuple[int, int]:
-    """Read the size of a picture from its header, with its EXIF orientation applied.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (height, width).
-
-    Raises:
-        DataError: It is missing or no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112) in (5, 6, 7, 8):  # a quarter turn
-                width, height = height, width
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such picture. Check --images.") from None
-    except Exception as error:  # Pillow raises whatever its decoders meet
-        raise DataError(f"{path}: expected a picture ({type(error).__name__}: {error}).") from error
-    return check_frame_size(height, width, path)
 
 
 def listed_frames(images: str, name: str, is_only_video: bool = False) -> list[str]:
@@ -137,7 +112,9 @@ def frame_size(
     if options.size is not None:
         return options.size
     if options.images is not None and file_names:
-        return picture_size(os.path.join(options.images, file_names[0]))
+        first = os.path.join(options.images, file_names[0])
+        check_inside(first, options.images, first)
+        return image_size(first)
     raise DataError(
         f"video {name!r}: this format does not say the size of the frames. Name the folder of the"
         " frames by --images, or the size by --size WIDTHxHEIGHT."

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
 
-from maskfreevis_ext.data.annotation_form import Video, check_frame_size
+from maskfreevis_ext.data.annotation_form import Video
+from maskfreevis_ext.data.pictures import open_picture
 from maskfreevis_ext.data.readers.files import walk_folders
 from maskfreevis_ext.data.readers.frames import listed_frames
 from maskfreevis_ext.data.readers.options import ReadOptions
@@ -34,8 +34,7 @@ def read_index_png(path: str, modes: Sequence[str], expected: str) -> np.ndarray
         DataError: The file cannot be read, is too large, or has pixels of another form.
     """
     try:
-        with Image.open(path) as image:
-            check_frame_size(image.height, image.width, path)
+        with open_picture(path, formats=("PNG",)) as image:
             if image.mode not in modes:
                 raise DataError(
                     f"{path}: expected {expected}, got pixels of the form {image.mode!r}."

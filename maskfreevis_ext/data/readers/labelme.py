@@ -11,8 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data.annotation_form import (
     AnnotationSet,
@@ -29,10 +27,12 @@ from maskfreevis_ext.data.json_fields import (
     path_fault,
     read_json,
 )
+from maskfreevis_ext.data.pictures import open_picture
 from maskfreevis_ext.data.readers.files import walk_folders
 from maskfreevis_ext.data.readers.options import ReadOptions, register_reader
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import encode_masks, is_finite_number, segmentation_to_rle
+from maskfreevis_ext.polygons import segmentation_to_rle
+from maskfreevis_ext.rle import encode_masks, is_finite_number, merge_rles
 
 OTHER_SHAPES = "shapes that are no polygon, rectangle, circle or mask left out"
 NO_GROUP = "shapes without group_id, each read as a track of one frame"
@@ -139,7 +139,7 @@ def _add_frame(builder: VideoBuilder, t: int, entry: Entry, categories: dict[str
     for key, (boxes, masks) in found.items():
         if not boxes and not masks:
             continue  # counted above
-        merged = mask_util.merge(masks) if masks else None
+        merged = merge_rles(masks) if masks else None
         box = _union(boxes) if boxes else None
         where = f"{entry.json_file}: the shapes of group {key[0]!r}"
         builder.add(key, categories[key[1]], t, where, box=box, mask=merged)
@@ -198,8 +198,10 @@ def _picture(shape: Entry, height: int, width: int) -> dict[str, Any]:
     if not isinstance(text, str):
         raise shape.fail("mask", "a PNG in base64")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
-            check_frame_size(image.height, image.width, shape.name("mask"))
+        data = io.BytesIO(base64.b64decode(text, validate=True))
+        with open_picture(data, shape.name("mask"), formats=("PNG",)) as image:
+            if image.height > height or image.width > width:
+                raise shape.fail("mask", f"a PNG of at most {width} x {height} pixels, the frame")
             pixels = np.asarray(image.convert("L")) > 0
     except DataError:
         raise

@@ -61,7 +61,7 @@ def json_lists(path: str, names: Sequence[str], head: dict[str, Any]) -> Iterato
         with open(path, "wb") as output:
             output.write(b"{")
             for key, value in head.items():
-                output.write(f"{json.dumps(key)}: {json.dumps(value)},\n".encode())
+                output.write(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)},\n".encode())
             for i, (name, file) in enumerate(files.items()):
                 output.write(f"{',' if i else ''}\n{json.dumps(name)}: [".encode())
                 file.seek(0)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images
-from maskfreevis_ext.data.images import read_video_frame
-from maskfreevis_ext.data.readers.frames import picture_size
+from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images, check_inside
+from maskfreevis_ext.data.images import image_size, read_video_frame
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.chunks import Source
@@ -160,6 +159,8 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         for entry in sorted(Path(images).iterdir())
         if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()
     }
+    for entry in files.values():
+        check_inside(entry, images, str(entry))
     for video in videos:
         path = None if os.path.isfile(video["file_names"][0]) else _video_file(video, files)
         if path is None:
@@ -169,7 +170,7 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
             sources[video["video_id"]] = VideoFrames(video, path)
     check_images(with_files)
     for video in with_files:
-        found, expected = picture_size(video["file_names"][0]), (video["height"], video["width"])
+        found, expected = image_size(video["file_names"][0]), (video["height"], video["width"])
         if found != expected:
             raise DataError(
                 f"{video['file_names'][0]}: expected {expected[1]} x {expected[0]} pixels as the"

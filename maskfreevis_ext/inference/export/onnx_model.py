@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms
 from torch import Tensor, nn
 
+from maskfreevis_ext.class_names import check_class_names, set_class_names
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.errors import CheckpointError, ConfigError, DataError
 from maskfreevis_ext.inference.predictor import VideoPredictor
@@ -186,6 +187,8 @@ class OnnxModel(VideoMaskFormer):
         )
         self.frame_size: tuple[int, int] = tuple(description["frame_size"])
         self.padded_size: tuple[int, int] = tuple(description["padded_size"])
+        names = [entry.get("name") for entry in description["categories"]]
+        set_class_names(self, check_class_names(names))
         self.eval()
 
     def _padded_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from maskfreevis_ext.inference.video_io.optional import av
 
+_UTF8_MARK = b"\xef\xbb\xbf"
 _SAMPLES = 60  #: Time stamps that are compared with the frame rate of the header.
 _NO_PACKET: Any = object()
 _MAX_FPS = 240.0  #: A header may name the units of its time stamps, often 1000 per second.
@@ -49,6 +50,23 @@ class VideoInfo:
     num_frames: int
     is_counted: bool
     duration: float | None
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file begins like text, or with the tag that FFmpeg skips before it.
+
+    FFmpeg takes playlists and scripts for videos, whatever their names are, and opens the files
+    and addresses in them.
+
+    Args:
+        path: The file.
+    """
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.startswith((b"RIFF", b"GIF8", b"YUV4MPEG2")):
+        return False
+    is_printable = all(32 <= byte < 127 or byte in b"\t\n\r" for byte in start.lstrip(_UTF8_MARK))
+    return start.startswith(b"ID3") or (bool(start) and is_printable)
 
 
 def probe(path: Path) -> VideoInfo | None:

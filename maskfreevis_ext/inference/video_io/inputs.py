@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, natural_key
+from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, check_inside, natural_key
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.video_io.sources import Camera, FrameList, FrameSource, VideoFile
@@ -69,8 +69,8 @@ def open_frames(
         rules: What is done with EXIF orientations and deep pixels of pictures.
 
     Raises:
-        DataError: There is nothing at this path, no picture in the folder, or no frame in the
-            video.
+        DataError: There is nothing at this path, no picture in the folder, no frame in the video,
+            or a picture is a link that leads out of the folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -84,12 +84,19 @@ def open_frames(
                 f"{path}: expected a folder of pictures ({', '.join(IMAGE_SUFFIXES)}), but it has"
                 " none. Give each video's own folder."
             )
+        _check_links(pictures, path)
         return FrameList(_of_one_kind(pictures, path), path.resolve().name, path, rules)
     if not path.exists():
         raise DataError(f"{path}: there is no such video file or folder of frames.")
     if _is_picture(path):
         return FrameList([path], path.stem, rules=rules)
     return VideoFile(path)
+
+
+def _check_links(files: Sequence[Path], folder: Path) -> None:
+    for file in files:
+        if file.is_symlink():
+            check_inside(file, folder, str(file))
 
 
 def _is_picture(path: Path) -> bool:

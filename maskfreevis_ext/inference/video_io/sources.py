@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from maskfreevis_ext.data.frame_check import describe_frames
+from maskfreevis_ext.data.frame_headers import read_header
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.data.images import image_size, read_frame
 from maskfreevis_ext.errors import DataError
@@ -125,7 +127,7 @@ class FrameList(_Source):
         return image_size(self.files[0], self.rules)
 
     def check(self) -> None:
-        """Compare the sizes of all pictures by their headers.
+        """Compare the sizes of all pictures by their headers; say what is done with deep pixels.
 
         Raises:
             DataError: A file is missing, is not a picture, or has another size than the first one.
@@ -133,6 +135,11 @@ class FrameList(_Source):
         expected = self.size
         for path in self.files[1:]:
             self._check_size(path, image_size(path, self.rules), expected)
+        first = str(self.files[0])
+        header = read_header(first)
+        if header.values and not header.fault:
+            for line in describe_frames({first: header}, self.rules):
+                logger.info("%s (the first frame): %s", first, line)
 
     def _check_size(self, path: Path, size: tuple[int, ...], expected: tuple[int, ...]) -> None:
         if size != expected:
@@ -180,7 +187,7 @@ class VideoFile(_Source):
         path: The file.
 
     Raises:
-        DataError: The file is missing or no frame can be read from it.
+        DataError: The file is missing, or is text, or no frame can be read from it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -188,6 +195,11 @@ class VideoFile(_Source):
         super().__init__(self.path.stem, [self.path])
         if not self.path.is_file():
             raise DataError(f"{path}: there is no such file.")
+        if decoders.is_text(self.path):
+            raise DataError(
+                f"{path}: expected a video, but it is text, whatever its name says; playlists and"
+                " scripts, which open other files, are not followed."
+            )
         info = decoders.probe(self.path)
         if info is None:
             raise DataError(

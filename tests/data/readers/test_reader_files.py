@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskfreevis_ext.data.images import image_size
 from maskfreevis_ext.data.json_fields import path_fault
 from maskfreevis_ext.data.readers import ReadOptions, read_annotations
 from maskfreevis_ext.data.readers.files import (
@@ -25,7 +26,6 @@ from maskfreevis_ext.data.readers.frames import (
     frame_number,
     frame_size,
     listed_frames,
-    picture_size,
 )
 from maskfreevis_ext.errors import ConfigError, DataError
 
@@ -99,7 +99,7 @@ def test_size_of_a_turned_picture_is_that_of_what_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert picture_size(str(tmp_path / "a.jpg")) == (6, 4)
+    assert image_size(str(tmp_path / "a.jpg")) == (6, 4)
     (tmp_path / "b.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match="expected a picture"):
-        picture_size(str(tmp_path / "b.jpg"))
+    with pytest.raises(DataError, match="expected an image"):
+        image_size(str(tmp_path / "b.jpg"))

@@ -176,3 +176,15 @@ def test_natural_key_sorts_numbers_as_numbers():
     names = ["b2", "a10", "a9", "a09b", "A1", "10", "9"]
 
     assert sorted(names, key=natural_key) == ["9", "10", "A1", "a09b", "a9", "a10", "b2"]
+
+
+def test_deep_pixels_are_scaled_by_a_stated_rule(tmp_path, caplog):
+    for t in range(2):
+        pixels = np.full((4, 6), 20_000 + t, np.uint16)
+        cv2.imwrite(str(tmp_path / f"{t}.png"), pixels)
+    with caplog.at_level(logging.INFO):
+        source = open_inputs([str(tmp_path)])[0]
+    assert (
+        "uint16 pixels, 20000..20000; 0 is black and 65535 white (INPUT.PIXEL_RANGE)" in caplog.text
+    )
+    assert next(iter(source))[0, 0].tolist() == [78, 78, 78]

@@ -165,7 +165,7 @@ class TestVideoFile:
 
     def test_file_that_is_no_video_is_refused(self, backend, tmp_path):
         path = tmp_path / "notes.mp4"
-        path.write_text("no video")
+        path.write_bytes(b"no video\0\1\2")
 
         with pytest.raises(DataError, match="no frame can be read"):
             VideoFile(path)
@@ -275,3 +275,23 @@ class TestEveryNth:
         assert [number for number, _, _ in taken] == [0, stride]
         assert taken[-1][2] == 0.5 * stride
         assert len(self.taken(stride=stride, max_frames=50)) == len(range(0, 7, stride))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile 'a.mkv'\n",
+        "#EXTM3U\n#EXTINF:10,\na.mkv\n#EXT-X-ENDLIST\n",
+        "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        "\ufeff<?xml version='1.0'?><MPD/>",
+        "ID3\x04\0\0\0\0\0\0ffconcat version 1.0\nfile 'a.mkv'\n",
+        "",
+    ],
+)
+def test_playlists_and_scripts_are_no_videos(tmp_path, text):
+    """FFmpeg would open the other file."""
+    write_clip(tmp_path / "a.mkv", (0, 0.1, 0.2))
+    path = tmp_path / "b.mp4"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"b\.mp4: (expected a video, but it is text|no frame)"):
+        VideoFile(path)

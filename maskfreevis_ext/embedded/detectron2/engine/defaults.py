@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import detectron2
@@ -278,20 +278,34 @@ class DefaultTrainer(TrainerBase):
         raise NotImplementedError(f"{cls.__name__} needs a build_evaluator to evaluate.")
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    ) -> dict[str, Any]:
         """Evaluate a model on every set of ``DATASETS.TEST``.
 
         Args:
             cfg: The config.
             model: The model with its weights.
+            evaluators: One for each data set; None: of ``build_evaluator``.
 
         Returns:
             Data set -> results; the results themselves if there is one data set.
+
+        Raises:
+            AssertionError: The number of evaluators is not that of the data sets.
         """
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if evaluators is not None and len(evaluators) != len(cfg.DATASETS.TEST):
+            raise AssertionError(f"{len(cfg.DATASETS.TEST)} != {len(evaluators)}")
         results: dict[str, Any] = {}
-        for name in cfg.DATASETS.TEST:
+        for index, name in enumerate(cfg.DATASETS.TEST):
             loader = cls.build_test_loader(cfg, name)
-            results[name] = inference_on_dataset(model, loader, cls.build_evaluator(cfg, name))
+            evaluator = evaluators[index] if evaluators else cls.build_evaluator(cfg, name)
+            results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logging.getLogger(__name__).info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])

@@ -1,0 +1,99 @@
+"""Settings that trade time and memory of a training step, each beside the plain step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from benchmarks.jobs.step import as_batch, step_losses  # first: importing it chooses Detectron2
+
+# isort: split
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+
+from benchmarks.literal.step import total
+from benchmarks.measure import Side, measure
+from benchmarks.options import Options
+from benchmarks.report import Result
+from benchmarks.scene import make_scene
+from maskfreevis_ext.config import load_config
+from maskfreevis_ext.config.rows.execution import PARTS
+from maskfreevis_ext.engine.ema import copy_for_average, follow_weights
+from maskfreevis_ext.precision import why_no_amp
+
+PLAIN, AT_ONCE = "plain", "batch at once"
+
+
+def run(options: Options) -> Result:
+    """Measure the settings.
+
+    Raises:
+        ConfigError: An option or a config key does not fit.
+    """
+    opts = ["MODEL.WEIGHTS", "", "SOLVER.AMP.ENABLED", "False", *options.opts]
+
+    def config(*more: str) -> CfgNode:
+        return load_config(options.config_file, [*opts, *more], options.device)
+
+    cfg = config()
+    scene = make_scene(options.replace(classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
+    batch = as_batch(scene)
+    plain = build_model(cfg).train()
+    sides = [_side(PLAIN, plain, batch)]
+
+    def add(name: str, *more: str, dtype: str = "float32") -> None:
+        model = build_model(config(*more)).train()
+        model.load_state_dict(plain.state_dict())
+        sides.append(_side(name, model, batch, PLAIN, dtype))
+
+    channels_last = "MODEL.MEMORY_FORMAT", "channels_last"
+    add(" ".join(channels_last), *channels_last)
+    if not why_no_amp("bfloat16", options.device):
+        add("bfloat16", dtype="bfloat16")
+        add(f"bfloat16, {' '.join(channels_last)}", *channels_last, dtype="bfloat16")
+    for parts in (*([part] for part in PARTS), list(PARTS)):
+        add(f"MODEL.CHECKPOINTING {','.join(parts)}", "MODEL.CHECKPOINTING", str(parts))
+    if options.compile:
+        add("MODEL.COMPILE backbone", "MODEL.COMPILE", "['backbone']")
+        add(f"MODEL.COMPILE {','.join(PARTS)}", "MODEL.COMPILE", str(list(PARTS)))
+    sides.append(_averaged(plain, batch))
+    if options.batch > 1:
+        sides.append(_side(AT_ONCE, plain, batch))  # the same as plain, under its own name
+        sides.append(_accumulated(plain, batch))
+    return Result(sides, measure(sides, options))
+
+
+def _side(
+    name: str,
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    baseline: str = "",
+    dtype: str = "float32",
+) -> Side:
+    forward = partial(step_losses, model, batch, dtype)
+    start = f"{len(batch)} clips"
+    return Side(name, start, lambda: total(forward()), list(model.parameters()), baseline)
+
+
+def _averaged(model: nn.Module, batch: list[dict[str, Any]]) -> Side:
+    """The plain step and an update of the average."""
+    average = copy_for_average(model)
+
+    def forward() -> Tensor:
+        follow_weights(average, model, 0.999)
+        return total(step_losses(model, batch, "float32"))
+
+    return Side("SOLVER.EMA", f"{len(batch)} clips", forward, list(model.parameters()), PLAIN)
+
+
+def _accumulated(model: nn.Module, batch: list[dict[str, Any]]) -> Side:
+    """The clips of the batch one by one, and one gradient."""
+
+    def forward() -> Tensor:
+        for clip in batch[:-1]:
+            (total(step_losses(model, [clip], "float32")) / len(batch)).backward()
+        return total(step_losses(model, batch[-1:], "float32")) / len(batch)
+
+    name = f"SOLVER.ACCUMULATE {len(batch)}"
+    return Side(name, "the clips one by one", forward, list(model.parameters()), AT_ONCE)

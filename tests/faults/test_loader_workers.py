@@ -1,0 +1,204 @@
+"""Worker processes that are stopped, killed, hang or raise: one clear error, and no orphans."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from maskfreevis_ext.data import build_train_loader
+from maskfreevis_ext.errors import DataError
+from tests.helpers.videos import data_cfg, plain_content, unique_name, write_frames, write_json
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+
+_TIMEOUT = 4  #: Enough to start the workers on a busy machine.
+
+
+@pytest.fixture
+def loader(tmp_path):
+    """Builds a loader of two workers."""
+
+    def build(timeout=_TIMEOUT):
+        content, name = plain_content((4, 3)), unique_name()
+        entry = [name, write_json(tmp_path, content), write_frames(tmp_path, content)]
+        return build_train_loader(
+            data_cfg(
+                *("INPUT.DATASETS", [entry], "DATASETS.TRAIN", (name,)),
+                *("DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", timeout),
+            )
+        )
+
+    return build
+
+
+def _children():
+    path = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+    with open(path, encoding="ascii") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def _is_there(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class _Started:
+    """A pass over a loader, its first batch read, and its worker processes."""
+
+    def __init__(self, loader):
+        before = set(_children())
+        self.batches = iter(loader)
+        next(self.batches)
+        self.pids = [pid for pid in _children() if pid not in before]
+        assert len(self.pids) == 2
+
+    def read_on(self):
+        """Seconds until the error, and its message."""
+        start = time.perf_counter()
+        with pytest.raises(DataError) as error:
+            for _ in self.batches:
+                pass
+        return time.perf_counter() - start, str(error.value)
+
+    def assert_gone(self):
+        for _ in range(50):
+            if not any(map(_is_there, self.pids)):
+                return
+            time.sleep(0.1)
+        raise AssertionError("a worker is still there")
+
+
+def test_stopped_worker_ends_the_run_after_the_timeout(loader):
+    run = _Started(loader())
+    os.kill(run.pids[0], signal.SIGSTOP)
+    seconds, message = run.read_on()
+    assert "gave no batch for 4 seconds (DATALOADER.TIMEOUT): worker 0" in message
+    assert f"process {run.pids[0]}, which is stopped" in message
+    assert ".png (video " in message
+    assert seconds < _TIMEOUT + 5
+    run.assert_gone()
+
+
+def test_both_stopped(loader):
+    run = _Started(loader())
+    for pid in run.pids:
+        os.kill(pid, signal.SIGSTOP)
+    _, message = run.read_on()
+    assert "worker 0" in message
+    assert "worker 1" in message
+    run.assert_gone()
+
+
+def _kill_and_sleep(pid):
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(5)
+
+
+def test_killed_worker_is_named_at_once(loader):
+    run = _Started(loader(timeout=60))
+    start = time.perf_counter()
+    with pytest.raises(
+        DataError, match=r"A worker .* died: worker 1 .*ended by SIGKILL.*\.png .video.*NUM_WORK"
+    ):
+        _kill_and_sleep(run.pids[1])  # the error comes wherever the main process is
+    assert time.perf_counter() - start < 5
+    run.assert_gone()
+
+
+def test_hanging_worker_is_named_with_its_sample_and_file(loader, monkeypatch):
+    def hang(path, *args, **kwargs):
+        time.sleep(600)
+
+    monkeypatch.setattr("maskfreevis_ext.data.images.read_frame", hang)
+    batches = iter(loader())  # the workers are forked with the hanging reader
+    with pytest.raises(DataError) as error:
+        next(batches)
+    message = str(error.value)
+    assert "DATALOADER.TIMEOUT" in message
+    assert "worker 0" in message
+    assert ".png (video " in message
+    assert ", frame " in message
+
+
+@pytest.mark.parametrize("kind", [KeyError, MemoryError, RuntimeError])
+def test_worker_that_raises_is_named_with_its_sample_and_file(loader, monkeypatch, kind, caplog):
+    def fail(path, *args, **kwargs):
+        raise kind("of the reader")
+
+    monkeypatch.setattr("maskfreevis_ext.data.images.read_frame", fail)
+    with caplog.at_level("DEBUG"), pytest.raises(DataError) as error:
+        next(iter(loader()))
+    message = str(error.value)
+    assert message.startswith(f"The data loader failed with {kind.__name__}")
+    assert "of the reader" in message
+    assert "worker 0 (process " in message
+    assert ".png (video " in message
+    assert "Traceback" not in message
+    assert "Traceback" in str(error.value.__cause__)
+    traces = [record for record in caplog.records if "Traceback" in record.getMessage()]
+    assert [record.levelname for record in traces] == ["DEBUG"]
+
+
+def test_pass_that_is_dropped_leaves_no_process(loader):
+    run = _Started(loader())
+    os.kill(run.pids[0], signal.SIGSTOP)
+    start = time.perf_counter()
+    run.batches.close()
+    run.assert_gone()
+    assert time.perf_counter() - start < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "exit"])
+def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
+    """A whole process, which also ends while a worker is stopped and for another reason."""
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        from maskfreevis_ext.data import build_train_loader
+        from maskfreevis_ext.engine.user_errors import exit_on_user_error
+        from maskfreevis_ext.errors import DataError
+        from tests.helpers.videos import data_cfg, plain_content, write_frames, write_json
+
+        def main():
+            base, content = Path({str(tmp_path)!r}), plain_content((4, 3))
+            entry = ["v", write_json(base, content), write_frames(base, content)]
+            cfg = data_cfg("INPUT.DATASETS", [entry], "DATASETS.TRAIN", ("v",),
+                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 2)
+            batches = iter(build_train_loader(cfg))
+            next(batches)
+            with open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children") as file:
+                pids = file.read().split()
+            print(*pids, flush=True)
+            fault = {fault!r}
+            os.kill(int(pids[0]), signal.SIGSTOP if fault == "exit" else signal.Signals[fault])
+            if fault == "exit":
+                raise DataError("another reason")
+            for _ in batches:
+                pass
+
+        exit_on_user_error(main)
+        """
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "Error" in line]
+    assert len(lines) == 1
+    expected = {"SIGSTOP": "which is stopped", "SIGKILL": "SIGKILL", "exit": "another reason"}
+    assert expected[fault] in lines[0]
+    assert not any(_is_there(int(pid)) for pid in done.stdout.split() if pid.isdecimal())
+    assert time.perf_counter() - start < 60
