@@ -3,6 +3,10 @@
 # make test-fast    the tests that take seconds
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
 # make test-gpu     the checks that need a CUDA device; skipped in one line where there is none
+# make attack       the long attacks of tests/faults/attack, and their table (hours; ATTACK="--minutes 30" for a part)
+# make coverage     the whole test suite, with the share of lines that it runs; fails below 93 %
+# make flakes       the fast tests 20 times, and those that do not always end alike
+# make audit        known security holes in the versions of constraints.txt
 # make lint         ruff check, ruff format --check, mypy
 # make format       ruff format, and ruff check with fixes
 # make docs         write docs/config.md from the rows in maskfreevis_ext/config/rows
@@ -19,6 +23,8 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
 TORCH_INDEX ?=
 OPTS ?=
+ATTACK ?=
+FLAKES ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 CONFIG := configs/quickstart/maskfreevis_tiny_taught.yaml
@@ -26,7 +32,7 @@ DATA := datasets/quickstart
 MASKS := $(DATA)/train_grabcut.json
 OUTPUT := output/quickstart
 
-.PHONY: quickstart test test-fast test-triton test-gpu lint format docs clean
+.PHONY: quickstart test test-fast test-triton test-gpu attack coverage flakes audit lint format docs clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py pyproject.toml constraints.txt
@@ -73,6 +79,19 @@ test-triton: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -rs tests/gpu
+
+attack: $(STAMP)
+	$(PY) -m tests.faults.attack $(ATTACK)
+
+coverage: $(STAMP)
+	$(PY) -m pytest --cov --cov-report=term:skip-covered
+
+flakes: $(STAMP)
+	$(PY) -m tests.flakes $(FLAKES)
+
+audit: $(STAMP)
+	$(PY) -m pip install pip-audit
+	$(PY) -m pip_audit --skip-editable
 
 clean:
 	rm -rf $(VENV) $(DATA) $(OUTPUT)

@@ -60,6 +60,7 @@ setup(
         "dev": [
             "av>=17.0",
             "pytest>=8.0",
+            "pytest-cov>=6.0",
             "ruff>=0.9",
             "mypy>=1.15",
             "hypothesis>=6.100",

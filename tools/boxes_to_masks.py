@@ -111,15 +111,15 @@ def run(args: argparse.Namespace) -> None:
         ConfigError: An option cannot be used, or the ImageNet weights are not installed.
         DataError: The annotations cannot be used, or the output cannot be written.
         CheckpointError: The weights of a model cannot be used.
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the message says how to go on.
     """
     names = vars(args).keys() & Options.__dataclass_fields__.keys()
     options = Options(**{name: getattr(args, name) for name in names})
     check_options(options)
     try:
         confidences = boxes_to_masks(options, model_evidence(args))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except KeyboardInterrupt as stop:
+        raise type(stop)(
             f"Stopped. Finished videos are in {args.output}.partial; the same command goes on."
         ) from None
     doubtful = sum(value < options.min_confidence for value in confidences.values())

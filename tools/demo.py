@@ -37,7 +37,7 @@ from maskfreevis_ext.engine.arguments import (
     add_opts,
     add_overwrite,
 )
-from maskfreevis_ext.engine.interrupt import INTERRUPTED, StopOnInterrupt
+from maskfreevis_ext.engine.interrupt import StopOnInterrupt
 from maskfreevis_ext.engine.predict import (
     build_predictor,
     category_ids,
@@ -219,12 +219,15 @@ def run(args: argparse.Namespace) -> int:
                         f" {', '.join(map(str, each.paths.values()))}"
                     )
             if stop.is_requested:
-                return INTERRUPTED
+                return stop.exit_code
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; what cannot be used ends with exit code 2 and one line, Ctrl-C with 130."""
+    """Run the tool; what cannot be used ends with exit code 2 and one line.
+
+    Ctrl-C ends it with 130, SIGTERM with 143.
+    """
     return exit_on_user_error(run, parse_args(argv))
 
 

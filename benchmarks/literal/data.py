@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 
@@ -33,8 +33,9 @@ def literal_clip(
     """
     images, instances = [], []
     for index in indices:
-        frame = detection_utils.read_image(video["file_names"][index], format=image_format)
-        frame = transforms.apply_image(frame)
+        with Image.open(video["file_names"][index]) as image:
+            frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        frame = transforms.apply_image(frame[:, :, ::-1] if image_format == "BGR" else frame)
         images.append(torch.as_tensor(np.ascontiguousarray(frame.transpose(2, 0, 1))))
         height, width = frame.shape[:2]
         objects = [item for item in video["annotations"][index] if not item["iscrowd"]]

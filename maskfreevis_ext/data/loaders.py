@@ -247,6 +247,9 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
         aspect_ratio_grouping=False,  # the sampler groups
         num_workers=workers,
     )
+    # Torch draws a seed for the workers; from the global generator, it would shift the numbers of
+    # the step in which a training starts or goes on.
+    loader.generator = torch.Generator()
     loader.worker_init_fn = _OfTrainingAlone(loader.worker_init_fn)
     return TrainBatches(loader, sampler, notes, cfg.DATALOADER.TIMEOUT)
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from maskfreevis_ext.data.annotation_form import check_frame_size
+from maskfreevis_ext.data.annotation_form import MAX_FRAME_PIXELS
 from maskfreevis_ext.data.frame_rules import EXIF_ORIENTATION
 from maskfreevis_ext.errors import DataError
 
@@ -54,7 +54,10 @@ def open_picture(
         DataError: Its header says too many pixels.
         OSError: The file cannot be read.
     """
-    name = where or (str(source) if isinstance(source, (str, os.PathLike)) else "picture")
+    is_path = isinstance(source, (str, os.PathLike))
+    name = where or (str(source) if is_path else "picture")
+    if is_path and not os.path.isfile(source):  # type: ignore[arg-type]
+        raise FileNotFoundError(f"{name}: there is no such file")  # a pipe would never end
     try:
         image = Image.open(source, formats=formats)
     except UnidentifiedImageError:
@@ -64,16 +67,18 @@ def open_picture(
             " remove the frame from the JSON."
         ) from None
     except Image.DecompressionBombError:
-        raise DataError(
-            f"{name}: the picture cannot be decoded: its header says more than"
-            f" {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels. Replace the file."
-        ) from None
-    try:
-        check_frame_size(image.height, image.width, name)
-    except DataError:
+        raise _too_large(name) from None
+    if image.height * image.width > MAX_FRAME_PIXELS:
         image.close()
-        raise
+        raise _too_large(name)
     return image
+
+
+def _too_large(name: str) -> DataError:
+    return DataError(
+        f"{name}: the picture cannot be decoded: its header says more than {MAX_FRAME_PIXELS}"
+        " pixels. Replace the file."
+    )
 
 
 def orientation(image: Image.Image) -> int:

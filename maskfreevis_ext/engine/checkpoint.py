@@ -316,8 +316,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         keys = state.keys()
         summary = describe_incompatible(incompatible, len(keys))
         missing = {*incompatible.missing_keys, *(k for k, _, _ in incompatible.incorrect_shapes)}
-        short = describe_incompatible(incompatible, len(keys), limit=8)
-        flat = "; ".join(line.strip().removesuffix(".") for line in short.splitlines()) + "."
+        brief = describe_incompatible(incompatible, len(keys), limit=8)
+        flat = "; ".join(line.strip().removesuffix(".") for line in brief.splitlines()) + "."
         if missing >= keys or (self._needed and missing):
             raise CheckpointError(f"The weights belong to another model. {flat}")
         unfit = missing.union(incompatible.unexpected_keys)

@@ -30,7 +30,7 @@ def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
     return f"{folder}/{dataset_name}" if len(cfg.DATASETS.TEST) > 1 else folder
 
 
-def check_test_sets(cfg: CfgNode) -> None:
+def check_test_sets(cfg: CfgNode) -> list[str]:
     """Check that the data sets of DATASETS.TEST can be read and scored.
 
     Annotations, frames (that they exist, and their headers), TEST.EVALUATORS, and the masks that
@@ -40,8 +40,12 @@ def check_test_sets(cfg: CfgNode) -> None:
     Args:
         cfg: The config.
 
+    Returns:
+        Names of the metrics that evaluations will give, such as ``segm/AP``; "" for those of
+        evaluators that do not tell theirs.
+
     Raises:
-        ConfigError: An evaluator or a file does not exist, or TEST.BEST_METRIC is not measured.
+        ConfigError: An evaluator or a file does not exist.
         DataError: Something in a file cannot be used.
     """
     known: list[str] = []
@@ -62,15 +66,18 @@ def check_test_sets(cfg: CfgNode) -> None:
                 known += [prefix + metric for metric in part.check_ground_truth()]
             else:
                 known.append("")
-    _check_best_metric(cfg, known)
+    return known
 
 
-def _check_best_metric(cfg: CfgNode, known: Sequence[str]) -> None:
-    """Check that evaluations will give TEST.BEST_METRIC.
+def check_best_metric(cfg: CfgNode, known: Sequence[str]) -> None:
+    """Check that the evaluations of a training will give TEST.BEST_METRIC.
 
     Args:
         cfg: The config.
-        known: Names of metrics; "" for those of evaluators that do not tell theirs.
+        known: Of ``check_test_sets``.
+
+    Raises:
+        ConfigError: They will not.
     """
     metric = cfg.TEST.BEST_METRIC
     if metric and metric not in known and "" not in known:

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ TERMINATED = 143  #: Exit code after SIGTERM: 128 + SIGTERM.
 #: Seconds after SIGTERM at which a process of several ends if it waits for another one that is
 #: gone: its Python code, and with it the handler of the signal, does not run then.
 STUCK_SECONDS = 5.0
+
+_STDERR = 2  # file descriptor
 
 
 class Terminated(KeyboardInterrupt):
@@ -110,7 +111,7 @@ class StopOnInterrupt:
             raise stop_error(self.exit_code, "Stopped at once.")
         if self._message and not repeated:
             # Not print: the signal may have come in the middle of another print.
-            os.write(sys.stderr.fileno(), f"\n{self._message}\n".encode())
+            os.write(_STDERR, f"\n{self._message}\n".encode())
 
     def _start_guard(self) -> None:
         reading, self._pipe = os.pipe()

@@ -19,6 +19,9 @@ from maskfreevis_ext.errors import ConfigError, NumericError
 
 logger = logging.getLogger(__name__)
 
+#: What ``nn.utils.clip_grads_with_norm_`` adds to the norm.
+_CLIP_EPS = 1e-6
+
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.GroupNorm,
@@ -108,11 +111,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         raise ConfigError(f"SOLVER.OPTIMIZER: expected ADAMW or SGD, got {solver.OPTIMIZER!r}.")
     kind = kinds[solver.OPTIMIZER]
     options: dict[str, Any] = {"lr": solver.BASE_LR}
+    if all(p.device.type == "cpu" for group in groups for p in group["params"]):
+        options["fused"] = True  # one pass over the parameters; GPUs have "foreach" by default
     if kind is torch.optim.SGD:
         options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":
-        return with_full_model_clipping(kind, clip.CLIP_VALUE, clip.NORM_TYPE)(groups, **options)
-    return maybe_add_gradient_clipping(cfg, kind(groups, **options))
+        make = with_full_model_clipping(kind, clip.CLIP_VALUE, clip.NORM_TYPE)
+        optimizer: torch.optim.Optimizer = make(groups, **options)
+    else:
+        optimizer = maybe_add_gradient_clipping(cfg, kind(groups, **options))
+    # The gradient scaler is to unscale the gradients before the step, in which they are clipped.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer, norm_type: float = 2.0) -> torch.Tensor:
@@ -150,6 +160,7 @@ class FullModelClip(torch.optim.Optimizer):
     max_norm: float
     norm_type: float
     grad_norm: torch.Tensor | None = None
+    grad_scale: torch.Tensor
 
     def step(self, closure: Any = None) -> Any:
         """Clip the gradients and update the parameters.
@@ -165,6 +176,13 @@ class FullModelClip(torch.optim.Optimizer):
                 that the caller can find the parameters whose gradients are not finite.
         """
         self.grad_norm = gradient_norm(self, self.norm_type)
+        if all(group.get("fused") for group in self.param_groups):
+            # The fused kernels divide by it on their way, and store the quotient as the gradient.
+            self.grad_scale = ((self.grad_norm + _CLIP_EPS) / self.max_norm).clamp(min=1.0).float()
+            try:
+                return super().step(closure)
+            finally:
+                del self.grad_scale
         params = [p for group in self.param_groups for p in group["params"]]
         nn.utils.clip_grads_with_norm_(params, self.max_norm, self.grad_norm)
         return super().step(closure)

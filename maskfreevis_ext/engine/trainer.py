@@ -25,6 +25,7 @@ from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinishe
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.ema import AverageWeights
 from maskfreevis_ext.engine.evaluation_sets import (
+    check_best_metric,
     check_test_classes,
     check_test_sets,
     inference_folder,
@@ -67,7 +68,7 @@ class Trainer(DefaultTrainer):
 
     Raises:
         ConfigError: The number of classes does not fit the data set, SOLVER.AMP.DTYPE does not fit
-            the device, or a name in TEST.EVALUATORS is unknown.
+            the device, a name in TEST.EVALUATORS is unknown, or TEST.BEST_METRIC is not measured.
         DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
 
@@ -78,7 +79,7 @@ class Trainer(DefaultTrainer):
         self.batches = self.build_train_loader(cfg)
         data_loader: Iterable = self.batches
         check_label_space(cfg)
-        check_test_sets(cfg)
+        check_best_metric(cfg, check_test_sets(cfg))
         class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[-1]).get("thing_classes")
         check_test_classes(cfg, class_names)
         model = self.build_model(cfg)

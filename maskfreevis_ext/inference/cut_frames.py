@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_inside
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, visible
 from maskfreevis_ext.inference.video_io import VideoFile, write_image
 
 
@@ -49,6 +49,6 @@ def cut_videos(source: str, images: str) -> list[str]:
             )
     for name, video in zip(names, videos, strict=True):
         total = video.num_frames or None
-        for t, frame in enumerate(tqdm(video, desc=name, total=total, unit="frame")):
+        for t, frame in enumerate(tqdm(video, desc=visible(name), total=total, unit="frame")):
             write_image(Path(images) / name / f"{t:05d}.jpg", frame)
     return names

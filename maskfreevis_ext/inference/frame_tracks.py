@@ -111,7 +111,8 @@ class FrameTracks:
         """The objects as ``supervision.Detections``, for annotators, zones, trackers and writers.
 
         Returns:
-            ``Detections`` with xyxy, mask, confidence, class_id and tracker_id.
+            ``Detections`` with xyxy, mask, confidence, class_id and tracker_id, and with
+            ``data["class_name"]`` where the names are known.
 
         Raises:
             ConfigError: The package supervision is not installed.
@@ -124,10 +125,12 @@ class FrameTracks:
                 f" {type(error).__name__}: {error}. Install it: pip install"
                 " 'maskfreevis_ext[supervision]'."
             ) from error
+        names = self.names
         return Detections(
             xyxy=self.boxes,
             mask=self.masks,
             confidence=self.scores,
             class_id=self.labels,
             tracker_id=self.track_ids,
+            data={} if names is None else {"class_name": np.array(names)},
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.config import validate
 from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.modeling.backbone.folding import fold_frozen_batch_norm
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
 from maskfreevis_ext.modeling.execution import set_execution
@@ -85,6 +86,7 @@ class VideoMaskFormer(nn.Module):
         amp = cfg.TEST.AMP
         test_amp = None if amp == "off" else amp_dtype_of("TEST.AMP", amp, cfg.MODEL.DEVICE)
         backbone = build_backbone(cfg)
+        fold_frozen_batch_norm(backbone)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 1:
             size_divisibility = max(spec.stride or 1 for spec in backbone.output_shape().values())

@@ -78,7 +78,7 @@ def _loader(entry, *overrides):
 
 
 def _ids(loader, count, start=0):
-    loader.start_at(start)
+    loader.start_at(start, loader.seed)
     batches = list(itertools.islice(iter(loader), count))
     return [[sample["video_id"] for sample in batch] for batch in batches]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from maskfreevis_ext.data import build_test_loader, build_train_loader, register_ytvis_instances
 from maskfreevis_ext.data.loaders import VisibleErrors
@@ -90,6 +94,52 @@ def test_workers_draw_different_clips(tmp_path):
     torch.manual_seed(1)
     keys = [_key(batch[0]) for batch in _take(build_train_loader(cfg), 12)]
     assert keys[0::2] != keys[1::2]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
+    """Wide and tall videos, whose batches are grouped; frames, sizes and flips are random."""
+    wide = _register(tmp_path, plain_content((5, 4, 3)))
+    tall = _register(tmp_path, plain_content((4, 4)))
+    for video in (content := json.loads(Path(tall[1][1]).read_text()))["videos"]:
+        video["width"], video["height"] = video["height"], video["width"]
+    for track in content["annotations"]:
+        track["bboxes"] = [box and [1, 1, 5, 6] for box in track["bboxes"]]
+    tall = _register(tmp_path, content, tall[0])
+    for path in Path(tall[1][2]).rglob("*.png"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    options = ("INPUT.RANDOM_FLIP", "flip_by_clip", "INPUT.MIN_SIZE_TRAIN", (HEIGHT, 2 * HEIGHT))
+    runs = []
+    for workers in (0, 1, 2, 4):
+        np.random.seed(workers)
+        cfg = _cfg([wide, tall], "DATALOADER.NUM_WORKERS", workers, *options)
+        runs.append([sample for batch in _take(build_train_loader(cfg), 8) for sample in batch])
+    assert len({sample["image"][0].shape for sample in runs[0]}) > 2
+    for others in runs[1:]:
+        for first, other in zip(runs[0], others, strict=True):
+            assert _key(first) == _key(other)
+            assert first["dataset_name"] == other["dataset_name"]
+            assert all(map(torch.equal, first["image"], other["image"]))
+
+
+def test_random_numbers_of_a_mapper_are_those_of_its_sample(entry):
+    """Also torch's, which the project's own mappers do not draw."""
+
+    def numbers(workers):
+        loader = build_train_loader(_cfg([entry], "DATALOADER.NUM_WORKERS", workers))
+        loader.dataset.dataset.mappers = [
+            lambda entry: {"drawn": (np.random.rand(), torch.rand(()).item(), random.random())}
+        ]
+        torch.manual_seed(workers)
+        return [sample["drawn"] for batch in _take(loader, 4) for sample in batch]
+
+    state = torch.get_rng_state()
+    assert numbers(0) == numbers(2)
+    assert len(set(numbers(0))) == 8
+    torch.set_rng_state(state)
+    expected = torch.rand(3)
+    torch.set_rng_state(state)
+    _take(build_train_loader(_cfg([entry])), 3)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_several_data_sets_are_joined(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 from pathlib import Path
 
@@ -102,3 +103,12 @@ def test_all_pictures_are_opened_in_one_place():
                 if node.func.attr in ("imread", "imdecode", "read_image") or name == "Image.open":
                     found.append((path.relative_to(_ROOT).as_posix(), name))
     assert found == [("data/images.py", "cv2.imread"), ("data/pictures.py", "Image.open")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert read_header(tmp_path / "a.png").fault == "there is no such file"
+    for read in _readers(tmp_path / "a.png").values():
+        with pytest.raises((DataError, AssertionError)):
+            assert read() is not None

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 
 from maskfreevis_ext.data import register_from_config
 from maskfreevis_ext.engine.evaluation_sets import (
+    check_best_metric,
     check_test_classes,
     check_test_sets,
     inference_folder,
@@ -105,7 +106,8 @@ class TestBestMetric:
     """TEST.BEST_METRIC must be one that evaluations give."""
 
     def check(self, folder: Path, metric: str, *more: object, masks: bool = True) -> None:
-        check_test_sets(_cfg(folder, plain_content(masks=masks), "TEST.BEST_METRIC", metric, *more))
+        cfg = _cfg(folder, plain_content(masks=masks), "TEST.BEST_METRIC", metric, *more)
+        check_best_metric(cfg, check_test_sets(cfg))
 
     @pytest.mark.parametrize("metric", ["", "segm/AP", "segm/AP-cat", "hota/HOTA"])
     def test_known(self, tmp_path, metric):

@@ -1,27 +1,43 @@
-"""Ctrl-C asks first."""
+"""Ctrl-C and SIGTERM ask first."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 
 import pytest
+from torch import multiprocessing
+from torch.multiprocessing import ProcessExitedException
 
-from maskfreevis_ext.engine.interrupt import StopOnInterrupt
+from maskfreevis_ext.engine import interrupt
+from maskfreevis_ext.engine.interrupt import (
+    PassToChildren,
+    StopOnInterrupt,
+    Terminated,
+    terminate_at_once,
+    terminate_like_interrupt,
+)
+
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, Terminated, 143)]
 
 
-def test_first_interrupt_asks_and_the_second_stops(capsys):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize(("number", "error", "code"), SIGNALS)
+def test_first_signal_asks_and_the_second_stops(capfd, number, error, code):
+    before = signal.getsignal(number)
 
     with StopOnInterrupt("Completing the files.") as stop:
         assert not stop.is_requested
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         assert stop.is_requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+        assert stop.exit_code == code
+        with pytest.raises(KeyboardInterrupt) as second:
+            signal.raise_signal(number)
 
-    assert signal.getsignal(signal.SIGINT) == before
-    assert capsys.readouterr().err.count("Completing the files.") == 1
+    assert type(second.value) is error
+    assert signal.getsignal(number) == before
+    assert capfd.readouterr().err.count("Completing the files.") == 1
 
 
 def test_signal_is_left_alone_in_other_threads():
@@ -38,3 +54,69 @@ def test_signal_is_left_alone_in_other_threads():
 
     assert seen == [False]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize(("number", "error", "code"), SIGNALS)
+def test_first_signal_raises_where_nothing_would_be_lost(number, error, code):
+    with StopOnInterrupt("") as stop:
+        with pytest.raises(KeyboardInterrupt) as first, stop.at_once():
+            signal.raise_signal(number)
+        assert type(first.value) is error
+        assert stop.exit_code == code
+        reached = []
+        with pytest.raises(KeyboardInterrupt), stop.at_once():
+            reached.append(1)
+    assert not reached
+
+
+def test_process_that_cannot_handle_the_signal_is_ended(monkeypatch):
+    """As one that waits for another process that is gone; here, in which no handler runs."""
+    ended = threading.Event()
+    monkeypatch.setattr(interrupt, "STUCK_SECONDS", 0.05)
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set() if code == 143 else None)
+    with StopOnInterrupt("", is_one_of_several=True) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert stop.is_requested
+        assert not ended.is_set()
+        os.write(stop._pipe, bytes([signal.SIGINT]))
+        os.write(stop._pipe, bytes([signal.SIGTERM]))  # what the interpreter writes at once
+        monkeypatch.setattr(stop, "_handled", time.monotonic() - 10)
+        assert ended.wait(5)
+
+
+def test_sigterm_lets_finally_run():
+    with pytest.raises(Terminated), terminate_like_interrupt():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with terminate_like_interrupt():
+        terminate_at_once()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _child(index: int, ready) -> None:
+    with StopOnInterrupt("") as stop:
+        ready.set()
+        while not stop.is_requested:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)  # the terminal's, which came to the children too
+        os._exit(stop.exit_code if index else 3)
+
+
+def _stop_child() -> None:
+    ready = multiprocessing.get_context("spawn").Event()
+    with PassToChildren():
+        context = multiprocessing.start_processes(_child, (ready,), nprocs=1, join=False)
+        assert ready.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not context.join():
+            pass
+
+
+@pytest.mark.slow
+def test_children_get_the_signal_of_the_parent():
+    with pytest.raises(SystemExit) as end:
+        _stop_child()
+    assert end.value.code == 143
+    assert isinstance(end.value.__context__, ProcessExitedException)
+    assert end.value.__context__.exit_code == 3  # only the first signal was heeded

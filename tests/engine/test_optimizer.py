@@ -150,6 +150,50 @@ def test_full_model_clipping_scales_all_gradients_together(cfg, norm_type):
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["ADAMW", "SGD"])
+@pytest.mark.parametrize("clip_value", [0.01, 1e6])  # far below the norm, and far above
+def test_fused_step_with_merged_clipping_equals_the_plain_steps(cfg, kind, clip_value):
+    cfg.SOLVER.OPTIMIZER = kind
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = clip_value
+    torch.manual_seed(0)
+    models = [nn.Linear(5, 7) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    fused, plain = (build_optimizer(cfg, model) for model in models)
+    assert all(group["fused"] for group in fused.param_groups)
+    for group in plain.param_groups:  # as in a checkpoint of an older version
+        group["fused"] = None
+    for _ in range(3):
+        for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        fused.step()
+        plain.step()
+        assert fused.grad_norm == plain.grad_norm
+        assert not hasattr(fused, "grad_scale")
+        for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-9)
+
+
+def test_gradient_scaler_unscales_before_clipping_and_skips_what_overflows(cfg):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(cfg, model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(model(torch.ones(1, 2)).sum()).backward()
+    scaler.step(optimizer)
+    assert optimizer.grad_norm == pytest.approx(math.sqrt(6))
+    optimizer.grad_norm, before = None, [p.clone() for p in model.parameters()]
+    model.weight.grad[0, 0] = math.inf
+    scaler.update()
+    scaler.step(optimizer)
+    assert optimizer.grad_norm is None
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
 def test_full_model_clipping_stops_at_a_gradient_that_is_not_finite(cfg):
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"

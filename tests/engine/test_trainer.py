@@ -17,6 +17,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.engine.trainer import Trainer, reset_iteration_counter
 from maskfreevis_ext.errors import ConfigError, DataError, NumericError
+from maskfreevis_ext.safe_load import _foreign_names
 from tests.helpers.killed_training import figures as _rows
 from tests.helpers.killed_training import weights_hash
 from tests.helpers.training import CONFIG, VAL, tiny_options
@@ -59,6 +60,7 @@ def test_training_writes_checkpoints_that_hold_no_code(trained):
     folder = Path(trained.cfg.OUTPUT_DIR)
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
     data = torch.load(folder / "model_0000001.pth", weights_only=True)
+    assert _foreign_names(str(folder / "model_0000001.pth")) == []  # tensors and plain values
     assert data["iteration"] == 1
     assert data["trainer"]["seed"] == 1
     assert data["class_names"] == class_names_of(trained.model)

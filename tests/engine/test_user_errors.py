@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from torch.multiprocessing import ProcessExitedException
 
+from maskfreevis_ext.engine.interrupt import Terminated
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.files import atomic_write
 
 
 def fail(error: BaseException) -> None:
@@ -19,6 +23,8 @@ def fail(error: BaseException) -> None:
         (DataError("a.json: is empty."), 2, "DataError: a.json: is empty."),
         (KeyboardInterrupt(), 130, "Interrupted."),
         (KeyboardInterrupt("Stopped; call it again."), 130, "Stopped; call it again."),
+        (KeyboardInterrupt(""), 130, ""),
+        (Terminated("Stopped; call it again."), 143, "Stopped; call it again."),
     ],
 )
 def test_errors_of_the_user_and_interrupts_are_one_line(error, code, line, capsys):
@@ -29,7 +35,22 @@ def test_errors_of_the_user_and_interrupts_are_one_line(error, code, line, capsy
     assert capsys.readouterr().err.strip() == line
 
 
-@pytest.mark.parametrize("code", [2, 130])
+def test_sigterm_leaves_no_unfinished_file(tmp_path, capsys):
+    """All tools end through this function, and write their files in such blocks."""
+
+    def work() -> None:
+        with atomic_write(tmp_path / "results.json") as file:
+            file.write(b"[")
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(work)
+    assert stop.value.code == 143
+    assert capsys.readouterr().err.strip() == "Stopped by SIGTERM."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("code", [2, 130, 143])
 def test_message_of_a_child_process_is_not_repeated(code, capsys):
     error = ProcessExitedException("child", error_index=0, error_pid=1, exit_code=code)
 

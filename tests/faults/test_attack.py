@@ -17,7 +17,8 @@ _ATTACKS = load_attacks()
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _ATTACKS)
 def test_a_few_cases_hold(name: str) -> None:
-    tally = run.run_attack(_ATTACKS[name], _ATTACKS[name].quick)
+    tally = run.Tally(_ATTACKS[name], _ATTACKS[name].quick)
+    run.run_attack(tally)
     assert tally.tried == _ATTACKS[name].quick
     assert not tally.lost, list_of_lost([tally], 0)
 
@@ -53,7 +54,8 @@ def test_losses_deaths_and_hangs_are_counted_and_the_rest_goes_on(
     monkeypatch.setattr(run, "MODULE", ["-c", "import bad; bad.child.main()"])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     bad = Attack("bad", "bad cases", "nothing", 7, 7, 2.0, lambda *_: None)
-    tally = run.run_attack(bad, 7)
+    tally = run.Tally(bad, 7)
+    run.run_attack(tally)
     assert tally.tried == 7
     assert set(tally.lost) == {1, 2, 3, 4, 5}
     assert "SIGSEGV" in tally.lost[1]
@@ -64,4 +66,6 @@ def test_losses_deaths_and_hangs_are_counted_and_the_rest_goes_on(
     table = markdown_table([tally])
     assert "| 7 | 2 | 5 |" in table
     assert "--only bad --seed 0 --case 1" in list_of_lost([tally], 0)
-    assert run.run_attack(bad, 7, deadline=time.monotonic()).tried == 0
+    late = run.Tally(bad, 7)
+    run.run_attack(late, deadline=time.monotonic())
+    assert late.tried == 0

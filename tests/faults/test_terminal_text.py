@@ -8,11 +8,14 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.engine.log_lines import VisibleText, clean_lines
 from maskfreevis_ext.errors import CheckpointError, ConfigError, DataError, NumericError, visible
+from maskfreevis_ext.inference.video_io import open_frames
 from tests.helpers.videos import plain_content, write_json
 
 _ACTING = {
@@ -118,3 +121,10 @@ def test_command_prints_a_clean_line(tmp_path):
 
 def test_clean_lines_without_handlers():
     clean_lines()
+
+
+def test_names_of_inputs_are_clean(tmp_path):
+    folder = tmp_path / "a\x1b[2Jb"
+    folder.mkdir()
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "0.png")
+    assert open_frames(folder).name == "a\\x1b[2Jb"

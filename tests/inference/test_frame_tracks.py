@@ -104,6 +104,15 @@ def test_to_supervision_gives_detections_of_the_real_package(tracks: FrameTracks
     _check_detections(detections, tracks)
 
 
+def test_supervision_gets_the_class_names(monkeypatch) -> None:
+    module = ModuleType("supervision")
+    module.Detections = _StandIn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "supervision", module)
+    named = replace(_tracks(), class_names=["a", "b", "c", "d", "e"])
+    assert named.to_supervision().data["class_name"].tolist() == ["b", "a", "e"]
+    assert _tracks().to_supervision().data == {}
+
+
 def _check_detections(detections: Any, tracks: FrameTracks) -> None:
     assert np.array_equal(detections.xyxy, tracks.boxes)
     assert np.array_equal(detections.mask, tracks.masks)

@@ -81,7 +81,7 @@ FAULTS = {
     ),
     "binary results": (
         lambda folder: (folder / "results.json").write_bytes(b"\x80\x81"),
-        "results.json: expected a JSON file",
+        "results.json: expected valid JSON",
     ),
     "result of an unknown video": (
         lambda folder: (folder / "results.json").write_text(

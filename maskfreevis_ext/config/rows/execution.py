@@ -59,7 +59,7 @@ ROWS: tuple[Key, ...] = (
         False,
         BOOLEAN,
         "Decode JPEG frames at 1/2, 1/4 or 1/8 of their size where the resize that follows leaves "
-        "no more, and nothing is cropped before it. Pixels differ by about a grey level "
+        "no more, and nothing is cropped before it. Pixels differ by a few grey levels "
         "(docs/performance.md).",
     ),
 )

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 
-from maskfreevis_ext.data.annotation_form import MAX_FRAMES
+from maskfreevis_ext.data.annotation_form import MAX_FRAMES, check_frame_size
 from maskfreevis_ext.data.frame_files import IMAGE_SUFFIXES, check_inside
 from maskfreevis_ext.data.images import image_size
 from maskfreevis_ext.data.readers.files import list_files
@@ -114,7 +114,7 @@ def frame_size(
     if options.images is not None and file_names:
         first = os.path.join(options.images, file_names[0])
         check_inside(first, options.images, first)
-        return image_size(first)
+        return check_frame_size(*image_size(first), first)
     raise DataError(
         f"video {name!r}: this format does not say the size of the frames. Name the folder of the"
         " frames by --images, or the size by --size WIDTHxHEIGHT."

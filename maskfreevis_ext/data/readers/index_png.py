@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from maskfreevis_ext.data.annotation_form import Video
+from maskfreevis_ext.data.annotation_form import Video, check_frame_size
 from maskfreevis_ext.data.pictures import open_picture
 from maskfreevis_ext.data.readers.files import walk_folders
 from maskfreevis_ext.data.readers.frames import listed_frames
@@ -35,6 +35,7 @@ def read_index_png(path: str, modes: Sequence[str], expected: str) -> np.ndarray
     """
     try:
         with open_picture(path, formats=("PNG",)) as image:
+            check_frame_size(image.height, image.width, path)
             if image.mode not in modes:
                 raise DataError(
                     f"{path}: expected {expected}, got pixels of the form {image.mode!r}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from maskfreevis_ext.data.frame_check import describe_frames
 from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images, check_inside
+from maskfreevis_ext.data.frame_headers import read_header
+from maskfreevis_ext.data.frame_rules import DEFAULT_RULES
 from maskfreevis_ext.data.images import image_size, read_video_frame
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.inference.boxes_to_masks.chunks import Source
 from maskfreevis_ext.inference.video_io import open_frames
+
+logger = logging.getLogger(__name__)
 
 
 class BrokenVideoError(DataError):
@@ -169,6 +175,9 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         else:
             sources[video["video_id"]] = VideoFrames(video, path)
     check_images(with_files)
+    headers = {video["file_names"][0]: read_header(video["file_names"][0]) for video in with_files}
+    for line in describe_frames(headers, DEFAULT_RULES):
+        logger.warning("%s (first frames of the videos): %s", images, line)
     for video in with_files:
         found, expected = image_size(video["file_names"][0]), (video["height"], video["width"])
         if found != expected:

@@ -17,7 +17,7 @@ from maskfreevis_ext.data.frame_check import describe_frames
 from maskfreevis_ext.data.frame_headers import read_header
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES, FrameRules
 from maskfreevis_ext.data.images import image_size, read_frame
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, visible
 from maskfreevis_ext.inference.video_io import decoders
 
 DEFAULT_FPS = 10.0  #: Frames per second of pictures, and of a video that does not tell its own.
@@ -83,7 +83,7 @@ class _Source:
     """
 
     def __init__(self, name: str, inputs: list[Path]) -> None:
-        self.name = name
+        self.name = visible(name)  # it is shown, and names what is written
         self.inputs = inputs
         self.fps: float | None = None
         self.max_fps: float | None = None
@@ -197,8 +197,8 @@ class VideoFile(_Source):
             raise DataError(f"{path}: there is no such file.")
         if decoders.is_text(self.path):
             raise DataError(
-                f"{path}: expected a video, but it is text, whatever its name says; playlists and"
-                " scripts, which open other files, are not followed."
+                f"{path}: no frame can be read from this video: it is text, whatever its name"
+                " says. Playlists and scripts, which open other files, are not followed."
             )
         info = decoders.probe(self.path)
         if info is None:

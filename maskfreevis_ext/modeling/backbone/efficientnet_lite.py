@@ -20,6 +20,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import CheckpointError, ConfigError
+from maskfreevis_ext.modeling.backbone.folding import FoldsNorm
 from maskfreevis_ext.safe_load import load_pth
 
 #: What the ImageNet weights were trained with: RGB pixels in [0, 255], (x - 127) / 128.
@@ -64,15 +65,19 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
+        return super().forward(self.pad(x))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """The input with its padding."""
         padding: list[int] = []
         for axis in (1, 0):  # F.pad begins with the last axis
             length, stride, kernel = x.shape[2 + axis], self.stride[axis], self.kernel_size[axis]
             total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
             padding += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, padding))
+        return F.pad(x, padding) if any(padding) else x
 
 
-class ConvNorm(nn.Sequential):
+class ConvNorm(FoldsNorm, nn.Sequential):
     """Convolution, batch norm that never changes, and ReLU6 unless ``activate`` is False.
 
     Args:
@@ -100,7 +105,14 @@ class ConvNorm(nn.Sequential):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         self.norm = FrozenBatchNorm2d(out_channels, eps=_BATCH_NORM_EPS)
         if activate:
-            self.activation = nn.ReLU6()
+            self.activation = nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
+        conv = self.conv
+        weight, bias = self.folded(conv.weight, self.norm)
+        x = F.conv2d(conv.pad(x), weight, bias, conv.stride, groups=conv.groups)
+        return self.activation(x) if len(self) > 2 else x
 
 
 class InvertedResidual(nn.Module):

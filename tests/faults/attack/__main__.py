@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 import traceback
@@ -46,16 +47,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_all(args: argparse.Namespace) -> list[Tally]:
-    """Run the attacks one after the other, with a progress bar."""
+    """Run the attacks one after the other, with a progress bar, until the end or Ctrl-C."""
     attacks = [ATTACKS[name] for name in args.only or ATTACKS]
     counts = [max(1, round(attack.count * args.share)) for attack in attacks]
     deadline = time.monotonic() + 60 * args.minutes
-    tallies = []
-    for number, (attack, count) in enumerate(zip(attacks, counts, strict=True), start=1):
-        with tqdm(total=count, desc=f"{number}/{len(attacks)} {attack.name}", unit="case") as bar:
-            tally = run_attack(attack, count, seed=args.seed, deadline=deadline, advance=bar.update)
-            bar.set_postfix(lost=len(tally.lost))
-        tallies.append(tally)
+    tallies = [Tally(attack, count) for attack, count in zip(attacks, counts, strict=True)]
+    with contextlib.suppress(KeyboardInterrupt):
+        for number, tally in enumerate(tallies, start=1):
+            title = f"{number}/{len(tallies)} {tally.attack.name}"
+            with tqdm(total=tally.planned, desc=title, unit="case") as bar:
+                run_attack(tally, seed=args.seed, deadline=deadline, advance=bar.update)
+                bar.set_postfix(lost=len(tally.lost))
     return tallies
 
 

@@ -11,7 +11,8 @@ from pycocotools import mask as mask_util
 
 from maskfreevis_ext.data.track_masks import check_masks
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.rle import clean_rle, decode_rle, segmentation_to_rle
+from maskfreevis_ext.polygons import segmentation_to_rle
+from maskfreevis_ext.rle import clean_rle, decode_rle
 from maskfreevis_ext.tracks import decode_track
 from tests.faults.attack.cases import attack
 

@@ -41,25 +41,23 @@ class Tally:
 
 
 def run_attack(
-    attack: Attack,
-    count: int,
+    tally: Tally,
     *,
     seed: int = 0,
     deadline: float = float("inf"),
     advance: Callable[[], Any] = lambda: None,
-) -> Tally:
-    """Run the first cases of an attack.
+) -> None:
+    """Run the planned cases of an attack.
 
     Args:
-        attack: Which.
-        count: Cases.
+        tally: Which attack; gets the outcome.
         seed: Of the random numbers.
         deadline: ``time.monotonic()`` from which on no case is started.
         advance: Called after each case.
     """
-    tally = Tally(attack, count)
+    count = tally.planned
     while tally.tried < count and time.monotonic() < deadline:
-        with _Child(attack, seed, tally.tried, count) as child:
+        with _Child(tally.attack, seed, tally.tried, count) as child:
             while tally.tried < count and time.monotonic() < deadline:
                 lost, is_over = child.next()
                 if lost is not None:
@@ -68,7 +66,6 @@ def run_attack(
                 advance()
                 if is_over:
                     break
-    return tally
 
 
 class _Child:

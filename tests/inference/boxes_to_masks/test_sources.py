@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskfreevis_ext.data.ytvis import load_ytvis_json
 from maskfreevis_ext.errors import DataError
@@ -35,6 +36,16 @@ def test_picture_files(tmp_path) -> None:
     root = write_frames(tmp_path, plain_content((4,)))
     source = open_sources(_videos(tmp_path, root), root)[1]
     assert [int(frame[0, 0, 2]) for frame in source.read([1, 3])] == [10, 30]
+
+
+def test_what_is_done_with_deep_pixels_is_said(tmp_path, caplog) -> None:
+    root = write_frames(tmp_path, plain_content((4,)))
+    for t in range(4):
+        pixels = np.full((HEIGHT, WIDTH), 25_700 + t, np.uint16)
+        Image.fromarray(pixels).save(Path(root) / "v1" / f"{t:05d}.png")
+    source = open_sources(_videos(tmp_path, root), root)[1]
+    assert "uint16 pixels, 25700..25700; 0 is black and 65535 white" in caplog.text
+    assert next(source.read([0]))[0, 0].tolist() == [100, 100, 100]
 
 
 def test_one_video_file_and_a_folder_of_them(tmp_path) -> None:

@@ -293,5 +293,5 @@ def test_playlists_and_scripts_are_no_videos(tmp_path, text):
     write_clip(tmp_path / "a.mkv", (0, 0.1, 0.2))
     path = tmp_path / "b.mp4"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"b\.mp4: (expected a video, but it is text|no frame)"):
+    with pytest.raises(DataError, match=r"b\.mp4: no frame can be read"):
         VideoFile(path)

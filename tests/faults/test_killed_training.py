@@ -1,0 +1,139 @@
+"""Trainings that are killed, stopped or disturbed, as processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.killed_training import (
+    SHORT,
+    figures,
+    start_training,
+    train,
+    train_and_kill,
+    wait_for,
+    weights_hash,
+)
+from tests.helpers.training import tiny_options
+
+pytestmark = pytest.mark.slow
+
+#: No evaluation, and no checkpoint before a signal.
+ENDLESS = (
+    *("SOLVER.MAX_ITER", 5000, "SOLVER.CHECKPOINT_PERIOD", 5000, "DATASETS.TEST", "()"),
+    *("LOG.REPORT", False),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_videos, tmp_path_factory) -> Path:
+    """A training without a kill, and without workers."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(tiny_options(tiny_videos, folder, *SHORT))
+    return folder
+
+
+@pytest.mark.parametrize(("workers", "kills"), [(0, 3), (2, 2)])
+def test_weights_and_metrics_are_those_of_a_training_without_kills(
+    whole, tiny_videos, tmp_path, workers, kills
+):
+    words = tiny_options(tiny_videos, tmp_path, *SHORT, "DATALOADER.NUM_WORKERS", workers)
+    rng = random.Random(workers)
+    killed = sum(train_and_kill(words, rng.uniform(0, 1.5)) for _ in range(kills))
+    assert killed == kills
+    train(words)
+    assert weights_hash(tmp_path) == weights_hash(whole)
+    assert figures(tmp_path) == figures(whole)
+
+
+def test_workers_end_with_a_killed_training(tiny_videos, tmp_path):
+    """Also where it is killed while they start; they would hold its pipe open."""
+    words = tiny_options(tiny_videos, tmp_path, *ENDLESS, "DATALOADER.NUM_WORKERS", 2)
+    process = start_training(words)
+    wait_for(process)
+    workers: list[int] = []
+    while not workers:
+        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], stdout=-1)
+        workers = [int(pid) for pid in found.stdout.split()]
+    process.kill()
+    process.communicate(timeout=30)
+    time.sleep(0.5)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/cmdline").exists() and _is_alive(pid)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [
+        (signal.SIGTERM, 143, ("DATALOADER.NUM_WORKERS", 2)),
+        (signal.SIGINT, 130, ("--num-gpus", 2, "--dist-url", "auto", "--device", "cpu")),
+    ],
+    ids=["SIGTERM with workers", "Ctrl-C with two processes"],
+)
+def test_signal_to_all_processes_leaves_a_checkpoint(tiny_videos, tmp_path, number, code, options):
+    words = tiny_options(tiny_videos, tmp_path, *ENDLESS)
+    words = [*options, *words] if "--num-gpus" in options else [*words, *options]
+    process = start_training(words, start_new_session=True)
+    try:
+        wait_for(process)
+        time.sleep(1)
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do
+        said = process.communicate(timeout=100)[0]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert said.count("The same command with --resume goes on.") == 1
+    saved = (tmp_path / "last_checkpoint").read_text()
+    assert f"{tmp_path / saved} is saved" in said
+
+
+def test_second_run_in_a_folder_is_refused(tiny_videos, tmp_path):
+    words = tiny_options(tiny_videos, tmp_path, *ENDLESS)
+    process = start_training(words)
+    try:
+        wait_for(process)
+        before = (tmp_path / "config.yaml").stat().st_mtime_ns
+        second = start_training(words)
+        said = second.communicate(timeout=100)[0]
+        assert second.returncode == 2, said
+        assert f"OUTPUT_DIR: another run works in '{tmp_path}' (process {process.pid}" in said
+        assert "Traceback" not in said
+        assert (tmp_path / "config.yaml").stat().st_mtime_ns == before
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_full_disk_is_reported_by_its_first_cause(tiny_videos, tmp_path):
+    """Files may have 20 kB: log, metrics and TensorBoard may go on, the checkpoint may not."""
+    words = tiny_options(tiny_videos, tmp_path, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()")
+    process = start_training(words, preexec_fn=_limit_files)
+    said = process.communicate(timeout=100)[0]
+    assert process.returncode == 2, said
+    assert "Traceback" not in said
+    assert "Logging error" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("CheckpointError: Checkpoint")
+    assert "model_final.pth could not be written" in last
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def _limit_files() -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
