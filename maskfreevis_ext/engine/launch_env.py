@@ -1,4 +1,4 @@
-"""Join the group of processes of a job, which ``torchrun``, Slurm's ``srun`` or this project started.
+"""Join the group of processes that ``torchrun``, Slurm's ``srun`` or ``--num-gpus`` has started.
 
 The first two start every process of a job themselves and say in environment variables which one it
 is. Such a process joins the group of the job; it starts no further processes. Where all processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -50,8 +51,8 @@ def exchange(folder: str) -> None:
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     on_one = gather_json([rank, float("nan") if rank else 0.5], dst=1)
-    Path(folder, f"rank{rank}.txt").write_text(
-        repr((values, total.item(), on_one, listening_addresses()))
+    Path(folder, f"rank{rank}.json").write_text(
+        json.dumps((values, total.item(), on_one, listening_addresses()))
     )
 
 
