@@ -17,7 +17,6 @@ find each other by themselves (docs/distributed.md).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
@@ -25,15 +24,17 @@ import sys
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
 # isort: split
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine import SafeCheckpointer, Trainer, setup_config
 from maskfreevis_ext.engine.evaluation_sets import check_test_classes, check_test_sets
-from maskfreevis_ext.engine.interrupt import PassToChildren, terminate_at_once
+from maskfreevis_ext.engine.interrupt import terminate_at_once
 from maskfreevis_ext.engine.launch_env import check_options, join_group, read_place
+from maskfreevis_ext.engine.processes import Job, start_job
 from maskfreevis_ext.engine.report import try_report
+from maskfreevis_ext.engine.setup import read_timeout
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 
@@ -43,6 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = default_argument_parser()
     parser.description = __doc__
     parser.epilog = None  # Detectron2's examples have placeholders
+    # Detectron2's default is an address that others can foresee, and that all can reach.
+    parser.set_defaults(dist_url="auto")
     parser.add_argument("--device", help='MODEL.DEVICE, for example "cpu" or "cuda"')
     return parser.parse_args(argv)
 
@@ -85,24 +88,17 @@ def run(args: argparse.Namespace) -> object:
 def start(args: argparse.Namespace) -> None:
     """Join the processes that torchrun or Slurm has started, or start one for each GPU."""
     place = read_place(os.environ)
+    count = max(args.num_gpus, 1)
+    if place is None and count * args.num_machines <= 1:
+        run(args)
+        return
+    timeout = read_timeout(args)
     if place is not None:
         check_options(place, args.num_gpus, args.num_machines)
-        join_group(place, args.num_gpus, run, (args,))
+        join_group(place, args.num_gpus, run, (args,), timeout)
         return
-    with PassToChildren() if args.num_gpus > 1 else contextlib.nullcontext():
-        launch(
-            exit_on_user_error_in_process,
-            max(args.num_gpus, 1),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-
-
-def exit_on_user_error_in_process(args: argparse.Namespace) -> None:
-    """``run`` that reports user errors in one line, in the main or in a child process."""
-    exit_on_user_error(run, args)
+    job = Job(count, args.num_machines, args.machine_rank, args.dist_url, timeout)
+    start_job(run, (args,), job)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from maskfreevis_ext.data.frame_headers import Header, keep_headers, read_header
 from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.pictures import size_fault
 from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.exchange import all_gather_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,10 @@ def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: s
     sizes = {
         path: (video["width"], video["height"]) for video in videos for path in video["file_names"]
     }
-    for part in comm.all_gather(read_headers(share, cache, sizes)):
-        headers.update(part)
+    for part in all_gather_json(read_headers(share, cache, sizes)):
+        for path, values in part.items():  # JSON makes lists of tuples
+            header = Header(*values)
+            headers[path] = header._replace(values=tuple(header.values))
     if comm.is_main_process() and len(headers) >= WORTH_KEEPING and os.path.isdir(cfg.OUTPUT_DIR):
         keep_headers(headers, cache)
     rules = FrameRules.from_config(cfg)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -34,6 +35,7 @@ from maskfreevis_ext.data.worker_notes import Noted, WorkerNotes
 from maskfreevis_ext.data.worker_watch import WorkerWatch
 from maskfreevis_ext.data.ytvis import DatasetDict
 from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.exchange import all_gather_json
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +223,7 @@ def build_train_loader(cfg: CfgNode) -> TrainBatches:
     sampler = StatelessSampler(
         [_kinds(cfg, i, one.dataset_dicts) for i, one in enumerate(sets)],
         ratios,
-        cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        cfg.SEED if cfg.SEED >= 0 else all_gather_json(int(np.random.randint(2**31)))[0],
         max(cfg.SOLVER.IMS_PER_BATCH // world_size, 1),
         comm.get_rank(),
         world_size,

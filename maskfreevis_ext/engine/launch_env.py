@@ -1,13 +1,16 @@
-"""Join the group of processes that ``torchrun`` or Slurm's ``srun`` has started.
+"""Join the group of processes that ``torchrun``, Slurm's ``srun`` or ``--num-gpus`` has started.
 
-Both start every process of a job themselves and say in environment variables which one it is. Such
-a process joins the group of the job; it starts no further processes.
+The first two start every process of a job themselves and say in environment variables which one it
+is. Such a process joins the group of the job; it starts no further processes. Where all processes
+run on one machine, nothing that they open can be reached from another one.
 """
 
 from __future__ import annotations
 
-import logging
+import ipaddress
+import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +21,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from maskfreevis_ext.errors import ConfigError
-
-logger = logging.getLogger(__name__)
-
-#: How long a process waits for the others; the same as Detectron2's ``launch``.
-TIMEOUT = timedelta(minutes=30)
+from maskfreevis_ext.exchange import all_gather_json
 
 _LOOPBACK = "127.0.0.1"
 _DEFAULT_PORT = 29500  # torchrun's
@@ -35,12 +34,13 @@ class Place:
     """Which process of a job this one is.
 
     Attributes:
-        starter: "torchrun" (or any starter that sets its variables) or "Slurm".
+        starter: "torchrun" (or any starter that sets its variables), "Slurm" or "--num-gpus".
         rank: Index of the process in the job.
         world_size: Number of processes of the job, on all machines together.
         local_rank: Index of the process on its machine; also the index of its GPU.
         host: Name or address of the machine on which the process of rank 0 runs.
         port: Port on which the processes meet there.
+        file: A file in which the processes meet, instead of host and port.
     """
 
     starter: str
@@ -49,10 +49,23 @@ class Place:
     local_rank: int
     host: str
     port: int
+    file: str = ""
+
+    @property
+    def is_on_one_machine(self) -> bool:
+        """Whether the processes meet where other machines cannot."""
+        if self.file or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return False
 
     @property
     def url(self) -> str:
         """Where the processes meet, as PyTorch takes it."""
+        if self.file:
+            return f"file://{self.file}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
 
@@ -206,7 +219,9 @@ def _contradiction(place: Place, started: str, processes: int) -> str:
     )
 
 
-def join_group(place: Place, processes: int, function: Callable[..., Any], args: tuple = ()) -> Any:
+def join_group(
+    place: Place, processes: int, function: Callable[..., Any], args: tuple, timeout: timedelta
+) -> Any:
     """Call a function as one process of the job, and leave the job afterwards.
 
     Args:
@@ -214,13 +229,14 @@ def join_group(place: Place, processes: int, function: Callable[..., Any], args:
         processes: --num-gpus; 1 stands for "not given".
         function: What the process does.
         args: Its arguments.
+        timeout: How long a process waits for the others.
 
     Returns:
         What the function returns.
 
     Raises:
-        ConfigError: There are fewer GPUs than processes on this machine, or the machines do not
-            have the same number of processes, or another one than --num-gpus.
+        ConfigError: There are fewer GPUs than processes on this machine, the port is in use, or the
+            machines do not have the same number of processes, or another one than --num-gpus.
     """
     has_gpu = torch.cuda.is_available()
     if has_gpu and place.local_rank >= torch.cuda.device_count():
@@ -230,12 +246,16 @@ def join_group(place: Place, processes: int, function: Callable[..., Any], args:
         )
     if has_gpu:
         torch.cuda.set_device(place.local_rank)
+    if place.is_on_one_machine:
+        _stay_on_this_machine()
+    store = open_store(place, timeout)
     dist.init_process_group(
         backend="nccl" if has_gpu else "gloo",
-        init_method=place.url,
+        init_method=place.url if store is None else None,
+        store=store,
         rank=place.rank,
         world_size=place.world_size,
-        timeout=TIMEOUT,
+        timeout=timeout,
     )
     comm.create_local_process_group(_processes_per_machine(place, processes))
     comm.synchronize()  # nobody runs ahead into a collective while others still start
@@ -245,13 +265,72 @@ def join_group(place: Place, processes: int, function: Callable[..., Any], args:
     return result
 
 
+def open_store(place: Place, timeout: timedelta) -> dist.Store | None:
+    """Where the processes exchange their addresses.
+
+    PyTorch's own store listens on all addresses of the machine, whatever the name of the host; that
+    of a job on one machine is a file, or listens on the loopback only.
+
+    Args:
+        place: The place of this process.
+        timeout: How long a process waits for the others.
+
+    Returns:
+        The store; None where PyTorch has to open it: torchrun has its own, and other machines must
+        reach that of several machines.
+
+    Raises:
+        ConfigError: The port is in use.
+    """
+    if place.file:
+        store: dist.Store = dist.FileStore(place.file, place.world_size)
+        store.set_timeout(timeout)
+        return store
+    has_own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if has_own or not place.is_on_one_machine:
+        return None
+    listening = _listen(place) if place.rank == 0 else None
+    return dist.TCPStore(
+        place.host,
+        place.port,
+        place.world_size,
+        is_master=place.rank == 0,
+        timeout=timeout,
+        master_listen_fd=listening,
+    )
+
+
+def _listen(place: Place) -> int:
+    """A socket that listens on the loopback address of a place, for the store to take over."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((place.host, place.port))
+        except OSError as error:
+            raise ConfigError(
+                f"MASTER_PORT: expected a free port of {place.host}, got {place.port} "
+                f"({error.strerror or error}). Set MASTER_PORT to another one in all processes."
+            ) from error
+        listener.listen()
+        return listener.detach()
+
+
+def _stay_on_this_machine() -> None:
+    """Let gloo and NCCL open their connections on the loopback, unless the user chose otherwise."""
+    names = [name for _, name in socket.if_nameindex() if re.fullmatch(r"lo[0-9]*", name)]
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if names:
+            os.environ.setdefault(variable, names[0])
+
+
 def _processes_per_machine(place: Place, processes: int) -> int:
     """How many processes each machine has; asks all of them.
 
     Raises:
         ConfigError: Not the same number on all machines, or another one than --num-gpus.
     """
-    local_ranks = comm.all_gather(place.local_rank)
+    local_ranks = all_gather_json(place.local_rank)
     count = max(local_ranks) + 1
     if local_ranks != [rank % count for rank in range(place.world_size)]:
         raise ConfigError(

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import logging
 import os
+from datetime import timedelta
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -58,6 +59,20 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     default_setup(cfg, args)
     clean_lines()  # of the loggers that Detectron2 set up
     return cfg
+
+
+def read_timeout(args: argparse.Namespace) -> timedelta:
+    """How long the processes of a job wait for each other, before they are started.
+
+    Args:
+        args: As for ``setup_config``.
+
+    Raises:
+        ConfigError: See ``load_config``.
+    """
+    with _Collected():  # every process logs them later
+        cfg = load_config(args.config_file, args.opts or (), getattr(args, "device", None))
+    return timedelta(seconds=cfg.DISTRIBUTED.TIMEOUT)
 
 
 class _Collected(logging.Handler):

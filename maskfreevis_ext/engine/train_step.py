@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -17,6 +17,7 @@ from torch import nn
 from maskfreevis_ext.engine.accumulate import LossMeans, gradient_sync, reset_iteration_counter
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
+from maskfreevis_ext.exchange import gather_json
 
 _LAYER_SUFFIX = re.compile(r"_\d+$")
 
@@ -101,6 +102,22 @@ class TrainStep(SimpleTrainer):
         values = _read(losses)
         self._check(values, data)
         return values
+
+    def _write_metrics(
+        self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = ""
+    ) -> None:
+        """Store the means over all processes; Detectron2's own function sends pickles."""
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", data_time)
+        own = {name: float(loss) for name, loss in loss_dict.items()}
+        gathered = gather_json([own, data_time])
+        if not gathered:
+            return
+        storage.put_scalar("data_time", max(seconds for _, seconds in gathered))
+        means = {name: sum(one[name] for one, _ in gathered) / len(gathered) for name in own}
+        storage.put_scalar(f"{prefix}total_loss", sum(means.values()))
+        if len(means) > 1:
+            storage.put_scalars(**means)
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
         """Also log each term without its weight, as ``raw/<name without "loss_">``."""

@@ -55,6 +55,7 @@ from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
+from maskfreevis_ext.out_of_memory import explain_out_of_memory
 from maskfreevis_ext.precision import amp_dtype_of
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,8 @@ class Trainer(DefaultTrainer):
         if self.cfg.TEST.PRECISE_BN.ENABLED:  # whose batches are counted too
             reset_iteration_counter(self.model, self.iter)
         try:
-            super().run_step()
+            with explain_out_of_memory(self.cfg, training=True):
+                super().run_step()
         except Exception:
             # A scheduler's signal may end loader workers, too, while they start.
             alone, waits = (
@@ -362,7 +364,9 @@ class Trainer(DefaultTrainer):
                 match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
                 for dataset in cfg.DATASETS.TEST
             ]
-        return super().test(cfg, VideoModel(model, WindowSettings.from_config(cfg)), evaluators)
+        with explain_out_of_memory(cfg, training=False):
+            video_model = VideoModel(model, WindowSettings.from_config(cfg))
+            return super().test(cfg, video_model, evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -29,6 +29,7 @@ from maskfreevis_ext.evaluation.ground_truth import (
 )
 from maskfreevis_ext.evaluation.metrics import MIN_SCORE, TRACK_METRIC_REGISTRY, format_scores
 from maskfreevis_ext.evaluation.score import Scores
+from maskfreevis_ext.exchange import gather_json
 from maskfreevis_ext.files import write_json
 from maskfreevis_ext.tracks import Prediction, with_category_ids
 
@@ -109,7 +110,7 @@ class YTVISEvaluator(DatasetEvaluator):
         predictions = self._predictions
         if self._distributed:
             comm.synchronize()
-            gathered = comm.gather(predictions, dst=0)
+            gathered = gather_json(predictions)
             if not comm.is_main_process():
                 return OrderedDict()
             predictions = list(itertools.chain.from_iterable(gathered))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskfreevis_ext.config.keys import Key
 from maskfreevis_ext.config.rows import (
     backbones,
+    distributed,
     evaluation,
     execution,
     frame_files,
@@ -30,6 +31,7 @@ ROWS: tuple[Key, ...] = (
     *spatial_mask.ROWS,
     *inference.ROWS,
     *solver.ROWS,
+    *distributed.ROWS,
     *execution.ROWS,
     *evaluation.ROWS,
     *unread.ROWS,

@@ -1,0 +1,90 @@
+"""Out of memory: one message that names the config keys to lower, and what each saves."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import torch
+from detectron2.config import CfgNode
+
+from maskfreevis_ext.errors import MaskFreeError
+
+_TEXTS = re.compile(
+    r"DefaultCPUAllocator: (can't|not enough)|out of memory|Insufficient memory|Cannot allocate",
+    re.IGNORECASE,
+)
+
+
+class OutOfMemoryError(MaskFreeError, MemoryError):
+    """The memory of this machine or of its GPU does not suffice; names the keys to lower."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy, PyTorch or OpenCV says that there is no memory left.
+
+    Args:
+        error: The error.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    is_of_library = isinstance(error, RuntimeError) or type(error).__module__.startswith("cv2")
+    return is_of_library and _TEXTS.search(str(error)) is not None
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(cfg: CfgNode, training: bool) -> Iterator[None]:
+    """Turn errors of memory in the block into one that says what to lower.
+
+    Args:
+        cfg: The config of the run.
+        training: A training step; otherwise the prediction of videos.
+
+    Raises:
+        OutOfMemoryError: There was not enough memory; nothing is tried again.
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hints = "; ".join(_training_hints(cfg) if training else _prediction_hints(cfg))
+        raise OutOfMemoryError(
+            f"Out of memory on {cfg.MODEL.DEVICE} ({first[:200]}). Lower: {hints}."
+        ) from error
+
+
+def _training_hints(cfg: CfgNode) -> list[str]:
+    clips, frames = cfg.SOLVER.IMS_PER_BATCH, cfg.INPUT.SAMPLING_FRAME_NUM
+    hints = []
+    if clips > 1:
+        hints.append(f"SOLVER.IMS_PER_BATCH ({clips}; with {clips // 2} about half the memory)")
+    if frames > 2:
+        saved = round(100 / frames)
+        hints.append(f"INPUT.SAMPLING_FRAME_NUM ({frames}; one less saves about {saved} %)")
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    largest = sizes if isinstance(sizes, int) else max(sizes)
+    hints.append(
+        f"INPUT.MIN_SIZE_TRAIN and INPUT.MAX_SIZE_TRAIN ({largest} and {cfg.INPUT.MAX_SIZE_TRAIN};"
+        " sides of 3/4 save about 44 %)"
+    )
+    points = cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS
+    hints.append(f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS ({points}; a small part)")
+    return hints
+
+
+def _prediction_hints(cfg: CfgNode) -> list[str]:
+    window, size = cfg.TEST.WINDOW.SIZE, cfg.INPUT.MIN_SIZE_TEST
+    hints = []
+    if window > 1:
+        hints.append(f"TEST.WINDOW.SIZE ({window} frames; {max(window // 2, 1)} need about half)")
+    hints.append(f"TEST.WINDOW.ABOVE ({cfg.TEST.WINDOW.ABOVE}; longer videos pass in windows)")
+    hints.append(
+        f"INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST ({size} and {cfg.INPUT.MAX_SIZE_TEST}; sides"
+        " of 3/4 save about 44 %)"
+    )
+    return hints
