@@ -1,4 +1,4 @@
-"""Checks of the data sets of DATASETS.TEST, which come before any long work."""
+"""Checks of the data sets and their classes, which come before any long work."""
 
 from __future__ import annotations
 
@@ -99,3 +99,24 @@ def check_test_classes(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
     """
     for name in cfg.DATASETS.TEST:
         check_classes(name, class_names)
+
+
+def check_label_space(cfg: CfgNode) -> None:
+    """Compare the model's classes with those of the data set it trains on.
+
+    Args:
+        cfg: The config. The training sets must have been loaded, which sets their metadata. Of
+            several training sets the last one has the classes that the model predicts.
+
+    Raises:
+        ConfigError: The numbers differ; names both.
+    """
+    name = cfg.DATASETS.TRAIN[-1]
+    classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
+    wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if classes is not None and len(classes) != wanted:
+        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
+            f"the training set {name} ({shown}), got {wanted}."
+        )

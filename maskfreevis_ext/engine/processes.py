@@ -53,14 +53,14 @@ class Job(NamedTuple):
     """The processes of a job on this machine.
 
     Attributes:
-        count: Number of processes on each machine.
+        per_machine: Number of processes on each machine.
         machines: Number of machines.
         machine_rank: Index of this machine.
         dist_url: Where the processes meet: ``tcp://HOST:PORT``; "auto": in a private file.
         timeout: How long a process waits for the others.
     """
 
-    count: int
+    per_machine: int
     machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
@@ -79,7 +79,7 @@ def start_job(function: Callable[..., Any], args: tuple, job: Job) -> None:
         ConfigError: ``dist_url`` cannot be used.
         SystemExit: A process has failed or was stopped; the message names it.
     """
-    if job.count * job.machines <= 1:
+    if job.per_machine * job.machines <= 1:
         function(*args)
         return
     with tempfile.TemporaryDirectory(prefix="maskfreevis_ext-") as folder:  # mode 0700
@@ -87,19 +87,19 @@ def start_job(function: Callable[..., Any], args: tuple, job: Job) -> None:
         places = [
             Place(
                 starter=STARTER,
-                rank=job.machine_rank * job.count + local_rank,
-                world_size=job.machines * job.count,
+                rank=job.machine_rank * job.per_machine + local_rank,
+                world_size=job.machines * job.per_machine,
                 local_rank=local_rank,
                 host=host,
                 port=port,
                 file=file,
             )
-            for local_rank in range(job.count)
+            for local_rank in range(job.per_machine)
         ]
         context = mp.start_processes(
             _run_process,
             args=(places, function, args, job.timeout, folder, os.getpid()),
-            nprocs=job.count,
+            nprocs=job.per_machine,
             join=False,
         )
         killed, stopped_by = _watch(context.processes)

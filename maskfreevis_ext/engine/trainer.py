@@ -26,6 +26,7 @@ from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.ema import AverageWeights
 from maskfreevis_ext.engine.evaluation_sets import (
     check_best_metric,
+    check_label_space,
     check_test_classes,
     check_test_sets,
     inference_folder,
@@ -50,7 +51,7 @@ from maskfreevis_ext.engine.self_training import (
 )
 from maskfreevis_ext.engine.stopping import NOTICE, StopAtStep, stopped_message
 from maskfreevis_ext.engine.train_step import TrainStep
-from maskfreevis_ext.errors import ConfigError, MaskFreeError
+from maskfreevis_ext.errors import MaskFreeError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.inference.video_model import VideoModel
@@ -377,27 +378,6 @@ class Trainer(DefaultTrainer):
         folder = inference_folder(cfg, dataset_name)
         names = evaluator_names(cfg, dataset_name)
         return build_evaluator(dataset_name, folder, names, cfg.TEST.MIN_SCORE)
-
-
-def check_label_space(cfg: CfgNode) -> None:
-    """Compare the model's classes with those of the data set it trains on.
-
-    Args:
-        cfg: The config. The training sets must have been loaded, which sets their metadata. Of
-            several training sets the last one has the classes that the model predicts.
-
-    Raises:
-        ConfigError: The numbers differ; names both.
-    """
-    name = cfg.DATASETS.TRAIN[-1]
-    classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
-    wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if classes is not None and len(classes) != wanted:
-        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
-            f"the training set {name} ({shown}), got {wanted}."
-        )
 
 
 class _WithoutUserErrors(logging.Filter):

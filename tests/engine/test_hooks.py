@@ -37,7 +37,7 @@ class _Model(nn.Module):
 
 class _Trainer:
     def __init__(self, model: nn.Module, color_order: str) -> None:
-        self.model = model
+        self.model = self.evaluated_model = model
         self.storage = EventStorage()
         self.iter = 0
         self.loads = 0
