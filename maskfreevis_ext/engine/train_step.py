@@ -54,6 +54,8 @@ class TrainStep(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(self._device_type) if needs_scaler else None
         #: Whether a step has begun whose batch has not come yet; the weights are unchanged then.
         self.waits_for_data = False
+        #: Batches of this step so far.
+        self.batches: list[list[dict]] = []
         self._skipped = 0  # consecutive steps skipped by the gradient scaler
 
     def run_step(self) -> None:
@@ -64,7 +66,7 @@ class TrainStep(SimpleTrainer):
                 and the videos of the batch. The weights are unchanged.
         """
         data_time = 0.0
-        seen: list[dict] = []
+        self.batches = []
         means = LossMeans(self._accumulate)
         self.optimizer.zero_grad()
         for index in range(self._accumulate):
@@ -73,18 +75,18 @@ class TrainStep(SimpleTrainer):
             data = next(self._data_loader_iter)
             self.waits_for_data = False
             data_time += time.perf_counter() - start
+            self.batches.append(data)
             if index > 0:  # warm-ups count updates, the model counts its calls
                 reset_iteration_counter(self.model, self.iter)
             with gradient_sync(self.model, index + 1 == self._accumulate):
                 means.add(self._backward(data))
-            seen += data
         values = means.values
         self.after_backward()
         self._write_metrics(
             {name: torch.tensor(value) for name, value in values.items()}, data_time
         )
         self._write_unweighted(values)
-        self._update_weights(values, seen)
+        self._update_weights(values, [sample for data in self.batches for sample in data])
 
     def _backward(self, data: list[dict]) -> dict[str, float]:
         """Add the gradients of a batch to those that are there, and return its losses."""

@@ -21,6 +21,7 @@ from torch import nn
 from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
 from maskfreevis_ext.engine.accumulate import reset_iteration_counter
+from maskfreevis_ext.engine.bad_batches import BadBatches
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.ema import AverageWeights
@@ -51,7 +52,7 @@ from maskfreevis_ext.engine.self_training import (
 )
 from maskfreevis_ext.engine.stopping import NOTICE, StopAtStep, stopped_message
 from maskfreevis_ext.engine.train_step import TrainStep
-from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.errors import MaskFreeError, NumericError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.inference.video_model import VideoModel
@@ -116,6 +117,7 @@ class Trainer(DefaultTrainer):
         self.stop = StopOnInterrupt(
             NOTICE if comm.is_main_process() else "", comm.get_world_size() > 1
         )
+        self.bad_batches = BadBatches(cfg.SOLVER.ON_NONFINITE)
         self.seed = self.batches.seed
         self.figures: dict[str, Any] = {}  # of the checkpoint that the training goes on from
         self.start_iter = 0
@@ -181,6 +183,8 @@ class Trainer(DefaultTrainer):
 
         Raises:
             KeyboardInterrupt: A signal came that has ended the loader's workers, too.
+            NumericError: A loss or gradient is not finite, and SOLVER.ON_NONFINITE is "raise", or
+                too many steps were left out.
         """
         seed_step(self.seed, self.iter, comm.get_rank())
         if self.cfg.TEST.PRECISE_BN.ENABLED:  # whose batches are counted too
@@ -188,6 +192,9 @@ class Trainer(DefaultTrainer):
         try:
             with explain_out_of_memory(self.cfg, training=True):
                 super().run_step()
+            self.bad_batches.step_done()
+        except NumericError as error:
+            self.bad_batches.handle(error, self)
         except Exception:
             # A scheduler's signal may end loader workers, too, while they start.
             alone, waits = (
@@ -308,6 +315,7 @@ class Trainer(DefaultTrainer):
         """State of the training: that of the loop, the seed, and the newest figures."""
         state = super().state_dict()
         state["seed"] = self.seed
+        state["bad_batches"] = self.bad_batches.state_dict()
         state["figures"] = storage_state(self.storage) if hasattr(self, "storage") else {}
         return state
 
@@ -315,6 +323,8 @@ class Trainer(DefaultTrainer):
         """Load the state of a checkpoint, which may be of an earlier version."""
         super().load_state_dict(dict(state_dict))
         self.figures = state_dict.get("figures", {})
+        if "bad_batches" in state_dict:
+            self.bad_batches.load_state_dict(state_dict["bad_batches"])
         if self.cfg.SEED < 0:
             self.seed = state_dict.get("seed", self.seed)
 
