@@ -66,3 +66,12 @@ def amp_dtype_of(key: str, name: str, device: str) -> torch.dtype:
             f"{key}: expected a type that MODEL.DEVICE {device} computes in, got {name}: {reason}."
         )
     return AMP_DTYPES[name]
+
+
+def is_mixed(device_type: str) -> bool:
+    """Whether autocast is on for a type of device; never on those that have none, such as "meta".
+
+    Args:
+        device_type: Such as "cpu".
+    """
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

@@ -145,8 +145,9 @@ def read_plain_yaml(text: str, where: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{where}: expected at most {MAX_BYTES} characters, got {len(text)}.")
-    loader = _BoundedLoader(text, where)
+    loader = None
     try:
+        loader = _BoundedLoader(text, where)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -159,7 +160,8 @@ def read_plain_yaml(text: str, where: str) -> Any:
     except ValueError as e:  # a date that is none
         raise ConfigError(f"{where} has a value that is none: {e}.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _position(error: yaml.MarkedYAMLError) -> str:

@@ -66,7 +66,7 @@ def open_picture(
             f" {', '.join(formats)}, whatever its name says. Replace the file, or, in a data set,"
             " remove the frame from the JSON."
         ) from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, MemoryError):
         raise _too_large(name) from None
     if image.height * image.width > MAX_FRAME_PIXELS:
         image.close()

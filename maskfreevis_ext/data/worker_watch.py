@@ -27,7 +27,7 @@ _FROM_WORKER = re.compile(r"in DataLoader worker process (\d+)")
 _PID = re.compile(r"\bpid\D{0,6}(\d+)")
 
 
-_MOMENT = 2.0  # seconds
+_MOMENT = 5.0  # seconds
 
 
 class _WorkerTraceback(Exception):

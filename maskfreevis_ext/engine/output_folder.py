@@ -64,7 +64,7 @@ def lock_output(folder: str) -> None:
     _locks[key] = file
     with contextlib.suppress(OSError):  # a full disk
         file.truncate(0)
-        json.dump({"process": os.getpid(), "host": socket.gethostname()}, file)
+        json.dump({"process": os.getpid(), "host": socket.gethostname()}, file, allow_nan=False)
         file.flush()
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling.position_encoding import sine_position_2d
 from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
+from maskfreevis_ext.precision import is_mixed
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
 PIXEL_DECODER_REGISTRY.__doc__ = (
@@ -380,7 +381,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             first.
         """
         device = self.mask_features.weight.device.type
-        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
+        if is_mixed(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
             return self._decode(features)
         dtype = self.mask_features.weight.dtype
         with torch.autocast(device, enabled=False):

@@ -134,7 +134,7 @@ def test_a_later_start_gives_the_same_samples_pixel_by_pixel(three, workers):
     whole = take(build_train_loader(joint_cfg(three, *more)), 12)
     np.random.seed(99)  # the state of the process plays no part
     loader = build_train_loader(joint_cfg(three, *more, "DATALOADER.NUM_WORKERS", 0))
-    loader.start_at(7)
+    loader.start_at(7, loader.seed)
     for batch, later in zip(whole[7:], take(loader, 5), strict=True):
         for sample, other in zip(batch, later, strict=True):
             assert sample["dataset_name"] == other["dataset_name"]

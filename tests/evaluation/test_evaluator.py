@@ -218,13 +218,13 @@ class TestSeveralProcesses:
         evaluator = YTVISEvaluator(register(ground_truth))
         evaluator.process(inputs[:1], outputs[:1])
         shares = [evaluator._predictions, others._predictions]
-        monkeypatch.setattr(module.comm, "gather", lambda data, dst: shares)
+        monkeypatch.setattr(module, "gather_json", lambda data: shares)
 
         assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100.0)
 
     def test_second_reports_nothing(self, register, ground_truth, monkeypatch):
         evaluator = YTVISEvaluator(register(ground_truth))
-        monkeypatch.setattr(module.comm, "gather", lambda data, dst: [])
+        monkeypatch.setattr(module, "gather_json", lambda data: [])
         monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
 
         assert run(evaluator, ground_truth) == {}
@@ -233,7 +233,7 @@ class TestSeveralProcesses:
         def fail(*args: object, **kwargs: object) -> None:
             raise AssertionError
 
-        monkeypatch.setattr(module.comm, "gather", fail)
+        monkeypatch.setattr(module, "gather_json", fail)
         evaluator = YTVISEvaluator(register(ground_truth), distributed=False)
 
         assert run(evaluator, ground_truth)["segm"]["AP"] == pytest.approx(100.0)

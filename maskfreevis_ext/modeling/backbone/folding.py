@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from maskfreevis_ext.precision import is_mixed
+
 
 class _Kept(NamedTuple):
     """Folded weights, and what they were made of.
@@ -47,7 +49,7 @@ class FoldsNorm(nn.Module):
         if self.training or torch.is_grad_enabled() or _is_traced() or weight.is_inference():
             return _fold(weight, norm)
         dtype, kind = weight.dtype, weight.device.type
-        if torch.is_autocast_enabled(kind):
+        if is_mixed(kind):
             dtype = torch.get_autocast_dtype(kind)
         sources = [weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
         kept = self._kept
@@ -89,7 +91,7 @@ class FoldedConv2d(FoldsNorm, Conv2d):
         """(N, C, H, W) -> (N, C', H', W')."""
         if self.bias is not None or not isinstance(self.norm, FrozenBatchNorm2d):
             return Conv2d.forward(self, x)  # changed after the folding
-        if torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type):
+        if torch.is_grad_enabled() and is_mixed(x.device.type):
             return Conv2d.forward(self, x)  # a pass over halved maps is as fast as one over weights
         weight, bias = self.folded(self.weight, self.norm)
         x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)

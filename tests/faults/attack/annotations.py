@@ -188,7 +188,7 @@ WRONG: tuple[tuple[str, Any], ...] = (
     *((f"{_TRACK}/video_id", value) for value in (*_NO_ID, 99)),
     *((f"{_TRACK}/category_id", value) for value in (*_NO_ID, 99)),
     *((f"{_TRACK}/iscrowd", value) for value in (2, -1, "1", 0.5, _NAN, [])),
-    *((f"{_TRACK}/bboxes", value) for value in ([], [None], {}, "x", 7, [None] * 3)),
+    *((f"{_TRACK}/bboxes", value) for value in ([None], {}, "x", 7, [None] * 3)),
     *((f"{_TRACK}/bboxes/1", value) for value in _NO_BOX),
     *((f"{_TRACK}/segmentations", value) for value in ([None], {}, "x", 7)),
     *((f"{_TRACK}/segmentations/1", value) for value in _NO_MASK),

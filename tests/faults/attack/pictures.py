@@ -36,10 +36,10 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, rows: int) -> bytes:
-    """A grey PNG of zeros whose header says this size."""
+    """A grey PNG of zeros whose header says this size; its rows may be shorter."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
-    row = bytes(width + 1)
+    row = bytes(min(width, 1 << 16) + 1)  # such a header is enough
     data = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
     chunks = _chunk(b"IHDR", head) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
