@@ -38,7 +38,7 @@ setup(
         "yacs>=0.1.8",
         "PyYAML>=6.0",
         "pycocotools>=2.0.7",
-        "opencv-python-headless>=4.8",
+        "opencv-python-headless>=5.0",
         "pillow>=10.0",
         "tabulate>=0.9",
         "termcolor>=2.0",

@@ -15,6 +15,7 @@ from maskfreevis_ext.engine.interrupt import (
     terminate_like_interrupt,
 )
 from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.out_of_memory import is_out_of_memory
 
 USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
 
@@ -22,6 +23,7 @@ USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
 def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function; a ``MaskFreeError`` ends the process with its message and exit code 2.
 
+    So does an error of memory; where a config says what to lower, ``out_of_memory`` has told it.
     Ctrl-C ends it with exit code 130, and SIGTERM with 143, after the clean-up of ``finally`` and
     ``with``; the message is that of the ``KeyboardInterrupt``, if it has one.
 
@@ -34,8 +36,8 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
         What the function returns.
 
     Raises:
-        SystemExit: The function raised a ``MaskFreeError`` or was interrupted, in this or a child
-            process.
+        SystemExit: The function raised a ``MaskFreeError``, had not enough memory or was
+            interrupted, in this or a child process.
         ProcessExitedException: A child process ended with another exit code.
     """
     try:
@@ -54,3 +56,14 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
         if e.exit_code not in (USER_ERROR, INTERRUPTED, TERMINATED):
             raise
         sys.exit(e.exit_code)
+    except Exception as e:
+        if not is_out_of_memory(e):
+            raise
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        print(
+            f"\nOutOfMemoryError: Out of memory ({first[:200]}). Close other programs, or give less"
+            " at once: shorter or smaller videos, fewer processes.",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(USER_ERROR)

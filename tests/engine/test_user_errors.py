@@ -35,6 +35,22 @@ def test_errors_of_the_user_and_interrupts_are_one_line(error, code, line, capsy
     assert capsys.readouterr().err.strip() == line
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_want_of_memory_is_one_line(error, capsys):
+    with pytest.raises(SystemExit) as stop:
+        exit_on_user_error(fail, error)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.strip().startswith("OutOfMemoryError: Out of memory (")
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="a fault"):
+        exit_on_user_error(fail, RuntimeError("a fault"))
+
+
 def test_sigterm_leaves_no_unfinished_file(tmp_path, capsys):
     """All tools end through this function, and write their files in such blocks."""
 
