@@ -120,7 +120,11 @@ class WorkerWatch:
         """The error of workers that have ended before their time, or None if there is none."""
         if self._late:
             return DataError(self._late)
-        dead = [i for i, worker in enumerate(self.workers) if worker.exitcode]
+        dead = [
+            i
+            for i, worker in enumerate(self.workers)
+            if worker.exitcode and worker.pid not in _ended
+        ]
         if not dead:
             return None
         return DataError(
