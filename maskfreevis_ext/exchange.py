@@ -57,9 +57,7 @@ def _exchange(value: Any) -> tuple[Tensor, list[int]]:
     device = "cpu"
     if dist.get_backend() == dist.Backend.NCCL:
         device = f"cuda:{torch.cuda.current_device()}"
-    data = torch.frombuffer(
-        bytearray(json.dumps(value, allow_nan=False).encode()), dtype=torch.uint8
-    )
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     own = torch.tensor([len(data)], device=device)
     lengths = [torch.empty_like(own) for _ in range(comm.get_world_size())]
     dist.all_gather(lengths, own)
