@@ -377,8 +377,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             features: Name → map, (N, channels, h, w).
 
         Returns:
-            The mask features (N, mask_dim, H/4, W/4), and the encoded maps (N, D, h_k, w_k), coarse
-            first.
+            Mask features (N, mask_dim, H/4, W/4); encoded maps (N, D, h_k, w_k), coarse first.
         """
         device = self.mask_features.weight.device.type
         if is_mixed(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
