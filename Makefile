@@ -14,6 +14,7 @@
 #
 # Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
 #   make test PYTHON=python3.12      another Python
+#   make test WORKERS=4              more test processes than two; each needs a core and 1.5 GB
 #   make test TORCH_INDEX=ADDRESS    an index with PyTorch builds without the GPU packages (some GB less)
 #   make quickstart OUTPUT=output/seed2 OPTS="SEED 2"   other folder, other config values
 #   make quickstart CONFIG=configs/quickstart/maskfreevis_tiny.yaml   from the box losses, without masks
@@ -25,7 +26,10 @@ TORCH_INDEX ?=
 OPTS ?=
 ATTACK ?=
 FLAKES ?=
+WORKERS ?= 2
 PY := $(VENV)/bin/python
+# A file is never split: its tests share what they make. tests/conftest.py puts the longest files first.
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 CONFIG := configs/quickstart/maskfreevis_tiny_taught.yaml
 DATA := datasets/quickstart
@@ -68,10 +72,10 @@ docs: $(STAMP)
 	$(PY) -m maskfreevis_ext.config --output docs/config.md
 
 test: lint
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-triton: $(STAMP)
 	$(PY) -m pip install triton
@@ -84,7 +88,7 @@ attack: $(STAMP)
 	$(PY) -m tests.faults.attack $(ATTACK)
 
 coverage: $(STAMP)
-	$(PY) -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 flakes: $(STAMP)
 	$(PY) -m tests.flakes $(FLAKES)
