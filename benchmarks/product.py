@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,21 @@ def criterion_config(options: Options, *opts: str) -> CfgNode:
         ],
         options.device,
     )
+
+
+def model_config(options: Options, *opts: str, defaults: Sequence[str] = ()) -> CfgNode:
+    """The config of the command line, with random weights and without mixed precision.
+
+    Args:
+        options: The command line.
+        opts: Further KEY VALUE pairs.
+        defaults: KEY VALUE pairs that those of the command line may override.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    words = ["MODEL.WEIGHTS", "", "SOLVER.AMP.ENABLED", "False", *defaults, *options.opts, *opts]
+    return load_config(options.config_file, words, options.device)
 
 
 def build_criterion(cfg: CfgNode) -> VideoSetCriterion:

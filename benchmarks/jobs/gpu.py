@@ -18,10 +18,9 @@ from benchmarks.literal.step import total
 from benchmarks.measure import Figures, Side, format_seconds, median_seconds, progress
 from benchmarks.options import Options, parse_args
 from benchmarks.predictions import embedded_start, make_predictions
-from benchmarks.product import build_criterion, criterion_config, layers_of
+from benchmarks.product import build_criterion, criterion_config, layers_of, model_config
 from benchmarks.report import Result
 from benchmarks.scene import make_scene
-from maskfreevis_ext.config import load_config
 
 #: Job → options beside the device.
 PLAN: dict[str, list[str]] = {
@@ -152,8 +151,7 @@ def largest_batch(run_step: Callable[[int], object], most: int) -> int:
 
 def _step(options: Options) -> tuple[nn.Module, Callable[[int], None]]:
     """A model, and a function that runs a step of a number of clips."""
-    words = ["MODEL.WEIGHTS", "", "SOLVER.AMP.ENABLED", "False", *options.opts]
-    cfg = load_config(options.config_file, words, options.device)
+    cfg = model_config(options)
     model = build_model(cfg).train()
     scene = make_scene(options.replace(batch=1, classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
     clip = as_batch(scene)[0]

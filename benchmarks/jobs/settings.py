@@ -8,16 +8,15 @@ from typing import Any
 from benchmarks.jobs.step import as_batch, step_losses  # first: importing it chooses Detectron2
 
 # isort: split
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from benchmarks.literal.step import total
 from benchmarks.measure import Side, measure
 from benchmarks.options import Options
+from benchmarks.product import model_config
 from benchmarks.report import Result
 from benchmarks.scene import make_scene
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.config.rows.execution import PARTS
 from maskfreevis_ext.engine.ema import copy_for_average, follow_weights
 from maskfreevis_ext.precision import why_no_amp
@@ -31,11 +30,7 @@ def run(options: Options) -> Result:
     Raises:
         ConfigError: An option or a config key does not fit.
     """
-    opts = ["MODEL.WEIGHTS", "", "SOLVER.AMP.ENABLED", "False", *options.opts]
-
-    def config(*more: str) -> CfgNode:
-        return load_config(options.config_file, [*opts, *more], options.device)
-
+    config = partial(model_config, options)
     cfg = config()
     scene = make_scene(options.replace(classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
     batch = as_batch(scene)

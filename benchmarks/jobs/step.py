@@ -17,6 +17,7 @@ from benchmarks.product import (  # first: importing it chooses Detectron2
     build_criterion,
     layers_of,
     loss_weights,
+    model_config,
     pairs_of,
 )
 
@@ -43,7 +44,6 @@ from benchmarks.phases import (
 )
 from benchmarks.report import Result
 from benchmarks.scene import Scene, make_scene, note_pass_rates, pass_rates
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.optimizer import build_optimizer, parameter_groups
 from maskfreevis_ext.precision import AMP_DTYPES
 
@@ -61,14 +61,8 @@ def run(options: Options) -> Result:
         ConfigError: An option or a config key does not fit.
         DataError: A loss is not finite.
     """
-    opts = [
-        *("MODEL.WEIGHTS", "", "SOLVER.AMP.ENABLED", "False"),
-        *("MODEL.MASKFREE.TEMPORAL.PAIRS", options.pairs, *options.opts),
-    ]
-
-    def config(*more: str) -> CfgNode:
-        return load_config(options.config_file, [*opts, *more], options.device)
-
+    defaults = ("MODEL.MASKFREE.TEMPORAL.PAIRS", options.pairs)
+    config = partial(model_config, options, defaults=defaults)
     cfg = config()
     scene = make_scene(options.replace(classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
     batch = as_batch(scene)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,8 @@ from hypothesis import strategies as st
 from maskfreevis_ext.data.annotation_form import Track, Video
 from maskfreevis_ext.data.readers import READERS, ReadOptions, read_annotations
 from maskfreevis_ext.data.writers import WRITERS
-from tests.helpers.annotations import (
-    as_bdd100k,
-    as_burst,
-    as_kitti_mots,
-    as_labelme,
-    as_labelstudio,
-    as_mot,
-    as_yolo,
-    as_youtube_vos,
-    make_set,
-    mask_of,
-    plain,
-    videos,
-    write_files,
-    written,
-)
+from tests.helpers.annotations import make_set, mask_of, plain, videos, write_files, written
+from tests.helpers.damage import FILES, FOREIGN
 
 _SETTINGS = settings(
     max_examples=20,
@@ -106,16 +91,16 @@ def _without_ids(content):
     return [(*video[:4], sorted((t[1:] for t in video[4]), key=repr)) for video in content]
 
 
-#: Format that is only read -> files of a set, path inside, kind of annotations, masks.
-FOREIGN: dict[str, tuple[Callable, str, str, bool]] = {
-    "mot": (as_mot, "", "boxes", False),
-    "kitti-mots": (as_kitti_mots, "", "masks", True),
-    "youtube-vos": (as_youtube_vos, "", "masks", True),
-    "bdd100k": (as_bdd100k, "", "any", True),
-    "burst": (as_burst, "burst.json", "masks", True),
-    "yolo-tracks": (as_yolo, "labels", "boxes", False),
-    "labelme": (as_labelme, "", "any", True),
-    "labelstudio": (as_labelstudio, "tasks.json", "boxes", False),
+#: Format that is only read -> kind of annotations, masks.
+KINDS = {
+    "mot": ("boxes", False),
+    "kitti-mots": ("masks", True),
+    "youtube-vos": ("masks", True),
+    "bdd100k": ("any", True),
+    "burst": ("masks", True),
+    "yolo-tracks": ("boxes", False),
+    "labelme": ("any", True),
+    "labelstudio": ("boxes", False),
 }
 
 
@@ -127,7 +112,7 @@ def test_every_reader_is_tested():
 @_SETTINGS
 @given(masks=videos("masks"), boxes=videos("boxes"), anything=videos("any"))
 def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
-    make, inner, kind, has_masks = FOREIGN[name]
+    kind, has_masks = KINDS[name]
     data = {"masks": masks, "boxes": boxes, "any": anything}[kind]
     dataset = make_set(data)
     options = ReadOptions()
@@ -135,8 +120,8 @@ def test_foreign_format_gives_what_was_written(name, masks, boxes, anything):
         dataset = make_set(data[:1])
         options = ReadOptions(size=(data[0].height, data[0].width))
     with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), make(dataset))
-        found = read_annotations(name, str(Path(folder) / inner), options)
+        write_files(Path(folder), FOREIGN[name](dataset))
+        found = read_annotations(name, str(Path(folder) / FILES.get(name, "")), options)
         got, expected = plain(found, masks=has_masks), plain(dataset, masks=has_masks)
     if name in ("kitti-mots", "labelme", "labelstudio"):  # ids of their own
         got, expected = _without_ids(got), _without_ids(expected)

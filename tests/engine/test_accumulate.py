@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.accumulate import gradient_sync
 from maskfreevis_ext.engine.optimizer import with_full_model_clipping
 from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.engine.trainer import Trainer
 from maskfreevis_ext.errors import NumericError
-from tests.helpers.training import CONFIG, tiny_options
+from tests.helpers.trainers import make_trainer
 
 
 class _Mean(nn.Module):
@@ -122,10 +120,7 @@ def test_resumed_training_takes_the_batches_that_follow(tiny_videos: Path, tmp_p
 
     def train(output: Path, steps: int, resume: bool = False) -> Trainer:
         options = ("SOLVER.ACCUMULATE", 2, "SOLVER.MAX_ITER", steps, "DATASETS.TEST", "()")
-        cfg = load_config(CONFIG, tiny_options(tiny_videos, output, *options))
-        seed_all_rng(cfg.SEED)
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=resume)
+        trainer = make_trainer(tiny_videos, output, *options, resume=resume)
         trainer.train()
         return trainer
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from maskfreevis_ext.engine.train_step import TrainStep
+from tests.helpers.ranks import run_two_ranks
 
 
 class _Mean(nn.Module):
@@ -43,15 +41,7 @@ def _update(model: nn.Module, batches: list[list[dict]], accumulate: int) -> Non
         step.run_step()
 
 
-def _rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
+def _part_of_rank(rank: int) -> tuple[Tensor, int]:
     exchanges: list[int] = []
 
     def counted(group, bucket):  # DDP compares annotations, and those of this module are strings
@@ -61,16 +51,13 @@ def _rank(rank: int, folder: str) -> None:
     model = DistributedDataParallel(_Mean())
     model.register_comm_hook(None, counted)
     _update(model, _batches()[2 * rank : 2 * rank + 2], accumulate=2)
-    torch.save((model.module.w.detach(), len(exchanges)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return model.module.w.detach(), len(exchanges)
 
 
 @pytest.mark.slow
 def test_two_processes_with_two_batches_each_give_the_update_of_all_four(tmp_path: Path) -> None:
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
     expected = _Mean()
     _update(expected, _batches(), accumulate=4)
-    for rank in range(2):
-        weight, exchanges = torch.load(tmp_path / f"{rank}.pt")
+    for weight, exchanges in run_two_ranks(_part_of_rank, tmp_path):
         torch.testing.assert_close(weight, expected.w.detach())
         assert exchanges == 1

@@ -9,19 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.bad_batches import MAX_SKIPPED, BadBatches
 from maskfreevis_ext.engine.replay import read_bad_batch, replay
 from maskfreevis_ext.engine.trainer import Trainer
 from maskfreevis_ext.errors import CheckpointError, ConfigError, NumericError
+from tests.helpers.trainers import make_trainer
 from tests.helpers.training import CONFIG, ROOT, tiny_options
 
 
 def _trainer(videos: Path, output: Path, bad: set[int], *more: object) -> Trainer:
     """A training of 4 iterations; in those of ``bad`` the frames are NaN."""
-    options = tiny_options(videos, output, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 4, *more)
-    trainer = Trainer(load_config(CONFIG, options))
-    trainer.resume_or_load(resume=False)
+    options = ("DATASETS.TEST", "()", "SOLVER.MAX_ITER", 4, *more)
+    trainer = make_trainer(videos, output, *options)
     loader = trainer._trainer.data_loader
 
     class Spoiled:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine import trainer as trainer_module
 from maskfreevis_ext.engine.ema import copy_for_average, follow_weights, warm_decay
 from maskfreevis_ext.engine.trainer import Trainer
-from tests.helpers.training import CONFIG, tiny_options
+from tests.helpers.trainers import make_trainer
 
 NAME = "sem_seg_head.predictor.query_feat.weight"
 
@@ -37,10 +35,7 @@ def test_average_moves_by_the_decay_and_takes_the_buffers() -> None:
 
 def _train(videos: Path, output: Path, steps: int, *more: object, resume: bool = False) -> Trainer:
     options = ("SOLVER.EMA", 0.9, "SOLVER.MAX_ITER", steps, "DATASETS.TEST", "()", *more)
-    cfg = load_config(CONFIG, tiny_options(videos, output, *options))
-    seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
+    trainer = make_trainer(videos, output, *options, resume=resume)
     trainer.train()
     return trainer
 
@@ -78,9 +73,7 @@ def test_average_is_that_of_the_formula_and_is_what_checkpoints_hold(
 
 def _load_as_weights(videos: Path, folder: Path) -> Trainer:
     words = ("MODEL.WEIGHTS", folder / "model_final.pth", "DATASETS.TEST", "()")
-    trainer = Trainer(load_config(CONFIG, tiny_options(videos, folder / "other", *words)))
-    trainer.resume_or_load(resume=False)
-    return trainer
+    return make_trainer(videos, folder / "other", *words)
 
 
 def test_resume_is_exact(tiny_videos: Path, tmp_path: Path) -> None:

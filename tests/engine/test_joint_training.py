@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
@@ -22,6 +20,7 @@ from maskfreevis_ext.data.class_lists import COCO_CLASSES, COCO_IDS, YTVIS_2019_
 from maskfreevis_ext.engine.setup import setup_config
 from maskfreevis_ext.engine.trainer import Trainer
 from tests.helpers.configs import tiny_cfg
+from tests.helpers.ranks import run_two_ranks
 from tests.helpers.training import ROOT
 from tests.modeling.test_meta_arch import _clip
 
@@ -168,18 +167,8 @@ def test_published_joint_config_builds_loads_and_steps(model, public_sets, tmp_p
         assert (from_boxes > 0) is (names == {NAMES[1]})
 
 
-def _part_of_rank(rank: int, folder: str) -> None:
+def _part_of_rank(rank: int) -> tuple[list[list[str]], torch.Tensor]:
     """Each process trains on another kind of clip and another number of frames."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    from detectron2.modeling import build_model
-
     torch.manual_seed(1)
     model = DistributedDataParallel(build_model(tiny_cfg()).train(), broadcast_buffers=False)
     names = []
@@ -190,14 +179,12 @@ def _part_of_rank(rank: int, folder: str) -> None:
         sum(losses.values()).backward()
         names.append(sorted(losses))
     gradient = [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
-    torch.save((names, torch.stack(gradient)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return names, torch.stack(gradient)
 
 
 @pytest.mark.slow
 def test_processes_with_boxes_and_with_masks_step_together(tmp_path):
-    mp.spawn(_part_of_rank, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two_ranks(_part_of_rank, tmp_path)
     assert first[0] == second[0]
     assert len({tuple(names) for names in first[0]}) == 1
     torch.testing.assert_close(first[1], second[1])

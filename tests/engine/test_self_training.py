@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.ema import follow_weights
 from maskfreevis_ext.engine.self_training import (
     EmaTeacher,
@@ -22,7 +20,7 @@ from maskfreevis_ext.engine.self_training import (
 from maskfreevis_ext.engine.trainer import Trainer
 from maskfreevis_ext.errors import ConfigError
 from tests.helpers.configs import tiny_cfg
-from tests.helpers.training import CONFIG, tiny_options
+from tests.helpers.trainers import make_trainer
 
 ON = ("MODEL.MASKFREE.SELF_TRAINING.ENABLED", True)
 EAGER = SelfTrainingSettings(box_iou=0.0, steadiness=0.0)
@@ -152,10 +150,7 @@ def _train(videos: Path, output: Path, steps: int, resume: bool = False) -> Trai
         *("MODEL.MASKFREE.SELF_TRAINING.STEADINESS", 0.0),
         *("SOLVER.MAX_ITER", steps, "DATASETS.TEST", "()"),
     )
-    cfg = load_config(CONFIG, tiny_options(videos, output, *options))
-    seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
+    trainer = make_trainer(videos, output, *options, resume=resume)
     trainer.train()
     return trainer
 
@@ -175,9 +170,7 @@ def test_training_teaches_from_its_start_and_resumes_with_the_teacher(
     student = trainer.model.state_dict()
     name = "sem_seg_head.predictor.query_feat.weight"
     assert not torch.equal(_weights(trainer)[name], student[name])
-    cfg = load_config(CONFIG, tiny_options(tiny_videos, tmp_path, *ON, "SOLVER.MAX_ITER", 5))
-    resumed = Trainer(cfg)
-    resumed.resume_or_load(resume=True)
+    resumed = make_trainer(tiny_videos, tmp_path, *ON, "SOLVER.MAX_ITER", 5, resume=True)
     for key, value in _weights(trainer).items():
         assert torch.equal(value, _weights(resumed)[key]), key
     for hook in resumed._hooks:

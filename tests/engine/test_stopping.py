@@ -7,14 +7,12 @@ import signal
 
 import pytest
 from detectron2.engine import HookBase
-from detectron2.utils.env import seed_all_rng
 
-from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.interrupt import Terminated
 from maskfreevis_ext.engine.stopping import stopped_message
 from maskfreevis_ext.engine.trainer import Trainer
 from tests.helpers.killed_training import figures, weights_hash
-from tests.helpers.training import CONFIG, tiny_options
+from tests.helpers.trainers import make_trainer
 
 OPTIONS = ("SOLVER.CHECKPOINT_PERIOD", 100, "LOG.REPORT", False, "TEST.EVAL_PERIOD", 3)
 
@@ -31,11 +29,7 @@ class _Signal(HookBase):
 
 
 def _trainer(videos, folder) -> Trainer:
-    cfg = load_config(CONFIG, tiny_options(videos, folder, *OPTIONS))
-    seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=True)
-    return trainer
+    return make_trainer(videos, folder, *OPTIONS, resume=True)
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,23 @@ def start_writer(folder: Path, names: str, limit: int = 0) -> subprocess.Popen:
     )
 
 
+def kill_writer(folder: Path, names: str, seconds: float) -> int:
+    """Start ``WRITER`` and kill it some time after its second checkpoint; the last one reported."""
+    process = start_writer(folder, names)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("saved 2"):
+                break
+        time.sleep(seconds)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read()
+        process.wait()
+    reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
+    return max([2, *reported])
+
+
 def resume_checkpoint(folder: Path) -> int:
     """Go on as after a crash; gives the iteration of the checkpoint, which must be whole."""
     remove_unfinished(str(folder))
@@ -83,18 +100,8 @@ def test_kill_while_saving_never_costs_a_checkpoint(tmp_path, names):
     rng = random.Random(0)
     for kill in range(5):
         folder = tmp_path / str(kill)
-        process = start_writer(folder, names)
-        try:
-            for line in process.stdout:
-                if line.startswith("saved 2"):
-                    break
-            time.sleep(rng.uniform(0.0, 0.1))
-        finally:
-            process.send_signal(signal.SIGKILL)
-            rest = process.stdout.read()
-            process.wait()
-        reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
+        newest = kill_writer(folder, names, rng.uniform(0.0, 0.1))
         # Whatever it had reported as saved is there, or something newer.
-        assert resume_checkpoint(folder) >= max([2, *reported])
+        assert resume_checkpoint(folder) >= newest
         if names.startswith("model_1"):  # numbered: old ones are removed, never too many
             assert 2 <= len(list(folder.glob("model_*.pth"))) <= 3

@@ -29,6 +29,7 @@ from tests.helpers.annotations import (
     written,
 )
 
+#: Format that is only read -> files of a set.
 FOREIGN = {
     "mot": as_mot,
     "kitti-mots": as_kitti_mots,
@@ -39,6 +40,7 @@ FOREIGN = {
     "labelme": as_labelme,
     "labelstudio": as_labelstudio,
 }
+#: Format -> what of its files is read, where that is not the folder.
 FILES = {"burst": "burst.json", "labelstudio": "tasks.json", "yolo-tracks": "labels"}
 TEXT = (
     *(b"NaN", b"-1", b"null", b"1e999", b"\xff\xfe", b"\xef\xbb\xbf", b"\0", b"[]", b"{}", b'"'),

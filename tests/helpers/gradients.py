@@ -30,6 +30,20 @@ def check(case: GradientCase) -> None:
     assert torch.autograd.gradcheck(function, inputs, atol=1e-6, rtol=1e-4)
 
 
+def assert_all_have_a_case(
+    functions: set[str], cases: Iterable[str], reasons: Iterable[str]
+) -> None:
+    """Every function has cases (``module.function``, or that and a word) or a reason for none.
+
+    Raises:
+        AssertionError: One has neither or both, or is no function of the package.
+    """
+    checked, without = {name.split(" ")[0] for name in cases}, set(reasons)
+    assert functions - checked - without == set()
+    assert checked | without <= functions
+    assert not checked & without
+
+
 def public_functions(package: ModuleType, apart_from: Iterable[str] = ()) -> set[str]:
     """``module.function`` of all public functions that the modules of a package define."""
     found = set()

@@ -72,7 +72,13 @@ from maskfreevis_ext.losses.teacher import TeacherTerm, masked_bce_dice
 from maskfreevis_ext.losses.teacher_masks import TeacherMasks
 from maskfreevis_ext.losses.term import LossTerm, shared_normalizers, weighted_losses
 from maskfreevis_ext.ops.neighbors import grid_offsets, half_offsets, pair_slices
-from tests.helpers.gradients import GradientCase, check, public_functions, wanting
+from tests.helpers.gradients import (
+    GradientCase,
+    assert_all_have_a_case,
+    check,
+    public_functions,
+    wanting,
+)
 
 MAP = (4, 6)
 F64 = torch.float64
@@ -409,10 +415,7 @@ def test_gradient_of_a_term_equals_finite_differences(kind: type[LossTerm]) -> N
 def test_every_function_has_a_case_or_a_reason() -> None:
     # the Triton kernels compute float32 alone; their tests compare them with "dense"
     functions = public_functions(losses) | public_functions(pairwise, apart_from=["triton"])
-    known = set(CASES) | set(WITHOUT_GRADIENT)
-    assert functions - known == set()
-    assert known <= functions
-    assert not set(CASES) & set(WITHOUT_GRADIENT)
+    assert_all_have_a_case(functions, CASES, WITHOUT_GRADIENT)
 
 
 def test_every_term_has_a_case() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from maskfreevis_ext.losses.multimask import (
@@ -25,6 +22,7 @@ from maskfreevis_ext.losses.multimask import (
     sigmoid_focal_per_mask,
 )
 from tests.helpers.golden import load_golden
+from tests.helpers.ranks import run_two_ranks
 
 WEIGHTS = {"loss_mask": 20, "loss_dice": 1, "loss_iou": 1, "loss_class": 1}
 RELEASE = {"supervise_all_iou": True, "iou_use_l1_loss": True, "pred_obj_scores": True}
@@ -402,16 +400,8 @@ def _shared_batch() -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
     return _random(2, 5)
 
 
-def _part_of_rank(rank: int, folder: str) -> None:
+def _part_of_rank(rank: int) -> list[tuple[dict[str, Tensor], tuple[Tensor, ...]]]:
     """Losses and gradients of objects 0-1 (rank 0) or 2-4 (rank 1), then of none on rank 1."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
     outputs, targets = _shared_batch()
     answers = []
     for part in ((slice(0, 2), slice(2, 5))[rank], (slice(0, 5), slice(0, 0))[rank]):
@@ -420,13 +410,11 @@ def _part_of_rank(rank: int, folder: str) -> None:
         leaves = [tensor for tensors in outputs for tensor in tensors]
         grads = torch.autograd.grad(losses["core_loss"], leaves)
         answers.append(({name: losses[name].detach() for name in NAMES}, grads))
-    torch.save(answers, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return answers
 
 
 def test_two_processes_average_to_one_on_the_union(tmp_path: Path) -> None:
-    mp.spawn(_part_of_rank, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = run_two_ranks(_part_of_rank, tmp_path)
     outputs, targets = _shared_batch()
     expected = _loss(**RELEASE)(_frame(*outputs), targets)
     leaves = [tensor for tensors in outputs for tensor in tensors]

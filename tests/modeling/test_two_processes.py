@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.modeling import build_model
 from torch import nn
 
 from tests.helpers.configs import tiny_cfg
+from tests.helpers.ranks import run_two_ranks
 from tests.modeling.test_meta_arch import _clip
 
 SHARED = (
@@ -59,23 +57,13 @@ def _losses(clips: list[dict]) -> tuple[dict[str, float], dict[str, torch.Tensor
     return {name: value.detach() for name, value in losses.items()}, gradients
 
 
-def _part_of_rank(rank: int, folder: str, kind: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    torch.save(_losses([_clips(kind)[rank]]), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def _part_of_rank(rank: int, kind: str) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    return _losses([_clips(kind)[rank]])
 
 
 @pytest.mark.parametrize("kind", ["some", "none", "taught"])
 def test_heads_of_two_processes_average_to_one_on_the_union(tmp_path: Path, kind: str) -> None:
-    mp.spawn(_part_of_rank, args=(str(tmp_path), kind), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two_ranks(_part_of_rank, tmp_path, kind)
     losses, gradients = _losses(_clips(kind))
     assert {name.rstrip("_0123456789") for name in losses} == set(SHARED)
     for name, value in losses.items():
@@ -89,8 +77,7 @@ def test_heads_of_two_processes_average_to_one_on_the_union(tmp_path: Path, kind
 
 def test_clips_of_different_lengths_share_their_normalizers(tmp_path: Path) -> None:
     """3 frames with 3 frame pairs on one process, 4 with 6 on the other: nobody waits for ever."""
-    mp.spawn(_part_of_rank, args=(str(tmp_path), "longer"), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two_ranks(_part_of_rank, tmp_path, "longer")
     assert first[0].keys() == second[0].keys()
     assert all(torch.isfinite(value) for losses, _ in (first, second) for value in losses.values())
     three, four = (_losses([clip])[0] for clip in _clips("longer"))

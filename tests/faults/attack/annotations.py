@@ -87,6 +87,15 @@ def _read_all(path: str) -> str | None:
     return None
 
 
+def _damaged(content: Any, index: int, rng: random.Random) -> bytes:
+    """JSON with one to three values changed, or damaged bytes."""
+    if index % 4 == 0:
+        return damage(json.dumps(content).encode(), rng, is_json=False)
+    for _ in range(rng.randint(1, 3)):
+        change(content, rng)
+    return json.dumps(content).encode("utf-8", "surrogatepass")
+
+
 @attack(
     "mutated YouTube-VIS files through four readers",
     "one DataError with the file's name, or sound annotations",
@@ -97,14 +106,8 @@ def _read_all(path: str) -> str | None:
 def annotations(index: int, rng: random.Random, folder: Path) -> str | None:
     """One to three values changed, or bytes damaged."""
     content = plain_content((2, 1), masks=rng.random() < 0.7)
-    if index % 4:
-        for _ in range(rng.randint(1, 3)):
-            change(content, rng)
-        data = json.dumps(content).encode("utf-8", "surrogatepass")
-    else:
-        data = damage(json.dumps(content).encode(), rng, is_json=False)
     path = folder / "instances.json"
-    path.write_bytes(data)
+    path.write_bytes(_damaged(content, index, rng))
     return _read_all(str(path))
 
 
@@ -120,14 +123,8 @@ def results(index: int, rng: random.Random, folder: Path) -> str | None:
     content = plain_content((2, 1), masks=True)
     truth = read_ground_truth(content)
     found: Any = _results(content)
-    if index % 4:
-        for _ in range(rng.randint(1, 3)):
-            change(found, rng)
-        data = json.dumps(found).encode("utf-8", "surrogatepass")
-    else:
-        data = damage(json.dumps(found).encode(), rng, is_json=False)
     path = str(folder / "results.json")
-    Path(path).write_bytes(data)
+    Path(path).write_bytes(_damaged(found, index, rng))
     return refused(lambda: read_detections(read_results(path), truth, path), path)[1]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import time
 from pathlib import Path
 
 import torch
@@ -13,7 +11,7 @@ import torch
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.errors import CheckpointError
 from tests.faults.attack.cases import attack
-from tests.faults.test_checkpoint_writes import resume_checkpoint, start_writer
+from tests.faults.test_checkpoint_writes import kill_writer, resume_checkpoint
 
 _SAVED = 3
 
@@ -168,18 +166,7 @@ def flipped_weights(index: int, rng: random.Random, folder: Path) -> str | None:
 )
 def kill_saving(index: int, rng: random.Random, folder: Path) -> str | None:
     """One file written again and again, or three in turn."""
-    process = start_writer(folder, rng.choice(["model_last", "model_a,model_b,model_c"]))
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if line.startswith("saved 2"):
-                break
-        time.sleep(rng.uniform(0.0, 0.15))
-    finally:
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read()
-        process.wait()
-    reported = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
+    names = rng.choice(["model_last", "model_a,model_b,model_c"])
+    newest = kill_writer(folder, names, rng.uniform(0.0, 0.15))
     resumed = resume_checkpoint(folder)
-    newest = max([2, *reported])
     return None if resumed >= newest else f"resumed at {resumed}, {newest} was reported"
