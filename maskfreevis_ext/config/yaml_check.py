@@ -207,6 +207,11 @@ class _BoundedLoader(yaml.SafeLoader):
                 f"{self._where}, line {node.start_mark.line + 1}: expected at most {limit} {kind}, "
                 f"got {len(node.value)}: {node.value[:20]}..."
             )
+        if "\0" in node.value:  # no path, name or text of a config has one
+            raise ConfigError(
+                f"{self._where}, line {node.start_mark.line + 1}: {node.value[:80]!r} holds a null"
+                " character."
+            )
         # of a text in quotes, and of a plain word: what it is without a tag
         usual = self.resolve(yaml.ScalarNode, node.value, (node.style is None, True))
         if node.tag != _TAG + "str":

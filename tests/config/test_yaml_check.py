@@ -114,6 +114,8 @@ def test_endless_chain_of_bases_ends(tmp_path):
         ("SEED: !!binary aGk=\n", ["line 1", "tag"]),
         ("SEED: !!set {a, b}\n", ["line 1", "tag"]),
         ("SEED: 2020-13-77\n", ["month"]),
+        ('_BASE_: "a\\0.yaml"\n', ["line 1", "null character"]),
+        ('MODEL: {WEIGHTS: "a\\0.pth"}\n', ["line 1", "null character"]),
         ("? [1]\n: 2\n", ["line 1", "unhashable"]),
         ("<<: 3\n", ["line 1", "merging"]),
         ("SEED: =\n", ["line 1"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -145,7 +146,7 @@ def change(content: Any, rng: random.Random) -> None:
         elif action == 1 and isinstance(content, list):
             content.append(content[key])
         else:
-            content[key] = rng.choice(JUNK)
+            content[key] = copy.deepcopy(rng.choice(JUNK))  # later changes may go into it
         return
 
 
