@@ -12,6 +12,7 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 
 from maskfreevis_ext.engine.metric_writers import WINDOW
+from maskfreevis_ext.exchange import all_gather_json
 
 if TYPE_CHECKING:
     from maskfreevis_ext.engine.trainer import Trainer
@@ -54,7 +55,7 @@ def prepare_resume(trainer: Trainer) -> bool:
     if not trainer.checkpointer.resumed:
         return False
     is_main = comm.is_main_process()
-    if comm.all_gather(is_main and _is_finished(trainer))[0]:
+    if all_gather_json(is_main and _is_finished(trainer))[0]:
         logger.info(
             "Nothing to do: the training in %s is finished (%d of SOLVER.MAX_ITER %d iterations)."
             " Raise SOLVER.MAX_ITER to train on, or add --eval-only to evaluate.",
@@ -92,7 +93,7 @@ def catch_up(trainer: Trainer) -> None:
     """
     if not trainer.checkpointer.resumed or trainer.start_iter >= trainer.max_iter:
         return
-    if not comm.all_gather(comm.is_main_process() and _is_cut_off(trainer))[0]:
+    if not all_gather_json(comm.is_main_process() and _is_cut_off(trainer))[0]:
         return
     place = next(i for i, hook in enumerate(trainer._hooks) if isinstance(hook, hooks.EvalHook))
     trainer.iter = trainer.storage.iter = trainer.start_iter - 1

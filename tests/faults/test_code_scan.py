@@ -45,6 +45,11 @@ GUARDED = {
     "subprocess.check_call": set(),
     "subprocess.check_output": set(),
 }
+#: Calls that unpickle what other processes send; maskfreevis_ext/exchange.py sends JSON.
+UNPICKLING = {
+    *("comm.all_gather", "comm.gather", "comm.shared_random_seed", "dist.all_gather_object"),
+    *("dist.gather_object", "dist.broadcast_object_list", "dist.scatter_object_list"),
+}
 
 
 def _dotted(node: ast.expr) -> str:
@@ -82,6 +87,13 @@ def test_weights_only_and_allow_pickle_are_never_relaxed(path):
         if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
             relaxed = {"weights_only": False, "allow_pickle": True, "allow_unsafe": True}
             assert relaxed.get(node.arg, ...) is not node.value.value, (path, node.value.lineno)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_processes_send_each_other_no_pickles(path):
+    if "embedded" not in path.parts:  # where Detectron2 does
+        calls = {call: line for call, line in _uses(path) if call in UNPICKLING}
+        assert not calls
 
 
 #: Calls of json.dumps whose values have no numbers that were computed, or are checked before.
