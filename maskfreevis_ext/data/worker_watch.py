@@ -39,7 +39,8 @@ class WorkerWatch:
 
     Attributes:
         workers: The processes.
-        is_reported: The error of a death was raised.
+        fault: Why the workers were ended before their time; None: they were not.
+        is_raised: The fault was raised where the main thread was.
 
     Args:
         workers: The processes, by their number.
@@ -49,8 +50,8 @@ class WorkerWatch:
 
     def __init__(self, workers: Sequence[BaseProcess], notes: WorkerNotes, timeout: float) -> None:
         self.workers, self._notes, self._timeout = list(workers), notes, timeout
-        self._late = ""
-        self.is_reported = False
+        self.fault: DataError | None = None
+        self.is_raised = False
         _watches.add(self)
         _raise_clear_errors()
 
@@ -76,7 +77,7 @@ class WorkerWatch:
             i for i in range(len(self.workers)) if self._notes.is_busy(i) or self._is_stopped(i)
         ]
         shown = "; ".join(map(self._describe, busy or range(len(self.workers))))
-        self._late = (
+        self.fault = DataError(
             f"The workers of the data loader gave no batch for {self._timeout:g} seconds"
             f" (DATALOADER.TIMEOUT): {shown}. Is the storage that slow, or does it hang?"
         )
@@ -92,14 +93,17 @@ class WorkerWatch:
             It with the traceback of the worker, if there is one, as its cause; None if the error
             was not made by a worker.
         """
-        if self._late:
-            return DataError(self._late)
+        if self.fault is not None:
+            return self.fault
         text = str(error)
         found = _FROM_WORKER.search(text)
         if found is not None:
             return self._of_exception(error, text, int(found[1]))
-        # A connection to a worker that dies breaks a moment before its end can be seen.
-        connection.wait([worker.sentinel for worker in self.workers], _MOMENT)
+        # The connections of a worker that dies break a moment before its end can be seen.
+        broken = connection.wait([worker.sentinel for worker in self.workers], _MOMENT)
+        for worker in self.workers:
+            if worker.sentinel in broken:
+                worker.join(_MOMENT)
         return self.fault_of_dead()
 
     def _of_exception(self, error: BaseException, text: str, worker: int) -> MaskFreeError:
@@ -118,8 +122,8 @@ class WorkerWatch:
 
     def fault_of_dead(self) -> DataError | None:
         """The error of workers that have ended before their time, or None if there is none."""
-        if self._late:
-            return DataError(self._late)
+        if self.fault is not None:
+            return self.fault
         dead = [
             i
             for i, worker in enumerate(self.workers)
@@ -197,9 +201,10 @@ def _raise_clear_errors() -> None:
             inner(number, frame)
         except RuntimeError as error:
             for watch in list(_watches):
-                fault = None if watch.is_reported else watch.fault_of_dead()
+                fault = None if watch.is_raised else watch.fault_of_dead()
                 if fault is not None:
-                    watch.is_reported = True
+                    # torch may catch what is raised here
+                    watch.fault, watch.is_raised = fault, True
                     watch.end()
                     raise fault from None
             pids = set(map(int, _PID.findall(str(error))))

@@ -208,7 +208,7 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
 
 
 class _Process:
-    """A worker that ends a moment after its connection broke."""
+    """A worker whose end can be seen a moment after its connections broke."""
 
     pid = None
 
@@ -218,8 +218,11 @@ class _Process:
 
     def die(self):
         time.sleep(0.2)
-        self.exitcode = -signal.SIGKILL
         os.close(self._end)
+
+    def join(self, timeout):
+        time.sleep(0.2)
+        self.exitcode = -signal.SIGKILL
 
 
 def test_broken_connection_is_explained_by_the_death_that_follows():
