@@ -12,7 +12,8 @@ from detectron2.utils import comm
 
 from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.ema import unwrapped
-from maskfreevis_ext.errors import ConfigError, NumericError
+from maskfreevis_ext.engine.train_step import NumericErrorElsewhere
+from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.files import atomic_write
 
 if TYPE_CHECKING:
@@ -27,23 +28,14 @@ MAX_SKIPPED = 10
 class BadBatches:
     """Follows SOLVER.ON_NONFINITE: ends the training, or leaves the step out within bounds.
 
-    The first bad batch of a run is written to ``OUTPUT_DIR/bad_batch_ITERATION.pt``, with the
+    The first bad batch of a process is written to ``OUTPUT_DIR/bad_batch_ITERATION.pt``, with the
     weights, for ``tools/replay_batch.py``.
 
     Args:
         action: "raise" or "skip".
-
-    Raises:
-        ConfigError: Steps are to be left out in a training of several processes, which would have
-            to agree on it in every step.
     """
 
     def __init__(self, action: str) -> None:
-        if action == "skip" and comm.get_world_size() > 1:
-            raise ConfigError(
-                "SOLVER.ON_NONFINITE: 'skip' works in one process, got "
-                f"{comm.get_world_size()}. Set it to 'raise'."
-            )
         self._action = action
         self._file = ""
         self.count = self.in_a_row = 0
@@ -70,7 +62,7 @@ class BadBatches:
         Raises:
             NumericError: The training is to end; says how to replay the batch.
         """
-        if not self._file:
+        if not self._file and not isinstance(error, NumericErrorElsewhere):
             self._file = _save(error, trainer)
         self.count += 1
         self.in_a_row += 1

@@ -17,12 +17,16 @@ from torch import nn
 from maskfreevis_ext.engine.accumulate import LossMeans, gradient_sync, reset_iteration_counter
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
-from maskfreevis_ext.exchange import gather_json
+from maskfreevis_ext.exchange import all_gather_json, gather_json
 
 _LAYER_SUFFIX = re.compile(r"_\d+$")
 
 #: Mixed-precision training stops after this many skipped steps in a row.
 MAX_SKIPPED = 40
+
+
+class NumericErrorElsewhere(NumericError):
+    """Another process of the job met NaN or infinity in the step of this one."""
 
 
 class TrainStep(SimpleTrainer):
@@ -36,6 +40,8 @@ class TrainStep(SimpleTrainer):
             whose range is small, a gradient scaler skips steps whose gradients overflow and
             reduces its scale; bfloat16 has the range of float32 and needs no scaler.
         accumulate: Batches of one iteration, whose gradients are averaged (SOLVER.ACCUMULATE).
+        raise_together: A loss that is not finite raises in all processes of the job, so that they
+            can go on together; otherwise in its own, and the others wait for it in vain.
     """
 
     def __init__(
@@ -45,8 +51,11 @@ class TrainStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         amp_dtype: torch.dtype | None = None,
         accumulate: int = 1,
+        raise_together: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
+        self._raise_together = raise_together
+        self._fault: NumericError | None = None  # of this step, not raised yet
         self._accumulate = accumulate
         self._device_type = next(model.parameters()).device.type
         self._amp_dtype = amp_dtype
@@ -64,9 +73,10 @@ class TrainStep(SimpleTrainer):
         Raises:
             NumericError: A loss or the gradient is NaN or infinite; names the iteration, the losses
                 and the videos of the batch. The weights are unchanged.
+            NumericErrorElsewhere: A loss of another process is.
         """
         data_time = 0.0
-        self.batches = []
+        self.batches, self._fault = [], None
         means = LossMeans(self._accumulate)
         self.optimizer.zero_grad()
         for index in range(self._accumulate):
@@ -80,6 +90,8 @@ class TrainStep(SimpleTrainer):
                 reset_iteration_counter(self.model, self.iter)
             with gradient_sync(self.model, index + 1 == self._accumulate):
                 means.add(self._backward(data))
+        if self._raise_together:
+            self._raise_fault_of_any()
         values = means.values
         self.after_backward()
         self._write_metrics(
@@ -136,10 +148,22 @@ class TrainStep(SimpleTrainer):
 
     def _check(self, values: dict[str, float], data: list[dict]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise NumericError(
-                f"{self._where(data)}: expected finite losses, got {_table(values, bad)}."
-            )
+        if not bad:
+            return
+        fault = NumericError(
+            f"{self._where(data)}: expected finite losses, got {_table(values, bad)}."
+        )
+        if not self._raise_together:
+            raise fault
+        self._fault = self._fault or fault
+
+    def _raise_fault_of_any(self) -> None:
+        told = all_gather_json(str(self._fault or ""))
+        if self._fault is not None:
+            raise self._fault
+        for rank, text in enumerate(told):
+            if text:
+                raise NumericErrorElsewhere(f"Rank {rank}: {text}")
 
     def _update_weights(self, values: dict[str, float], data: list[dict]) -> None:
         clip = self.optimizer if isinstance(self.optimizer, FullModelClip) else None

@@ -97,10 +97,15 @@ class Trainer(DefaultTrainer):
         amp_dtype = None
         if cfg.SOLVER.AMP.ENABLED:
             amp_dtype = amp_dtype_of("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, cfg.MODEL.DEVICE)
+        together = cfg.SOLVER.ON_NONFINITE == "skip" and comm.get_world_size() > 1
+        if together:  # the matcher would raise in one process alone; the losses will be NaN as well
+            model.criterion.matcher.nonfinite_cost = "replace"
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        self._trainer = TrainStep(model, data_loader, optimizer, amp_dtype, cfg.SOLVER.ACCUMULATE)
+        self._trainer = TrainStep(
+            model, data_loader, optimizer, amp_dtype, cfg.SOLVER.ACCUMULATE, together
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(
             model,

@@ -54,9 +54,9 @@ ROWS: tuple[Key, ...] = (
         "raise",
         one_of("raise", "skip"),
         "After a loss or gradient that is NaN or infinite: `raise` ends the training before the "
-        "weights change; `skip` leaves the step out and counts it (`skipped_steps`), in one "
-        "process, up to 10 in a row and 1 % of all (10 at least). The first such batch is kept "
-        "for tools/replay_batch.py.",
+        "weights change; `skip` leaves the step out, in all processes, and counts it "
+        "(`skipped_steps`), up to 10 in a row and 1 % of all (10 at least). The first such batch "
+        "is kept for tools/replay_batch.py.",
     ),
     Key(
         "LOG.ALL_LOSSES",

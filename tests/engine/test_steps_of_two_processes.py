@@ -1,4 +1,4 @@
-"""Two processes that accumulate: one exchange of gradients, and the update of one process."""
+"""Steps of two processes: one exchange of gradients, and NaN in one of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.errors import NumericError
 from tests.helpers.ranks import run_two_ranks
 
 
@@ -33,10 +34,14 @@ def _batches() -> list[list[dict[str, Any]]]:
     return [[{"x": torch.randn(2)} for _ in range(2)] for _ in range(4)]
 
 
-def _update(model: nn.Module, batches: list[list[dict]], accumulate: int) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    step = TrainStep(model, batches, optimizer, accumulate=accumulate)
+def _step(model: nn.Module, batches: list[list[dict]], **options: Any) -> TrainStep:
+    step = TrainStep(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), **options)
     step.iter = 0
+    return step
+
+
+def _update(model: nn.Module, batches: list[list[dict]], accumulate: int) -> None:
+    step = _step(model, batches, accumulate=accumulate)
     with EventStorage(0):
         step.run_step()
 
@@ -61,3 +66,30 @@ def test_two_processes_with_two_batches_each_give_the_update_of_all_four(tmp_pat
     for weight, exchanges in run_two_ranks(_part_of_rank, tmp_path):
         torch.testing.assert_close(weight, expected.w.detach())
         assert exchanges == 1
+
+
+def _skip_bad_batch(rank: int, accumulate: int) -> tuple[str, str, Tensor]:
+    batches = _batches() + _batches()
+    if rank == 1:
+        batches[0][0]["x"] *= torch.nan
+    model = DistributedDataParallel(_Mean())
+    step = _step(model, batches, accumulate=accumulate, raise_together=True)
+    with EventStorage(0):
+        with pytest.raises(NumericError) as error:
+            step.run_step()
+        assert torch.equal(model.module.w, _Mean().w)
+        step.run_step()
+    return type(error.value).__name__, str(error.value), model.module.w.detach()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_nan_in_one_process_raises_in_both_and_they_go_on(tmp_path: Path, accumulate: int) -> None:
+    expected = _Mean()
+    _update(expected, _batches()[accumulate : 2 * accumulate], accumulate)
+    here, there = run_two_ranks(_skip_bad_batch, tmp_path, accumulate)
+    assert here[0] == "NumericErrorElsewhere"
+    assert here[1].startswith("Rank 1: Iteration 0")
+    assert there[0] == "NumericError"
+    assert "expected finite losses, got loss_a = nan" in there[1]
+    for result in (here, there):
+        torch.testing.assert_close(result[2], expected.w.detach())
