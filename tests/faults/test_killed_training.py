@@ -29,6 +29,9 @@ ENDLESS = (
     *("SOLVER.MAX_ITER", 5000, "SOLVER.CHECKPOINT_PERIOD", 5000, "DATASETS.TEST", "()"),
     *("LOG.REPORT", False),
 )
+#: Two processes on this machine, and few steps.
+_TWO = ("--num-gpus", 2, "--device", "cpu")
+_FEW = ("SOLVER.MAX_ITER", 8, "SOLVER.IMS_PER_BATCH", 2, "TEST.EVAL_PERIOD", 0)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,21 @@ def test_weights_and_metrics_are_those_of_a_training_without_kills(
     train(words)
     assert weights_hash(tmp_path) == weights_hash(whole)
     assert figures(tmp_path) == figures(whole)
+
+
+def test_two_processes_resume_as_if_they_had_not_been_killed(tiny_videos, tmp_path):
+    words = [*_TWO, *tiny_options(tiny_videos, tmp_path / "killed", *SHORT, *_FEW)]
+    process = start_training(words, start_new_session=True)
+    try:
+        wait_for(process, "Saving checkpoint")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+    assert not (tmp_path / "killed" / "model_final.pth").exists()
+    train(words)
+    train([*_TWO, *tiny_options(tiny_videos, tmp_path / "whole", *SHORT, *_FEW)])
+    assert weights_hash(tmp_path / "killed") == weights_hash(tmp_path / "whole")
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
 
 
 def test_workers_end_with_a_killed_training(tiny_videos, tmp_path):
@@ -78,7 +96,7 @@ def _is_alive(pid: int) -> bool:
     ("number", "code", "options"),
     [
         (signal.SIGTERM, 143, ("DATALOADER.NUM_WORKERS", 2)),
-        (signal.SIGINT, 130, ("--num-gpus", 2, "--dist-url", "auto", "--device", "cpu")),
+        (signal.SIGINT, 130, _TWO),
     ],
     ids=["SIGTERM with workers", "Ctrl-C with two processes"],
 )
