@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.helpers.training import CONFIG, ROOT, tiny_options
+from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -125,9 +126,7 @@ def test_killed_training_goes_on(tiny_videos, tmp_path):
         try:
             start = next(line for line in process.stdout if "Starting training from" in line)
             assert int(start.split()[-1]) == reached + 1
-            deadline = time.time() + 120
-            while len(list(out.glob("model_*.pth"))) < reached + 3 and time.time() < deadline:
-                time.sleep(0.01)
+            assert wait_until(lambda n=reached + 3: len(list(out.glob("model_*.pth"))) >= n)
             time.sleep(rng.uniform(0.0, 0.5))
         finally:
             process.send_signal(signal.SIGKILL)
