@@ -147,14 +147,17 @@ def test_large_file(tmp_path):
 
 @contextlib.contextmanager
 def _in_no_time(megabytes: float = 200) -> Iterator[None]:
-    """The block takes less than a second and less than so much memory."""
+    """The block takes no time, and less than so much memory.
+
+    The limit is 5 s of processor time: counting the memory takes five times as long as the work,
+    and a core that is shared takes twice as long. It is nothing beside what it has to notice.
+    """
     tracemalloc.start()
     start = time.process_time()
     try:
         yield
         assert tracemalloc.get_traced_memory()[1] < megabytes * 2**20
-        tracemalloc.stop()  # it makes everything slower
-        assert time.process_time() - start < 1.0
+        assert time.process_time() - start < 5.0
     finally:
         tracemalloc.stop()
 
