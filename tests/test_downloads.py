@@ -205,7 +205,7 @@ def test_server_that_never_answers_is_given_up(server, monkeypatch):
         start = time.monotonic()
         with pytest.raises(CheckpointError, match=f"nothing for too long.*{TIMEOUT_VARIABLE}"):
             download_weights(f"http://127.0.0.1:{silent.getsockname()[1]}/m.pth")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # of 30 s, unless the variable says another time
 
 
 def test_server_that_falls_silent_is_given_up(server, tmp_path):

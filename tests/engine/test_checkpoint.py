@@ -355,13 +355,17 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
 class TestMustFit:
     """Evaluation and demo refuse weights that fit in part."""
 
-    def load(self, tmp_path, weights: dict, *, must_fit: bool = True) -> None:
+    def load(self, tmp_path, weights: dict, *, must_fit: bool = True) -> _Model:
         torch.save({"model": weights}, tmp_path / "a.pth")
-        SafeCheckpointer(_Model(), must_fit=must_fit).load(str(tmp_path / "a.pth"))
+        model = _Model()
+        SafeCheckpointer(model, must_fit=must_fit).load(str(tmp_path / "a.pth"))
+        return model
 
     def test_whole_weights_pass(self, tmp_path):
-        weights = {**_Model().state_dict(), "criterion._iter": torch.ones(1)}
-        self.load(tmp_path, weights)
+        weights = _Model().state_dict()
+        model = self.load(tmp_path, {**weights, "criterion._iter": torch.ones(1)})
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name]), name
 
     @pytest.mark.parametrize("change", ["missing", "size", "unexpected"])
     def test_part_is_refused_with_a_list(self, tmp_path, change):

@@ -98,9 +98,9 @@ def test_nothing_listens_outside_the_loopback(tmp_path):
 @pytest.mark.parametrize(
     ("how", "timeout", "code", "message"),
     [
-        ("kill", 60, 1, "Rank 1 was ended by SIGKILL"),
-        ("raise", 60, 1, "Rank 1 failed: ValueError: seven is no colour"),
-        ("user", 60, 2, "Rank 1: DataError: train.json: expected videos."),
+        ("kill", 600, 1, "Rank 1 was ended by SIGKILL"),
+        ("raise", 600, 1, "Rank 1 failed: ValueError: seven is no colour"),
+        ("user", 600, 2, "Rank 1: DataError: train.json: expected videos."),
         ("hang", 5, 1, "Rank 1 did not answer within 5 s (DISTRIBUTED.TIMEOUT)"),
         ("stop", 5, 1, "Rank 1 did not answer within 5 s (DISTRIBUTED.TIMEOUT)"),
     ],
@@ -113,6 +113,6 @@ def test_job_ends_with_its_first_fault_and_leaves_no_process(tmp_path, how, time
     assert done.stderr.count("Traceback") == (how == "raise")
     began = max((tmp_path / f"pid{rank}").stat().st_mtime for rank in (0, 1))
     wait = timeout if how in ("hang", "stop") else 0
-    assert ended - began < wait + 10 + 5  # 5 s: the end of three interpreters on a busy machine
+    assert ended - began < wait + 120  # without the fault they would wait for 600 s
     for rank in (0, 1):
         assert not Path(f"/proc/{(tmp_path / f'pid{rank}').read_text()}").exists()

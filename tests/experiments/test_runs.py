@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from experiments.runs import ONE_THREAD, Run, plan_runs, train_runs
 from experiments.spec import parse_experiment
 from maskfreevis_ext.errors import ConfigError, DataError
 from tests.helpers.training import CONFIG, ROOT, tiny_options
+from tests.helpers.waiting import wait_until
 
 #: Stands in for tools/train_net.py: fails for seed 2, else writes its words and its threads.
 FAKE = """
@@ -153,11 +153,9 @@ def test_killed_grid_goes_on_where_it_was(tiny_videos, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = tmp_path / "out" / "runs" / "boxes" / "seed1"
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        deadline = time.time() + 200
-        while not list(first.glob("model_*.pth")) and time.time() < deadline:
-            time.sleep(0.02)
+        assert wait_until(lambda: list(first.glob("model_*.pth")), limit=300)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=300) == 130
     record = json.loads((first / "run.json").read_text())
     assert record["finished"] is False
     assert record["seconds"] > 0

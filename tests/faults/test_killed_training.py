@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.helpers.killed_training import (
     weights_hash,
 )
 from tests.helpers.training import tiny_options
+from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def whole(tiny_videos, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(0, 3), (2, 2)])
+@pytest.mark.parametrize(("workers", "kills"), [(0, 2), (2, 1)])
 def test_weights_and_metrics_are_those_of_a_training_without_kills(
     whole, tiny_videos, tmp_path, workers, kills
 ):
@@ -80,9 +80,8 @@ def test_workers_end_with_a_killed_training(tiny_videos, tmp_path):
         found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], stdout=-1)
         workers = [int(pid) for pid in found.stdout.split()]
     process.kill()
-    process.communicate(timeout=30)
-    time.sleep(0.5)
-    assert not [pid for pid in workers if Path(f"/proc/{pid}/cmdline").exists() and _is_alive(pid)]
+    process.communicate(timeout=300)
+    assert wait_until(lambda: not any(map(_is_alive, workers)))
 
 
 def _is_alive(pid: int) -> bool:
@@ -107,7 +106,7 @@ def test_signal_to_all_processes_leaves_a_checkpoint(tiny_videos, tmp_path, numb
     try:
         wait_for(process, "Saving checkpoint")
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
-        said = process.communicate(timeout=100)[0]
+        said = process.communicate(timeout=600)[0]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -125,7 +124,7 @@ def test_second_run_in_a_folder_is_refused(tiny_videos, tmp_path):
         wait_for(process)
         before = (tmp_path / "config.yaml").stat().st_mtime_ns
         second = start_training(words)
-        said = second.communicate(timeout=100)[0]
+        said = second.communicate(timeout=600)[0]
         assert second.returncode == 2, said
         assert f"OUTPUT_DIR: another run works in '{tmp_path}' (process {process.pid}" in said
         assert "Traceback" not in said
@@ -139,7 +138,7 @@ def test_full_disk_is_reported_by_its_first_cause(tiny_videos, tmp_path):
     """Files may have 20 kB: log, metrics and TensorBoard may go on, the checkpoint may not."""
     words = tiny_options(tiny_videos, tmp_path, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()")
     process = start_training(words, preexec_fn=_limit_files)
-    said = process.communicate(timeout=100)[0]
+    said = process.communicate(timeout=600)[0]
     assert process.returncode == 2, said
     assert "Traceback" not in said
     assert "Logging error" not in said

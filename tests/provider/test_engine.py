@@ -308,7 +308,7 @@ def test_processes_talk_to_each_other(tmp_path: Path) -> None:
         suppress(ProcessExitedException) if provider_info().name == "real" else nullcontext()
     )
     with may_abort:
-        launch(_work, 2, dist_url="auto", args=(str(tmp_path),), timeout=timedelta(seconds=60))
+        launch(_work, 2, dist_url="auto", args=(str(tmp_path),), timeout=timedelta(minutes=10))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [entry["rank"] for entry in first["gathered"]] == [0, 1]
     assert len({entry["seed"] for entry in first["gathered"]}) == 1

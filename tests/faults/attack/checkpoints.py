@@ -161,7 +161,7 @@ def flipped_weights(index: int, rng: random.Random, folder: Path) -> str | None:
     "`kill -9` while saving, without a pause between checkpoints",
     "the last one reported, or a newer one, is whole",
     count=40,
-    quick=3,
+    quick=1,  # more of them are in tests/faults/test_checkpoint_writes.py
     limit=300,
 )
 def kill_saving(index: int, rng: random.Random, folder: Path) -> str | None:

@@ -28,7 +28,7 @@ def _unkilled() -> tuple[tempfile.TemporaryDirectory, Path, str, list[dict]]:
     "`kill -9` of a training at a random moment, then `--resume`; 0 and 2 workers in turn",
     "SHA-256 of the final weights and every row of metrics.json as without the kill",
     count=50,
-    quick=2,
+    quick=1,  # more of them are in tests/faults/test_killed_training.py
     limit=600,
 )
 def kill_training(index: int, rng: random.Random, folder: Path) -> str | None:

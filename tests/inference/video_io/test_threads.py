@@ -8,6 +8,7 @@ import time
 import pytest
 
 from maskfreevis_ext.inference.video_io.threads import WriteBehind, read_ahead
+from tests.helpers.waiting import wait_until
 
 
 def num_threads() -> int:
@@ -33,9 +34,10 @@ class TestReadAhead:
 
         ahead = read_ahead(items(), 3)
         next(ahead)
-        time.sleep(0.1)
 
-        assert len(taken) == 5  # given, three that wait, one in the hand
+        assert wait_until(lambda: len(taken) == 5)  # given, three that wait, one in the hand
+        time.sleep(0.1)
+        assert len(taken) == 5
         ahead.close()
 
     def test_early_end_closes_the_iterator_in_its_thread(self):
@@ -88,7 +90,7 @@ class TestWriteBehind:
 
     def test_a_full_queue_waits(self):
         gate = threading.Event()
-        writer = WriteBehind(lambda _: gate.wait(5), 2)
+        writer = WriteBehind(lambda _: gate.wait(60), 2)
         for number in range(3):
             writer.put(number)
         blocked = threading.Thread(target=writer.put, args=(3,), daemon=True)
@@ -97,7 +99,7 @@ class TestWriteBehind:
 
         assert blocked.is_alive()
         gate.set()
-        blocked.join(5)
+        blocked.join(60)
         assert not blocked.is_alive()
         writer.close()
 
