@@ -11,7 +11,6 @@ import sys
 
 import pytest
 
-from maskfreevis_ext.engine.checkpoint import remove_unfinished
 from maskfreevis_ext.engine.output_folder import LOCK_FILE, lock_output, unlock_output
 from maskfreevis_ext.errors import ConfigError
 
@@ -68,13 +67,3 @@ def test_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
 def test_folder_that_cannot_be_written_to_is_one_line():
     with pytest.raises(ConfigError, match=r"OUTPUT_DIR: expected a folder to write to, got '/sys'"):
         lock_output("/sys")
-
-
-def test_unfinished_files_are_removed_and_others_stay(tmp_path):
-    unfinished = ["model_1.pth.tmp", "last_checkpoint.tmp", "inference/a/results.json.tmp"]
-    for name in [*unfinished, "model_1.pth", "notes.tmp", "inference/results.json"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    remove_unfinished(str(tmp_path))
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert left == {"model_1.pth", "notes.tmp", "inference/results.json"}
