@@ -87,11 +87,11 @@ def run(options: Options) -> None:
         )
     if getattr(options, "dtype", "float32") != "float32":
         amp_dtype_of("--dtype", options.dtype, options.device)
-    if options.json:
-        config_file = getattr(options, "config_file", "")
-        cfg = load_config(config_file, getattr(options, "opts", ()), options.device)
-        inputs = config_inputs(cfg, config_file)
-        check_outputs([options.json], inputs, overwrite=options.overwrite)
+    inputs: list[str] = []
+    if getattr(options, "config_file", ""):
+        cfg = load_config(options.config_file, options.opts, options.device)
+        inputs = config_inputs(cfg, options.config_file)
+    check_outputs([options.json] if options.json else [], inputs, overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     result = JOBS[options.command](options)
     report = as_json(result, options, REPORTED_VARIABLES)
