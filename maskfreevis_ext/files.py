@@ -26,7 +26,7 @@ from maskfreevis_ext.errors import DataError, NumericError
 #: Beginning of the names of files that are still being written; nobody else gives such names.
 _TEMPORARY = ".maskfreevis_ext-"
 _UNFINISHED = re.compile(r"\.maskfreevis_ext-[0-9a-f]{16}\.(tmp|part\.mp4)")
-#: Hidden file of an output folder: [size, time of change in ns] of each file that a tool wrote.
+#: Hidden file of an output folder: [size, time of change in ns] of what a tool wrote there.
 MARKS_FILE = ".maskfreevis_ext.json"
 
 AnyPath = str | os.PathLike[str]
@@ -341,8 +341,11 @@ def _check_writable(path: Path, is_folder: bool) -> None:
 
 
 def _mark_of(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    """Size and time of a file; of a folder, size and newest time of all that is in it."""
+    states = [path.stat()]
+    if path.is_dir():
+        states += [one.lstat() for one in path.rglob("*")]
+    return [sum(one.st_size for one in states), max(one.st_mtime_ns for one in states)]
 
 
 def _read_marks(folder: Path) -> dict[str, Any]:

@@ -331,3 +331,22 @@ class TestOutputs:
             check_outputs([tmp_path / "a"], [tmp_path / "a"])
         with pytest.raises(DataError, match="a is a link to nothing, not a folder"):
             check_outputs([tmp_path / "a" / "c"])
+
+    @pytest.mark.parametrize("change", ["edited", "added", "removed"])
+    def test_folder_that_a_tool_made_is_changed_when_a_file_in_it_is(self, tmp_path, change):
+        frames = tmp_path / "root" / "video"
+        frames.mkdir(parents=True)
+        for name in ("0.jpg", "1.jpg"):
+            (frames / name).write_bytes(b"x")
+        mark_outputs([frames])
+        check_outputs([], folders=[frames.parent])
+
+        if change == "edited":  # in place, which the folder does not show
+            (frames / "1.jpg").write_bytes(b"corrected")
+        elif change == "added":
+            (frames / "2.jpg").write_bytes(b"mine")
+        else:
+            (frames / "1.jpg").unlink()
+
+        with pytest.raises(DataError, match=r"video: exists, .* was changed since"):
+            check_outputs([], folders=[frames.parent])

@@ -23,6 +23,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
@@ -142,7 +143,8 @@ def plan(args: argparse.Namespace, cfg: CfgNode) -> tuple[list[FrameSource], lis
     kinds |= {"ytvis"} if args.save_json else set()
     sources = open_inputs(args.input, FrameRules.from_config(cfg))
     plans = plan_outputs([source.name for source in sources], args.output, kinds)
-    inputs = config_inputs(cfg, args.config_file) + ([args.onnx] if args.onnx else [])
+    inputs = config_inputs(cfg, args.config_file)
+    inputs += [args.onnx, *map(str, Path(args.onnx).iterdir())] if args.onnx else []
     check_outputs(
         [path for each in plans for path in each.files],
         [*inputs, *(path for source in sources for path in source.inputs)],

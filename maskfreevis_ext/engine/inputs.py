@@ -37,11 +37,10 @@ def config_inputs(
     paths = [config_file, *check_yaml_file(config_file)[1:]] if config_file else []
     loaded = (cfg.MODEL.WEIGHTS if weights is None else weights).partition("?")[0]
     paths += [loaded] if "://" not in loaded else []
-    paths += [cfg.INPUT.MOTION_MASK_ROOT, *(path for _, path in cfg.DATASETS.CLASS_MAPS)]
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *(entry[0] for entry in cfg.INPUT.DATASETS)]
-    known = set(DatasetCatalog.list())
-    for name in dict.fromkeys([*names, *datasets]):
-        if name in known:
-            metadata = MetadataCatalog.get(name)
-            paths += [metadata.get("json_file"), metadata.get("image_root")]
+    paths += [cfg.INPUT.MOTION_MASK_ROOT, *(pair[-1] for pair in cfg.DATASETS.CLASS_MAPS)]
+    names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *datasets}
+    names.update(entry[0] for entry in cfg.INPUT.DATASETS)
+    for name in sorted(names.intersection(DatasetCatalog.list())):
+        metadata = MetadataCatalog.get(name)
+        paths += [metadata.get("json_file"), metadata.get("image_root")]
     return [str(path) for path in paths if path]

@@ -120,8 +120,8 @@ def check_output_folder(
         is_checkpoint = training and not resume and path.suffix == ".pth"
         raise ConfigError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r}: this run reads {source}, and would write over it"
-            f" ({path.relative_to(folder)}). Choose another OUTPUT_DIR"
-            f"{', or add --resume to go on with the training there' if is_checkpoint else ''}."
+            f" ({path.relative_to(folder)}). Choose another OUTPUT_DIR, or "
+            + ("add --resume to go on with the training there." if is_checkpoint else "copy it.")
         )
     foreign = [] if resume else _foreign_files(folder, written)
     if foreign:

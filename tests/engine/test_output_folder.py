@@ -169,7 +169,9 @@ class TestRunFolder:
         else:
             setattr(run, kind, written)
             run.write()
-        with pytest.raises(ConfigError, match=r"this run reads .* \(config\.yaml\)\. Choose"):
+        with pytest.raises(
+            ConfigError, match=r"this run reads .* \(config\.yaml\)\. Choose .* copy it"
+        ):
             run.check(training=training)
 
     def test_config_of_the_run_itself_is_written_anew_as_it_is(self, run):

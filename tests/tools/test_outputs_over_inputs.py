@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskfreevis_ext.files import mark_outputs
 from maskfreevis_ext.inference.video_io import FrameWriter, write_image
 from tests.helpers.training import CONFIG as MODEL_CONFIG
 from tests.helpers.training import ROOT, own_loggers
@@ -225,7 +226,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("name", "tool", "output", "source"), cases())
+@pytest.mark.parametrize(("name", "tool", "output", "source"), list(cases()))
 def test_output_over_an_input_is_refused_before_the_work(
     name, tool, output, source, tmp_path, monkeypatch, capsys
 ):
@@ -233,14 +234,43 @@ def test_output_over_an_input_is_refused_before_the_work(
     paths = write_world(tmp_path, source, tmp_path / output)
     before = contents(tmp_path)
 
-    with own_loggers(), pytest.raises(SystemExit) as end:
-        main_of(name)([*tool.words.format(**paths).split(), "--overwrite"])
+    said = refusal(name, tool.words.format(**paths).split(), capsys)
 
+    assert f"{Path(output).name}: is an input" in said or "lies in an input folder" in said
+    assert contents(tmp_path) == before
+
+
+def refusal(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a tool ends."""
+    with own_loggers(), pytest.raises(SystemExit) as end:
+        main_of(name)([*words, "--overwrite"])
     said = capsys.readouterr().err.strip().splitlines()
     assert end.value.code == 2, said
     assert len(said) == 1, said
-    assert "is an input" in said[0] or "lies in an input folder" in said[0]
-    assert f"{Path(output).name}: " in said[0]
+    return said[0]
+
+
+def test_files_of_an_export_are_inputs_though_a_tool_made_them(tmp_path, capsys):
+    paths = write_world(tmp_path, "config", tmp_path / "out" / "config.yaml")
+    keys = ("pixel_mean", "pixel_std", "frame_size", "padded_size", "categories", "graphs")
+    description = {"format": 1, **{key: [] for key in keys}}
+    (tmp_path / "out" / "export.json").write_text(json.dumps(description))
+    mark_outputs((tmp_path / "out").iterdir())
+    before = contents(tmp_path)
+    output = str(tmp_path / "out" / "export.mp4")
+    words = ["--onnx", str(tmp_path / "out"), "--input", paths["video"], "--output", output]
+
+    assert "export.json: is an input" in refusal("demo.py", [*words, "--save", "ytvis"], capsys)
+    assert contents(tmp_path) == before
+
+
+def test_video_is_not_cut_before_the_output_is_checked(tmp_path, capsys):
+    paths = write_world(tmp_path, "video", tmp_path / "out" / "walk.mp4")
+    words = ["--from", "coco", "--input", paths["json"], "--video", paths["video"]]
+    words += ["--images", str(tmp_path / "new"), "--to", "csv", "--output", paths["video"]]
+    before = contents(tmp_path)
+
+    assert "walk.mp4: is an input" in refusal("convert_dataset.py", words, capsys)
     assert contents(tmp_path) == before
 
 
