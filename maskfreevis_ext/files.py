@@ -190,10 +190,11 @@ def check_outputs(
     whole = [Path(path) for path in new_folders]
     wanted = [(Path(path), False) for path in files]
     wanted += [(path, True) for path in [*map(Path, folders), *whole]]
+    for folder in dict.fromkeys(path if is_folder else path.parent for path, is_folder in wanted):
+        remove_unfinished(folder)
     for path, is_folder in wanted:
         try:
             _check_place(path, is_folder, sources)
-            remove_unfinished(path if is_folder else path.parent)
             if path in whole:
                 _check_empty(path)
             elif path.exists():

@@ -33,6 +33,8 @@ _OF_TRAININGS = re.compile(
     r"model_(\d+|final|best)\.pth|last_checkpoint|checkpoints\.json|metrics\.json"
     r"|events\.out\.tfevents\..*|bad_batch_.*\.pt"
 )
+#: Those that are not replaced by new ones, but changed.
+_IN_PLACE = ("config.yaml", "log.txt", "metrics.json")
 
 #: The locks of this process, by folder, open until it ends.
 _locks: dict[str, IO[str]] = {}
@@ -108,10 +110,16 @@ def check_output_folder(
         OSError: The folder cannot be read.
     """
     folder = Path(cfg.OUTPUT_DIR)
+    if cfg.OUTPUT_DIR.endswith((".txt", ".log")):  # which Detectron2's logger takes for a file
+        raise ConfigError(
+            f"OUTPUT_DIR: expected a folder whose name does not end in .txt or .log, got"
+            f" {cfg.OUTPUT_DIR!r}."
+        )
     resume = resume and folder.is_dir() and bool(checkpoint_files(str(folder)))
     # With --resume, MODEL.WEIGHTS is not read.
     inputs = config_inputs(cfg, config_file, weights="" if resume else None)
     written = _written_files(folder, training)
+    _check_kinds(folder, written)
     if _has_text(folder / "config.yaml", cfg.dump()):  # the run would not change it
         written.remove(folder / "config.yaml")
     found = find_input(written, inputs)
@@ -139,6 +147,29 @@ def _written_files(folder: Path, training: bool) -> list[Path]:
     paths = [path for path in folder.iterdir() if any(kind.fullmatch(path.name) for kind in kinds)]
     predictions = folder / "inference"
     return sorted(paths) + sorted(path for path in predictions.rglob("*") if path.is_file())
+
+
+def _check_kinds(folder: Path, written: list[Path]) -> None:
+    """Refuse what would end the run when it is written, perhaps after days.
+
+    Raises:
+        ConfigError: A folder has the name of a file or the reverse, or a file is not the user's.
+    """
+    predictions = folder / "inference"
+    wrong = [path for path in written if not path.is_file()]
+    wrong += [predictions] if predictions.exists() and not predictions.is_dir() else []
+    if wrong:
+        wanted = "a folder" if wrong[0] == predictions else "a file"
+        raise ConfigError(
+            f"OUTPUT_DIR {str(folder)!r}: expected {wanted} at {wrong[0]}, got something else."
+            " Choose another OUTPUT_DIR, or move it away."
+        )
+    for path in written:
+        if path.name in _IN_PLACE and not os.access(path, os.W_OK):
+            raise ConfigError(
+                f"OUTPUT_DIR {str(folder)!r}: {path} cannot be written to (permissions). Choose"
+                " another OUTPUT_DIR."
+            )
 
 
 def _foreign_files(folder: Path, written: list[Path]) -> list[Path]:

@@ -220,3 +220,31 @@ class TestRunFolder:
         run.check(resume=True)
         Manifest(run.output).add("model_0000099.pth", "0" * 64, {})
         run.check()  # of an earlier training, as in Detectron2
+
+    @pytest.mark.parametrize("name", ["config.yaml", "model_final.pth", "log.txt"])
+    def test_folder_in_the_place_of_a_file_is_found_at_the_start(self, run, name):
+        run.write()
+        (run.output / "log.txt").unlink()
+        (run.output / name).mkdir()
+        with pytest.raises(ConfigError, match=rf"expected a file at {run.output / name}"):
+            run.check()
+
+    def test_file_in_the_place_of_the_predictions_is_found_at_the_start(self, run):
+        run.write()
+        (run.output / "inference").write_text("mine")
+        with pytest.raises(ConfigError, match=r"expected a folder at .*inference"):
+            run.check(training=False)
+
+    def test_log_of_somebody_else_is_found_at_the_start(self, run, monkeypatch):
+        run.write()
+        real = os.access
+        monkeypatch.setattr(
+            os, "access", lambda path, how: real(path, how) and path.name != "log.txt"
+        )
+        with pytest.raises(ConfigError, match=r"log\.txt cannot be written to"):
+            run.check()
+
+    def test_name_that_the_logger_takes_for_a_file(self, run):
+        run.write()
+        with pytest.raises(ConfigError, match=r"OUTPUT_DIR: expected .* got 'out/run\.log'"):
+            run.check(**{"OUTPUT_DIR": "out/run.log"})
