@@ -72,6 +72,8 @@ def run(options: Options) -> None:
 
     from benchmarks.jobs import JOBS
     from benchmarks.report import as_json, print_report
+    from maskfreevis_ext.config import load_config
+    from maskfreevis_ext.engine.inputs import config_inputs
     from maskfreevis_ext.errors import ConfigError
     from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
     from maskfreevis_ext.precision import amp_dtype_of
@@ -85,7 +87,11 @@ def run(options: Options) -> None:
         )
     if getattr(options, "dtype", "float32") != "float32":
         amp_dtype_of("--dtype", options.dtype, options.device)
-    check_outputs([options.json] if options.json else [], overwrite=options.overwrite)
+    inputs: list[str] = []
+    if getattr(options, "config_file", ""):
+        cfg = load_config(options.config_file, options.opts, options.device)
+        inputs = config_inputs(cfg, options.config_file)
+    check_outputs([options.json] if options.json else [], inputs, overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     result = JOBS[options.command](options)
     report = as_json(result, options, REPORTED_VARIABLES)

@@ -9,9 +9,15 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from experiments.report import check_report, save_experiment, write_report
+from experiments.report import (
+    check_experiment_file,
+    check_report,
+    save_experiment,
+    write_report,
+)
 from experiments.runs import plan_runs, train_runs
 from experiments.spec import (
     Experiment,
@@ -22,6 +28,7 @@ from experiments.spec import (
 )
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.arguments import add_overwrite
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.interrupt import INTERRUPTED
 from maskfreevis_ext.errors import ConfigError
 
@@ -74,9 +81,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--jobs: expected at least 1, got {args.jobs}.")
     experiment = with_choice(_experiment(args), args.seeds, args.only, args.opts)
     folder = args.output or Path("output") / "experiments" / experiment.name
-    iterations = check_configs(experiment)
+    configs = check_configs(experiment)
+    iterations = [int(cfg.SOLVER.MAX_ITER) for cfg in configs]
+    inputs = [args.spec] if args.spec else []
+    for cfg, variant in zip(configs, experiment.variants, strict=True):
+        inputs += config_inputs(cfg, variant.config)
     runs = plan_runs(experiment, folder, iterations)
-    check_report(folder, args.overwrite)
+    check_report(folder, args.overwrite, inputs)
+    check_experiment_file(folder, args.overwrite, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     save_experiment(experiment, iterations, folder)
     previous = signal.signal(signal.SIGTERM, _raise_interrupt)
@@ -125,23 +137,22 @@ def _experiment(args: argparse.Namespace) -> Experiment:
     return parse_experiment({**content, "reference": args.reference}, "command line")
 
 
-def check_configs(experiment: Experiment) -> list[int]:
+def check_configs(experiment: Experiment) -> list[CfgNode]:
     """Load the config of each variant, so that a mistake shows before hours of training.
 
     Args:
         experiment: The experiment.
 
     Returns:
-        SOLVER.MAX_ITER of each.
+        The config of each.
 
     Raises:
         ConfigError: A config cannot be used; names the variant.
     """
-    iterations = []
+    configs = []
     for variant in experiment.variants:
         try:
-            cfg = load_config(variant.config, variant.options)
+            configs.append(load_config(variant.config, variant.options))
         except ConfigError as error:
             raise ConfigError(f"variant {variant.name}: {error}") from error
-        iterations.append(int(cfg.SOLVER.MAX_ITER))
-    return iterations
+    return configs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import html
 import json
 import logging
@@ -41,6 +42,8 @@ CAPTIONS = {
     "boundary": "How well outlines fit, and how much the masks overlap.",
 }
 
+#: File with what an experiment is.
+EXPERIMENT_FILE = "experiment.json"
 #: Files of a report beside the plots.
 _PAGES = ("summary.csv", "runs.csv", "report.md", "report.html")
 
@@ -51,11 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser)
 
 
-def check_report(folder: Path, overwrite: bool) -> None:
+def check_report(folder: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """Check that the files of a report can be written.
 
     Args:
         folder: Folder of the experiment.
+        inputs: All files and folders that are read.
         overwrite: Whether files of other origin may be replaced.
 
     Raises:
@@ -63,7 +67,25 @@ def check_report(folder: Path, overwrite: bool) -> None:
             folder cannot be written.
     """
     names = [*_PAGES, *(f"{name}.png" for name in CAPTIONS)]
-    check_outputs([folder / name for name in names], overwrite=overwrite)
+    check_outputs([folder / name for name in names], inputs, overwrite=overwrite)
+
+
+def check_experiment_file(folder: Path, overwrite: bool, inputs: Sequence[str]) -> None:
+    """Check that ``save_experiment`` replaces nothing but the file of an earlier call.
+
+    Args:
+        folder: Folder of the experiment.
+        overwrite: Whether a file of other origin may be replaced.
+        inputs: All files and folders that are read.
+
+    Raises:
+        DataError: The file is an input or of other origin, or cannot be written.
+    """
+    is_own = False
+    with contextlib.suppress(DataError):
+        load_experiment(folder)
+        is_own = True
+    check_outputs([folder / EXPERIMENT_FILE], inputs, overwrite=overwrite or is_own)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +110,7 @@ def save_experiment(experiment: Experiment, iterations: Sequence[int], folder: P
         folder: Its folder.
     """
     content = {"experiment": experiment.as_dict(), "iterations": list(iterations)}
-    write_json(content, folder / "experiment.json", indent=2)
+    write_json(content, folder / EXPERIMENT_FILE, indent=2)
 
 
 def load_experiment(folder: Path) -> tuple[Experiment, list[int]]:
@@ -103,7 +125,7 @@ def load_experiment(folder: Path) -> tuple[Experiment, list[int]]:
     Raises:
         DataError: There is no such file, or it cannot be read.
     """
-    path = folder / "experiment.json"
+    path = folder / EXPERIMENT_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         fields = content["experiment"]

@@ -165,7 +165,7 @@ class _Child:
         self._start = time.monotonic()
         environment = {k: v for k, v in os.environ.items() if k not in _OF_STARTERS} | ONE_THREAD
         # The child inherits the lock and holds it until it ends, also where this process is killed.
-        with open(run.folder / "lock", "w") as lock, open(run.folder / "console.txt", "a") as log:
+        with open(run.folder / "lock", "a") as lock, open(run.folder / "console.txt", "a") as log:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from maskfreevis_ext.checkpoint_manifest import file_sha256
 from maskfreevis_ext.errors import CheckpointError, ConfigError
-from maskfreevis_ext.files import atomic_write
+from maskfreevis_ext.files import atomic_write, remove_unfinished
 from maskfreevis_ext.weights_files import check_kind, verify_file
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def download_weights(address: str, timeout: float | None = None) -> str:
                 os.remove(path)  # of an earlier download whose checksum was not known
             if not os.path.isfile(path):
                 logger.info("Downloading %s", plain)
+                remove_unfinished(os.path.dirname(path))
                 _download(plain, path, timeout, expected)
     except CheckpointError:
         raise

@@ -8,9 +8,13 @@ can replace what it made, but neither a file of other origin nor one that was ch
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
+import mimetypes
 import os
+import re
+import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -19,9 +23,10 @@ from typing import IO, Any
 
 from maskfreevis_ext.errors import DataError, NumericError
 
-#: Ending of a file that is still being written.
-TEMPORARY_SUFFIX = ".tmp"
-#: Hidden file of an output folder: [size, time of change in ns] of each file that a tool wrote.
+#: Beginning of the names of files that are still being written; nobody else gives such names.
+_TEMPORARY = ".maskfreevis_ext-"
+_UNFINISHED = re.compile(r"\.maskfreevis_ext-[0-9a-f]{16}\.(tmp|part\.mp4)")
+#: Hidden file of an output folder: [size, time of change in ns] of what a tool wrote there.
 MARKS_FILE = ".maskfreevis_ext.json"
 
 AnyPath = str | os.PathLike[str]
@@ -40,16 +45,62 @@ def atomic_write(path: AnyPath) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The file cannot be written.
     """
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = os.fspath(path) + TEMPORARY_SUFFIX
-    try:
+    with temporary_file(path) as temporary:
         with open(temporary, "wb") as file:
             yield file
         move_into_place(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
+
+
+@contextlib.contextmanager
+def temporary_file(path: AnyPath, ending: str = ".tmp") -> Iterator[str]:
+    """Make an empty file of a new name in the folder of ``path``, and remove it at the end.
+
+    It is locked until then, so that ``remove_unfinished`` tells it from what a killed process left.
+
+    Args:
+        path: The file that will be replaced. Its folder is created if absent.
+        ending: ".tmp", or ".part.mp4" for programs that go by the name.
+
+    Yields:
+        Its path; ``move_into_place`` keeps the content.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            temporary = os.path.join(folder, f"{_TEMPORARY}{secrets.token_hex(8)}{ending}")
+            lock = stack.enter_context(open(temporary, "xb"))
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(temporary):  # not removed by another process before it was locked
+                break
+        try:
+            yield temporary
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+
+
+def remove_unfinished(folder: AnyPath, *, with_subfolders: bool = False) -> None:
+    """Remove the unfinished files that killed processes left in a folder.
+
+    Files of other names stay, and files that a process is at work on.
+
+    Args:
+        folder: The folder; it may be absent.
+        with_subfolders: Look into all folders in it, too.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in filter(_UNFINISHED.fullmatch, names):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.remove(path)
+        if not with_subfolders:
+            folders.clear()
 
 
 def move_into_place(temporary: AnyPath, path: AnyPath) -> None:
@@ -120,6 +171,8 @@ def check_outputs(
 ) -> None:
     """Check the outputs of a tool before its work: nothing of the user's is replaced.
 
+    Unfinished files of killed processes are removed where the outputs will be.
+
     Args:
         files: The files that will be written.
         inputs: All files and folders that are read.
@@ -132,11 +185,13 @@ def check_outputs(
         DataError: An output is an input or stands twice, exists and was not made by a tool or was
             changed since (without ``overwrite``), or cannot be written; a new folder has files.
     """
-    sources = _Sources([Path(path) for path in inputs])
-    seen: set[Path] = set()
+    sources = _Sources(inputs)
+    seen: set[str] = set()
     whole = [Path(path) for path in new_folders]
     wanted = [(Path(path), False) for path in files]
     wanted += [(path, True) for path in [*map(Path, folders), *whole]]
+    for folder in dict.fromkeys(path if is_folder else path.parent for path, is_folder in wanted):
+        remove_unfinished(folder)
     for path, is_folder in wanted:
         try:
             _check_place(path, is_folder, sources)
@@ -146,9 +201,27 @@ def check_outputs(
                 _check_origin(path, is_folder, sources, overwrite)
         except OSError as error:
             raise _unwritable(path, error) from error
-        if path.resolve() in seen:
+        if os.path.realpath(path) in seen:
             raise DataError(f"{path}: two outputs would be written to this path.")
-        seen.add(path.resolve())
+        seen.add(os.path.realpath(path))
+
+
+def find_input(paths: Iterable[AnyPath], inputs: Iterable[AnyPath]) -> tuple[Path, Path] | None:
+    """Find a path that is an input, by its name or by a link.
+
+    Args:
+        paths: What will be written or removed.
+        inputs: All files and folders that are read.
+
+    Returns:
+        The first such path, and the input that it is; None if there is none.
+    """
+    sources = _Sources(inputs)
+    for path in map(Path, paths):
+        source = sources.find(path)
+        if source is not None:
+            return path, source
+    return None
 
 
 def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> None:
@@ -184,33 +257,48 @@ def mark_outputs(files: Iterable[AnyPath], folders: Iterable[AnyPath] = ()) -> N
 class _Sources:
     """The inputs of a tool."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = {path.resolve() for path in paths}
-        existing = [path for path in self._paths if path.exists()]
-        self._files = {_identity(path) for path in existing}
-        self._folders = {path for path in existing if path.is_dir()}
+    def __init__(self, paths: Iterable[AnyPath]) -> None:
+        self._by_place: dict[object, Path] = {}
+        self._folders: set[Path] = set()
+        for path in map(Path, paths):
+            self._by_place.update(dict.fromkeys(_places(path), path))
+            if os.path.isdir(path):
+                self._folders.add(Path(os.path.realpath(path)))
 
-    def __contains__(self, path: Path) -> bool:
-        """Whether a path is an input, also by a link."""
-        return path.resolve() in self._paths or (path.exists() and _identity(path) in self._files)
+    def find(self, path: Path) -> Path | None:
+        """The input that a path is, also by a link."""
+        found = (self._by_place.get(place) for place in _places(path))
+        return next(filter(None, found), None)
 
     def hold(self, path: Path) -> bool:
         """Whether a path lies in a folder that is an input."""
-        return not self._folders.isdisjoint(path.resolve().parents)
+        return not self._folders.isdisjoint(Path(os.path.realpath(path)).parents)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
+def _places(path: Path) -> list[object]:
+    """What two paths of one file have in common: the path without links, device and inode."""
+    places: list[object] = [os.path.realpath(path)]
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        places.append((status.st_dev, status.st_ino))
+    return places
 
 
 def _check_place(path: Path, is_folder: bool, sources: _Sources) -> None:
-    if path in sources:
-        raise DataError(f"{path}: is an input; expected another path for the output.")
-    _check_writable(path)
-    if path.exists() and path.is_dir() != is_folder:
-        wanted, got = ("a folder", "a file") if is_folder else ("a file", "a folder")
+    _refuse_input(path, sources)
+    if path.exists() and not (path.is_dir() if is_folder else path.is_file()):
+        kinds = (("a folder", path.is_dir()), ("a file", path.is_file()))
+        got = next((name for name, is_it in kinds if is_it), "a device or a pipe")
+        wanted = "a folder" if is_folder else "a file"
         raise DataError(f"{path}: cannot be written: expected {wanted}, but it is {got}.")
+    _check_writable(path, is_folder)
+
+
+def _refuse_input(path: Path, sources: _Sources) -> None:
+    source = sources.find(path)
+    if source is not None:
+        name = "" if source == path else f" ({source})"
+        raise DataError(f"{path}: is an input{name}; expected another path for the output.")
 
 
 def _check_empty(folder: Path) -> None:
@@ -222,30 +310,43 @@ def _check_origin(path: Path, is_folder: bool, sources: _Sources, overwrite: boo
     folder = path if is_folder else path.parent
     marks = _read_marks(folder)
     for file in sorted(folder.iterdir()) if is_folder else [path]:
-        if file.name.startswith(".") or marks.get(file.name) == _mark_of(file):
-            continue
-        if sources.hold(file):
+        if is_folder:
+            if file.name.startswith("."):
+                continue
+            _refuse_input(file, sources)
+        is_own = marks.get(file.name) == _mark_of(file)
+        # What a tool made may have become a frame of a data set.
+        if sources.hold(file) and (not is_own or (not is_folder and _is_picture(file))):
             raise DataError(f"{file}: lies in an input folder; expected another path.")
-        if not overwrite:
+        if not is_own and not overwrite:
             raise DataError(
                 f"{file}: exists, and was not made by this tool or was changed since. Choose"
                 " another output, or add --overwrite."
             )
 
 
-def _check_writable(path: Path) -> None:
-    """Try to create a file in the folder of a path, or where that folder would be made."""
+def _is_picture(path: Path) -> bool:
+    return (mimetypes.guess_type(path.name, strict=False)[0] or "").startswith("image/")
+
+
+def _check_writable(path: Path, is_folder: bool) -> None:
+    """Try to create a file where the output will be, or where its folder would be made."""
     place = path.absolute()
-    folder = next(parent for parent in place.parents if parent.exists())
+    places = [place, *place.parents] if is_folder else place.parents
+    folder = next(parent for parent in places if os.path.lexists(parent))
     if not folder.is_dir():
-        raise DataError(f"{path}: cannot be written: {folder} is a file, not a folder.")
+        got = "a file" if folder.exists() else "a link to nothing"
+        raise DataError(f"{path}: cannot be written: {folder} is {got}, not a folder.")
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def _mark_of(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    """Size and time of a file; of a folder, size and newest time of all that is in it."""
+    states = [path.stat()]
+    if path.is_dir():
+        states += [one.lstat() for one in path.rglob("*")]
+    return [sum(one.st_size for one in states), max(one.st_mtime_ns for one in states)]
 
 
 def _read_marks(folder: Path) -> dict[str, Any]:

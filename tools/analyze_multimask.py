@@ -35,6 +35,7 @@ from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.loaders import build_test_loader
 from maskfreevis_ext.data.track_masks import object_masks
 from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -180,8 +181,9 @@ def run(args: argparse.Namespace) -> None:
         DataError: The data set or the output file cannot be used.
     """
     start_log()
-    check_outputs([args.json] if args.json else [], [args.config_file], overwrite=args.overwrite)
     cfg = load_config(args.config_file, args.opts, args.device)
+    inputs = config_inputs(cfg, args.config_file)
+    check_outputs([args.json] if args.json else [], inputs, overwrite=args.overwrite)
     if not cfg.MODEL.MULTIMASK.ENABLED:
         raise ConfigError("MODEL.MULTIMASK.ENABLED: expected True, got False; there is one mask.")
     if not cfg.DATASETS.TEST:

@@ -37,6 +37,7 @@ from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.loaders import build_test_loader
 from maskfreevis_ext.data.track_masks import object_masks
 from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.predict import build_predictor, start_log
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError, DataError
@@ -150,8 +151,8 @@ def run(args: argparse.Namespace) -> None:
     logger = start_log()
     outputs = [args.json] if args.json else []
     outputs += [Path(args.output) / "heat_maps.png"] if args.output else []
-    check_outputs(outputs, [args.config_file], overwrite=args.overwrite)
     cfg = load_config(args.config_file, args.opts, args.device)
+    check_outputs(outputs, config_inputs(cfg, args.config_file), overwrite=args.overwrite)
     if not cfg.MODEL.SPATIAL_MASK.ENABLED:
         raise ConfigError("MODEL.SPATIAL_MASK.ENABLED: expected True, got False.")
     if not cfg.DATASETS.TEST:

@@ -19,10 +19,14 @@ from collections.abc import Sequence
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
 # isort: split
+from detectron2.config import CfgNode
+
+from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data.readers import READERS
 from maskfreevis_ext.data.writers import WRITERS
 from maskfreevis_ext.engine.arguments import add_device, add_opts, add_overwrite
-from maskfreevis_ext.engine.predict import build_predictor, load_config
+from maskfreevis_ext.engine.inputs import config_inputs
+from maskfreevis_ext.engine.predict import build_predictor
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.inference.boxes_to_masks import ModelEvidence, Options, boxes_to_masks
@@ -86,12 +90,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def model_evidence(args: argparse.Namespace) -> ModelEvidence | None:
-    """The trained model of the command line, if there is one.
+def model_config(args: argparse.Namespace) -> CfgNode | None:
+    """The config of the trained model of the command line, if there is one.
 
     Raises:
         ConfigError: Weights without a config, or a config that cannot be used.
-        CheckpointError: The weights cannot be used.
     """
     if not args.config_file:
         if args.weights or args.opts or args.device:
@@ -99,9 +102,7 @@ def model_evidence(args: argparse.Namespace) -> ModelEvidence | None:
                 "--weights, --device and --opts: expected --config-file with them, got none."
             )
         return None
-    cfg = load_config(args.config_file, args.opts, args.device)
-    weights = args.weights or cfg.MODEL.WEIGHTS
-    return ModelEvidence(build_predictor(cfg, weights), weights)
+    return load_config(args.config_file, args.opts, args.device)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -115,9 +116,13 @@ def run(args: argparse.Namespace) -> None:
     """
     names = vars(args).keys() & Options.__dataclass_fields__.keys()
     options = Options(**{name: getattr(args, name) for name in names})
-    check_options(options)
+    cfg = model_config(args)
+    weights = "" if cfg is None else args.weights or cfg.MODEL.WEIGHTS
+    inputs = [] if cfg is None else config_inputs(cfg, args.config_file, weights=weights)
+    check_options(options, inputs)
     try:
-        confidences = boxes_to_masks(options, model_evidence(args))
+        evidence = None if cfg is None else ModelEvidence(build_predictor(cfg, weights), weights)
+        confidences = boxes_to_masks(options, evidence)
     except KeyboardInterrupt as stop:
         raise type(stop)(
             f"Stopped. Finished videos are in {args.output}.partial; the same command goes on."

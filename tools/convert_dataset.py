@@ -28,6 +28,7 @@ from maskfreevis_ext.data.convert import (
     Conversion,
     Summary,
     check_annotations,
+    check_target,
     convert,
     open_set,
 )
@@ -125,20 +126,20 @@ def run(args: argparse.Namespace) -> int:
         DataError: The annotations cannot be used, or an output cannot be written.
         ConfigError: An option is missing.
     """
-    if args.video is not None:
-        if args.images is None:
-            raise ConfigError("--video needs --images, the folder for its frames.")
-        cut_videos(args.video, args.images)
+    if args.video is not None and args.images is None:
+        raise ConfigError("--video needs --images, the folder for its frames.")
+    if not args.check and (args.target_format is None or args.output is None):
+        raise ConfigError("expected --to and --output, or --check.")
     read = ReadOptions(args.images, args.size, args.first_frame, args.corners)
     if args.check:
+        if args.video is not None:
+            cut_videos(args.video, args.images)
         dataset = open_set(args.source_format, args.input, read, args.classes, args.to_boxes)
         summary, problems = check_annotations(dataset, lambda text: print(f"problem: {text}"))
         print_summary(args.input, summary)
         print_notes(dataset.notes)
         print(f"{problems} problems in {len(dataset.videos)} videos.")
         return USER_ERROR if problems else 0
-    if args.target_format is None or args.output is None:
-        raise ConfigError("expected --to and --output, or --check.")
     job = Conversion(
         source_format=args.source_format,
         source=args.input,
@@ -151,6 +152,9 @@ def run(args: argparse.Namespace) -> int:
         to_boxes=args.to_boxes,
         overwrite=args.overwrite,
     )
+    if args.video is not None:
+        check_target(job, args.video)
+        cut_videos(args.video, args.images)
     results = convert(job)
     for path, (summary, _) in results.items():
         print_summary(path, summary)

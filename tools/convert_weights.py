@@ -26,6 +26,7 @@ from maskfreevis_ext.engine.convert_weights import (
     read_weights,
     write_weights,
 )
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.files import check_outputs, mark_outputs, write_report
 
@@ -57,10 +58,11 @@ def run(args: argparse.Namespace) -> None:
         DataError: A file cannot be written.
     """
     outputs = [path for path in (args.output, args.report) if path]
-    check_outputs(outputs, [args.input, args.config_file], overwrite=args.overwrite)
+    cfg = load_config(args.config_file, args.opts, args.device)
+    inputs = [args.input, *config_inputs(cfg, args.config_file)]
+    check_outputs(outputs, inputs, overwrite=args.overwrite)
     if args.output:
         check_output_name(args.output)
-    cfg = load_config(args.config_file, args.opts, args.device)
     weights, class_names = read_weights(args.input)
     conversion = convert(weights, cfg, args.input)
     print(f"{args.input}: {conversion.kind}.")

@@ -23,6 +23,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
 
@@ -37,6 +38,7 @@ from maskfreevis_ext.engine.arguments import (
     add_opts,
     add_overwrite,
 )
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.interrupt import StopOnInterrupt
 from maskfreevis_ext.engine.predict import (
     build_predictor,
@@ -127,7 +129,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def plan(args: argparse.Namespace, rules: FrameRules) -> tuple[list[FrameSource], list[OutputPlan]]:
+def plan(args: argparse.Namespace, cfg: CfgNode) -> tuple[list[FrameSource], list[OutputPlan]]:
     """Open the inputs and check the outputs, before the model is built.
 
     Raises:
@@ -139,11 +141,13 @@ def plan(args: argparse.Namespace, rules: FrameRules) -> tuple[list[FrameSource]
     kinds = {*args.save}
     kinds |= {"frames"} if args.save_frames else set()
     kinds |= {"ytvis"} if args.save_json else set()
-    sources = open_inputs(args.input, rules)
+    sources = open_inputs(args.input, FrameRules.from_config(cfg))
     plans = plan_outputs([source.name for source in sources], args.output, kinds)
+    inputs = config_inputs(cfg, args.config_file)
+    inputs += [args.onnx, *map(str, Path(args.onnx).iterdir())] if args.onnx else []
     check_outputs(
         [path for each in plans for path in each.files],
-        [args.config_file or args.onnx, *(path for source in sources for path in source.inputs)],
+        [*inputs, *(path for source in sources for path in source.inputs)],
         folders=[path for each in plans for path in each.folders],
         overwrite=args.overwrite,
     )
@@ -186,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     """
     logger = start_log()
     cfg = read_config(args)
-    sources, plans = plan(args, FrameRules.from_config(cfg))
+    sources, plans = plan(args, cfg)
     for source in sources:
         check_frame_size(source, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     predictor = make_predictor(args, cfg)

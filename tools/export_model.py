@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.engine.arguments import add_opts, add_overwrite
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.predict import (
     build_predictor,
     category_ids,
@@ -90,8 +91,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--video-size: expected two numbers > 0, got {height} {width}.")
     cfg = load_config(args.config_file, args.opts, "cpu")
     files = output_files(args.output, args.formats)
-    inputs = [args.config_file, *([cfg.MODEL.WEIGHTS] if cfg.MODEL.WEIGHTS else [])]
-    check_outputs(files, inputs, overwrite=args.overwrite)
+    check_outputs(files, config_inputs(cfg, args.config_file), overwrite=args.overwrite)
     predictor = build_predictor(cfg)
     names = find_class_names(cfg, args.classes, predictor.class_names)
     ids = category_ids(cfg, predictor.class_names)

@@ -54,6 +54,7 @@ from maskfreevis_ext.engine.data_report import (
     report_lines,
     write_page,
 )
+from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.files import check_outputs, mark_outputs
@@ -131,7 +132,7 @@ def choose_dataset(args: argparse.Namespace, cfg: CfgNode) -> str:
     return args.dataset or cfg.DATASETS.TRAIN[0]
 
 
-def check_outputs_of(args: argparse.Namespace) -> list[str]:
+def check_outputs_of(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
     """The files that will be written.
 
     Raises:
@@ -139,9 +140,10 @@ def check_outputs_of(args: argparse.Namespace) -> list[str]:
         DataError: One is an input, is not this tool's own, or cannot be written.
     """
     outputs = [path for path in (args.output, args.html) if path]
-    inputs = [path for path in (args.config_file, args.json, args.images) if path]
     if not outputs:
         raise ConfigError("Nothing to write: give --output look.png (or .mp4), --html, or both.")
+    inputs = config_inputs(cfg, args.config_file, datasets=[args.dataset] if args.dataset else [])
+    inputs += [path for path in (args.json, args.images) if path]
     check_outputs(outputs, inputs, overwrite=args.overwrite)
     if args.output and not is_video(args.output):
         check_image_name(args.output)
@@ -212,8 +214,8 @@ def run(args: argparse.Namespace) -> None:
         ConfigError: An option cannot be used.
         DataError: The data set cannot be used, or a file not written.
     """
-    outputs = check_outputs_of(args)
     cfg = make_config(args)
+    outputs = check_outputs_of(args, cfg)
     name = choose_dataset(args, cfg)
     rules = FrameRules.from_config(cfg)
     videos = load_dataset(name, "--dataset", rules)

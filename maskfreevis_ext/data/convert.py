@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from maskfreevis_ext.data.writers import WRITERS, WriteOptions
 from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.files import check_outputs, mark_outputs, move_into_place
 
+_PARTS = ("train", "val")  # of a split
 #: Problems that ``check_annotations`` describes; the rest is only counted.
 MAX_PROBLEMS = 50
 
@@ -90,10 +92,7 @@ def staged_outputs(
     Raises:
         DataError: A path is an input or must not be replaced, or cannot be written.
     """
-    if is_folder:
-        check_outputs([], inputs, new_folders=paths)
-    else:
-        check_outputs(paths, inputs, overwrite=overwrite)
+    _check_paths(paths, is_folder, inputs, overwrite)
     parent = os.path.dirname(os.path.abspath(paths[0]))
     while not os.path.lexists(parent):  # made at the end only
         parent = os.path.dirname(parent)
@@ -113,6 +112,48 @@ def staged_outputs(
                     mark_outputs([path])
     except OSError as error:
         raise DataError(f"{paths[0]}: cannot be written: {error.strerror or error}.") from error
+
+
+def check_target(job: Conversion, *more: str) -> tuple[list[str], list[str]]:
+    """Check the outputs of a conversion before its inputs are read.
+
+    Args:
+        job: The conversion.
+        more: Further files that are read.
+
+    Returns:
+        The outputs and the inputs.
+
+    Raises:
+        DataError: An output is an input or must not be replaced, or cannot be written.
+        ConfigError: There is no such format.
+    """
+    if job.target_format not in WRITERS:
+        known = ", ".join(sorted(WRITERS))
+        raise ConfigError(f"format: can write {known}, got {job.target_format!r}.")
+    is_file = bool(WRITERS[job.target_format].suffix)
+    outputs = [job.target]
+    if job.split is not None:
+        outputs = [split_path(job.target, part, is_file) for part in _PARTS]
+    inputs = [path for path in (job.source, job.read.images, job.classes, *more) if path]
+    # Of a folder of annotations all files may be read, also those that a tool has made.
+    root = Path(os.path.realpath(job.source))
+    inputs += [
+        path
+        for path in outputs
+        if is_file and os.path.exists(path) and root in Path(os.path.realpath(path)).parents
+    ]
+    _check_paths(outputs, not is_file, inputs, job.overwrite)
+    return outputs, inputs
+
+
+def _check_paths(
+    paths: Sequence[str], is_folder: bool, inputs: Sequence[str], overwrite: bool
+) -> None:
+    if is_folder:
+        check_outputs([], inputs, new_folders=paths)
+    else:
+        check_outputs(paths, inputs, overwrite=overwrite)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,22 +228,15 @@ def convert(job: Conversion) -> dict[str, tuple[Summary, Counter[str]]]:
         DataError: The annotations cannot be used, or an output cannot be written.
         ConfigError: There is no such format.
     """
-    if job.target_format not in WRITERS:
-        known = ", ".join(sorted(WRITERS))
-        raise ConfigError(f"format: can write {known}, got {job.target_format!r}.")
+    outputs, inputs = check_target(job)
     writer = WRITERS[job.target_format]
     dataset = open_set(job.source_format, job.source, job.read, job.classes, job.to_boxes)
     parts = {job.target: dataset}
     if job.split is not None:
         names = [video.name for video in dataset.videos]
         both = split_videos(names, job.split)
-        parts = {
-            split_path(job.target, part, bool(writer.suffix)): dataset.subset(indices)
-            for part, indices in zip(("train", "val"), both, strict=True)
-        }
-    inputs = [path for path in (job.source, job.read.images, job.classes) if path is not None]
+        parts = {path: dataset.subset(indices) for path, indices in zip(outputs, both, strict=True)}
     results: dict[str, tuple[Summary, Counter[str]]] = {}
-    outputs = list(parts)
     with (
         staged_outputs(outputs, not writer.suffix, inputs, job.overwrite) as temporary,
         tqdm(total=len(dataset.videos), desc="videos", unit="video") as bar,

@@ -24,22 +24,17 @@ from maskfreevis_ext.engine.class_weights import (
     match_classifier,
     same_names,
 )
-from maskfreevis_ext.engine.training_record import BEST_NAME, TrainingRecord
+from maskfreevis_ext.engine.training_record import BEST_NAME, TrainingRecord, checkpoint_files
 from maskfreevis_ext.engine.weights_layouts import as_checkpoint, as_model_zoo
 from maskfreevis_ext.engine.weights_report import describe_incompatible
 from maskfreevis_ext.errors import CheckpointError, NumericError
-from maskfreevis_ext.files import TEMPORARY_SUFFIX, atomic_write
+from maskfreevis_ext.files import atomic_write
 from maskfreevis_ext.weights_files import read_weights_file
 
 logger = logging.getLogger(__name__)
 
 #: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
-#: Endings of the files of a run while they are written.
-_UNFINISHED = tuple(
-    ending + TEMPORARY_SUFFIX
-    for ending in (".pth", ".safetensors", "last_checkpoint", ".json", ".html", ".csv", ".yaml")
-)
 #: Weights that predictions do not depend on.
 _NOT_FOR_PREDICTION = "criterion."
 
@@ -252,12 +247,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Checkpoints of ``save_dir``: the one named in ``last_checkpoint``, then newest first."""
         if not os.path.isdir(self.save_dir):
             return []
-        names = [
-            n
-            for n in os.listdir(self.save_dir)
-            if n.startswith("model_") and n.endswith(".pth") and n != f"{BEST_NAME}.pth"
-        ]
-        paths = [os.path.join(self.save_dir, n) for n in names]
+        paths = checkpoint_files(self.save_dir)
         paths.sort(key=os.path.getmtime, reverse=True)
         with contextlib.suppress(ValueError):  # last_checkpoint may hold anything after a crash
             last = self.get_checkpoint_file()
@@ -356,15 +346,3 @@ def _fetch(path: str) -> str:
         raise
     except Exception as e:  # handlers of names raise many types of errors
         raise CheckpointError(f"Weights {path} could not be fetched: {e}") from e
-
-
-def remove_unfinished(folder: str) -> None:
-    """Delete the unfinished files that a killed process left in a folder and in its subfolders.
-
-    Args:
-        folder: OUTPUT_DIR; no other process may be at work in it.
-    """
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith(_UNFINISHED):
-                os.remove(os.path.join(parent, name))

@@ -18,7 +18,8 @@ from maskfreevis_ext._provider import describe_provider
 from maskfreevis_ext.config import load_config
 from maskfreevis_ext.data import register_from_config
 from maskfreevis_ext.engine.log_lines import clean_lines
-from maskfreevis_ext.engine.output_folder import lock_output
+from maskfreevis_ext.engine.output_folder import check_output_folder, lock_output
+from maskfreevis_ext.engine.training_record import checkpoint_files
 from maskfreevis_ext.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -35,27 +36,36 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
         A frozen config.
 
     Raises:
-        ConfigError: See ``load_config``; or a data set is not registered, or OUTPUT_DIR cannot be
-            created or written to, or another run works in it.
+        ConfigError: See ``load_config`` and ``check_output_folder``; or a data set is not
+            registered, or OUTPUT_DIR cannot be created or written to, or another run works in it.
     """
     messages = _Collected()
+    training, resume = not getattr(args, "eval_only", False), getattr(args, "resume", False)
+    rank = comm.get_rank()
     with messages:
         cfg = load_config(args.config_file, args.opts or (), getattr(args, "device", None))
         register_from_config(cfg)
-        validate_datasets(cfg, training=not getattr(args, "eval_only", False))
+        validate_datasets(cfg, training)
     try:
+        if rank == 0:
+            check_output_folder(cfg, args.config_file, training=training, resume=resume)
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as e:
         raise ConfigError(
             f"OUTPUT_DIR: expected a folder to write to, got {cfg.OUTPUT_DIR!r} ({e})."
         ) from e
-    rank = comm.get_rank()
     if rank == 0:
         lock_output(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="maskfreevis_ext", abbrev_name="mfvis")
     clean_lines()
     logger.info(describe_provider())
     messages.replay()
+    if rank == 0 and training and not resume and checkpoint_files(cfg.OUTPUT_DIR):
+        logger.warning(
+            "OUTPUT_DIR %s has checkpoints of an earlier training. This one starts anew and writes"
+            " over them; --resume goes on with the earlier one.",
+            cfg.OUTPUT_DIR,
+        )
     default_setup(cfg, args)
     clean_lines()  # of the loggers that Detectron2 set up
     return cfg

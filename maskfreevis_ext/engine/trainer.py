@@ -22,7 +22,7 @@ from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
 from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.bad_batches import BadBatches
-from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
+from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.ema import AverageWeights
 from maskfreevis_ext.engine.evaluation_sets import (
@@ -55,6 +55,7 @@ from maskfreevis_ext.engine.train_step import TrainStep
 from maskfreevis_ext.errors import MaskFreeError, NumericError
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.evaluation.class_matching import match_classes
+from maskfreevis_ext.files import remove_unfinished
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
 from maskfreevis_ext.out_of_memory import explain_out_of_memory
@@ -141,7 +142,7 @@ class Trainer(DefaultTrainer):
             CheckpointError: The file cannot be used, or all checkpoints of OUTPUT_DIR are damaged.
         """
         if comm.is_main_process():
-            remove_unfinished(self.cfg.OUTPUT_DIR)
+            remove_unfinished(self.cfg.OUTPUT_DIR, with_subfolders=True)
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed:
             self.start_iter = self.iter + 1

@@ -24,6 +24,22 @@ BEST_NAME = "model_best"
 _NUMBERED = re.compile(r"model_\d+\.pth")
 
 
+def checkpoint_files(folder: str) -> list[str]:
+    """Checkpoints that a training can go on from; not the best one, which has the weights alone.
+
+    Args:
+        folder: OUTPUT_DIR.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    return [
+        os.path.join(folder, name)
+        for name in os.listdir(folder)
+        if name.startswith("model_") and name.endswith(".pth") and name != f"{BEST_NAME}.pth"
+    ]
+
+
 class TrainingRecord:
     """The part of a folder's manifest that belongs to one training, also over its restarts.
 

@@ -71,6 +71,7 @@ def write_result_views(
     columns: int = 6,
     fps: float = 10.0,
     results_name: str = "results",
+    inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> ResultViews:
     """Draw the tracks of a results file on the frames of their data set.
@@ -86,6 +87,7 @@ def write_result_views(
         columns: Number of frames of each video on the sheet.
         fps: Frames per second of the videos.
         results_name: File name for messages.
+        inputs: Files beside the data set that are read, such as that of the results.
         overwrite: Whether files of other origin may be replaced.
 
     Returns:
@@ -102,7 +104,7 @@ def write_result_views(
         logger.warning("%s: no track has a score of %g or more.", results_name, min_score)
     sheet_file = Path(output_dir) / "contact_sheet.png"
     targets = [sheet_file.with_name(f"video_{video['video_id']}.mp4") for video in videos]
-    check_outputs([*targets, sheet_file], [json_file, image_root], overwrite=overwrite)
+    check_outputs([*targets, sheet_file], [json_file, image_root, *inputs], overwrite=overwrite)
     views = ResultViews()
     on_sheet = {videos[index]["video_id"] for index in spread_indices(len(videos), sheet_videos)}
     rows: list[SheetRow] = []

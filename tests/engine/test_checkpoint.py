@@ -19,7 +19,6 @@ from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.engine.checkpoint import (
     MAX_SAVE_FAILURES,
     SafeCheckpointer,
-    remove_unfinished,
 )
 from maskfreevis_ext.engine.weights_report import describe_incompatible
 from maskfreevis_ext.errors import CheckpointError, NumericError
@@ -342,14 +341,6 @@ def test_success_forgets_earlier_failures(tmp_path, monkeypatch):
         checkpointer.save("model_0000001")
         monkeypatch.setattr(torch, "save", real)
         checkpointer.save("model_0000001")
-
-
-def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
-    for name in ("model_0000001.pth.tmp", "last_checkpoint.tmp", "mine.tmp", "model_0000001.pth"):
-        (tmp_path / name).write_bytes(b"x")
-    remove_unfinished(str(tmp_path))
-    remove_unfinished(str(tmp_path / "gone"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.tmp", "model_0000001.pth"]
 
 
 class TestMustFit:

@@ -59,3 +59,18 @@ def test_output_folder_that_cannot_be_made(tmp_path, tiny_videos):
     args = argparse.Namespace(config_file=CONFIG, opts=options, eval_only=False, device=None)
     with pytest.raises(ConfigError, match=r"OUTPUT_DIR.*file/out"):
         setup_config(args)
+
+
+def test_folder_with_a_config_of_the_user_stays_as_it_is(tmp_path, tiny_videos):
+    path = tmp_path / "out" / "config.yaml"
+    path.parent.mkdir()
+    path.write_text(f"_BASE_: {CONFIG}\n")
+    options = tiny_options(tiny_videos, path.parent)
+    args = argparse.Namespace(config_file=str(path), opts=options, eval_only=True, device=None)
+    with pytest.raises(ConfigError, match=rf"this run reads {path}"):
+        setup_config(args)
+    args.config_file = CONFIG
+    with pytest.raises(ConfigError, match=rf"this run would write over {path}"):
+        setup_config(args)
+    assert path.read_text() == f"_BASE_: {CONFIG}\n"
+    assert list(path.parent.iterdir()) == [path]

@@ -98,7 +98,7 @@ def test_experiments_of_the_project_have_configs_that_load(path: Path, monkeypat
     monkeypatch.chdir(ROOT)
     experiment = read_experiment(path)
     assert experiment.name == path.stem
-    assert all(number > 0 for number in check_configs(experiment))
+    assert all(cfg.SOLVER.MAX_ITER > 0 for cfg in check_configs(experiment))
 
 
 def test_config_that_cannot_be_used_names_its_variant(monkeypatch):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskfreevis_ext.engine.checkpoint import SafeCheckpointer, remove_unfinished
+from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
+from maskfreevis_ext.files import remove_unfinished
 from tests.helpers.training import ROOT
 
 # Saves a model filled with 1, 2, 3, ... for ever, or until the disk is full.

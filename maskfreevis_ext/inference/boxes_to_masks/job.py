@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,11 @@ from maskfreevis_ext.inference.boxes_to_masks.given import (
     same_video,
 )
 from maskfreevis_ext.inference.boxes_to_masks.masking import MaskMaker, Predictor, TrackMasks
-from maskfreevis_ext.inference.boxes_to_masks.partial import Partial
+from maskfreevis_ext.inference.boxes_to_masks.partial import (
+    CONVERTED_FILES,
+    Partial,
+    partial_folder,
+)
 from maskfreevis_ext.inference.boxes_to_masks.review import ReviewEntry, review_page
 from maskfreevis_ext.inference.boxes_to_masks.sources import open_sources
 from maskfreevis_ext.modeling import EfficientNetLite0
@@ -88,8 +92,12 @@ class Options:
     overwrite: bool = False
 
 
-def check_options(options: Options) -> None:
+def check_options(options: Options, inputs: Iterable[str] = ()) -> None:
     """Check what can be checked before anything is read.
+
+    Args:
+        options: What is wanted.
+        inputs: Further files and folders that are read.
 
     Raises:
         ConfigError: A number is out of range.
@@ -104,8 +112,11 @@ def check_options(options: Options) -> None:
     read = [path for path in (options.json, options.images, options.previous) if path]
     is_file = is_file_format(options.target_format)
     check_outputs(
-        [path for path in (options.output if is_file else "", options.review) if path],
-        read,
+        [
+            *(path for path in (options.output if is_file else "", options.review) if path),
+            *(partial_folder(options.output) / name for name in CONVERTED_FILES),
+        ],
+        [*read, *inputs],
         new_folders=[] if is_file else [options.output],
         overwrite=options.overwrite,
     )
@@ -135,10 +146,10 @@ def boxes_to_masks(options: Options, predict: Predictor | None = None) -> dict[i
         DataError: The input cannot be used, or the output not written.
     """
     check_options(options)
-    converted = Path(f"{options.output}.partial") / "converted"
+    boxes, masks = (partial_folder(options.output) / name for name in CONVERTED_FILES)
     if options.source_format != YTVIS:
-        to_ytvis(options.source_format, options.json, options.images, converted / "boxes.json")
-        options = replace(options, json=str(converted / "boxes.json"))
+        to_ytvis(options.source_format, options.json, options.images, boxes)
+        options = replace(options, json=str(boxes))
     content = read_json(options.json)
     given, works = _plan(options, content)
     backbone = _backbone() if options.method == PIXEL_HEAD and works else None
@@ -155,10 +166,9 @@ def boxes_to_masks(options: Options, predict: Predictor | None = None) -> dict[i
             write_json(content, options.output)
             mark_outputs([options.output])
         else:
-            write_json(content, converted / "masks.json")
-            from_ytvis(
-                converted / "masks.json", options.target_format, options.output, options.overwrite
-            )
+            write_json(content, masks)
+            mark_outputs([masks])
+            from_ytvis(masks, options.target_format, options.output, options.overwrite)
     except OSError as error:
         path = error.filename or options.output
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error

@@ -5,19 +5,29 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from maskfreevis_ext.data.json_fields import read_json
 from maskfreevis_ext.errors import DataError
-from maskfreevis_ext.files import write_json
+from maskfreevis_ext.files import MARKS_FILE, remove_unfinished, write_json
 from maskfreevis_ext.inference.boxes_to_masks.masking import TrackMasks
 from maskfreevis_ext.inference.boxes_to_masks.pictures import Picture, Pictures
 
 _RUN = "run.json"
 _CONVERTED = "converted"  # folder of annotations in YouTube-VIS form
+#: Files there: what is read, and what is converted to another format at the end.
+CONVERTED_FILES = (f"{_CONVERTED}/boxes.json", f"{_CONVERTED}/masks.json")
+
+
+def partial_folder(output: str | os.PathLike[str]) -> Path:
+    """The folder of unfinished work beside an output.
+
+    Args:
+        output: The output of the run.
+    """
+    return Path(f"{os.fspath(output)}.partial")
 
 
 class Partial:
@@ -35,7 +45,8 @@ class Partial:
     def __init__(
         self, output: str | os.PathLike[str], settings: dict[str, Any], restart: bool
     ) -> None:
-        self.folder = Path(f"{os.fspath(output)}.partial")
+        self.folder = partial_folder(output)
+        remove_unfinished(self.folder)
         run = self.folder / _RUN
         if restart and run.is_file() and read_json(str(run)) != settings:
             self._forget()
@@ -100,12 +111,14 @@ class Partial:
     def remove(self) -> None:
         """Remove what was written there, and the folder if nothing else is in it."""
         self._forget()
-        shutil.rmtree(self.folder / _CONVERTED, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        for name in (*CONVERTED_FILES, f"{_CONVERTED}/{MARKS_FILE}"):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.folder / _CONVERTED, self.folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _forget(self) -> None:
-        for path in [*self.folder.glob("video_*.json"), *self.folder.glob("*.tmp")]:
+        for path in self.folder.glob("video_*.json"):
             path.unlink(missing_ok=True)
         (self.folder / _RUN).unlink(missing_ok=True)
 

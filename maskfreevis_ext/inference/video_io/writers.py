@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 
 from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES
 from maskfreevis_ext.errors import ConfigError, DataError
-from maskfreevis_ext.files import atomic_write, move_into_place
+from maskfreevis_ext.files import atomic_write, move_into_place, temporary_file
 from maskfreevis_ext.inference.video_io.encoders import Encoder, EncodingError, open_encoder
 
 #: Endings of videos that are read, but not written.
@@ -52,7 +53,8 @@ class FrameWriter:
         if ending in NOT_WRITTEN:
             raise ConfigError(f"{self.path}: expected a file that ends in .mp4, or a folder.")
         self._is_video = ending == ".mp4"
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
+        self._part = contextlib.ExitStack()  # removes the temporary file
+        self._part_path = Path()
 
     def __enter__(self) -> FrameWriter:
         """Return the writer; the file is created with the first frame."""
@@ -69,7 +71,7 @@ class FrameWriter:
             self.finish()
         elif self._encoder is not None:
             self._encoder.discard()
-            self._part.unlink(missing_ok=True)
+            self._part.close()
 
     def finish(self) -> list[Path]:
         """Complete what was written.
@@ -83,10 +85,10 @@ class FrameWriter:
         if self._encoder is not None:
             encoder, self._encoder = self._encoder, None
             try:
-                encoder.finish(self._end)
-                move_into_place(self._part, self.path)
+                with self._part:
+                    encoder.finish(self._end)
+                    move_into_place(self._part_path, self.path)
             except (EncodingError, OSError) as error:
-                self._part.unlink(missing_ok=True)
                 raise DataError(f"{self.path}: cannot be written: {error}.") from error
             self._files.append(self.path)
         return self._files
@@ -136,9 +138,11 @@ class FrameWriter:
             folder.mkdir(parents=True, exist_ok=True)
             if self._is_video:
                 height, width = _to_even(frame).shape[:2]
-                self._encoder = open_encoder(self._part, (height, width), self._fps)
+                temporary = temporary_file(self.path, ".part.mp4")
+                self._part_path = Path(self._part.enter_context(temporary))
+                self._encoder = open_encoder(self._part_path, (height, width), self._fps)
         except (EncodingError, OSError) as error:
-            self._part.unlink(missing_ok=True)
+            self._part.close()
             raise DataError(f"{self.path}: cannot be written: {error}.") from error
 
 

@@ -99,6 +99,14 @@ class TestVideo:
 
         assert path.read_bytes() == before
 
+    def test_hidden_file_of_the_user_beside_the_video_stays(self, backend, tmp_path):
+        mine = tmp_path / ".a.part.mp4"
+        mine.write_bytes(b"mine")
+        with FrameWriter(tmp_path / "a.mp4") as writer:
+            writer.write(np.zeros((16, 16, 3), np.uint8))
+        assert mine.read_bytes() == b"mine"
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".a.part.mp4", "a.mp4"]
+
     def test_frames_lost_on_the_way_to_disk_are_noticed(self, tmp_path, monkeypatch):
         monkeypatch.setattr(encoders, "av", None)  # PyAV tells of a full disk itself
         writer = FrameWriter(tmp_path / "a.mp4")
