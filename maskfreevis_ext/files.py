@@ -314,7 +314,7 @@ def _check_origin(path: Path, is_folder: bool, sources: _Sources, overwrite: boo
             if file.name.startswith("."):
                 continue
             _refuse_input(file, sources)
-        is_own = marks.get(file.name) == _mark_of(file)
+        is_own = file.name in marks and marks[file.name] == _mark_of(file)
         # What a tool made may have become a frame of a data set.
         if sources.hold(file) and (not is_own or (not is_folder and _is_picture(file))):
             raise DataError(f"{file}: lies in an input folder; expected another path.")

@@ -350,3 +350,9 @@ class TestOutputs:
 
         with pytest.raises(DataError, match=r"video: exists, .* was changed since"):
             check_outputs([], folders=[frames.parent])
+
+    def test_link_to_nothing_in_an_output_folder_is_of_the_user(self, tmp_path):
+        (tmp_path / "a.png").symlink_to(tmp_path / "absent")
+
+        with pytest.raises(DataError, match=r"a\.png: exists, and was not made by this tool"):
+            check_outputs([], folders=[tmp_path])

@@ -69,7 +69,6 @@ def run(args: argparse.Namespace) -> None:
         columns=args.columns,
         fps=args.fps,
         results_name=args.results,
-        inputs=[args.results],
         overwrite=args.overwrite,
     )
     logger.info(

@@ -153,7 +153,7 @@ def _check_kinds(folder: Path, written: list[Path]) -> None:
     """Refuse what would end the run when it is written, perhaps after days.
 
     Raises:
-        ConfigError: A folder has the name of a file or the reverse, or a file is not the user's.
+        ConfigError: A folder has the name of a file or the reverse, or a file is somebody else's.
     """
     predictions = folder / "inference"
     wrong = [path for path in written if not path.is_file()]

@@ -71,7 +71,6 @@ def write_result_views(
     columns: int = 6,
     fps: float = 10.0,
     results_name: str = "results",
-    inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> ResultViews:
     """Draw the tracks of a results file on the frames of their data set.
@@ -86,8 +85,7 @@ def write_result_views(
         sheet_videos: Number of videos on the contact sheet, spread evenly over the drawn ones.
         columns: Number of frames of each video on the sheet.
         fps: Frames per second of the videos.
-        results_name: File name for messages.
-        inputs: Files beside the data set that are read, such as that of the results.
+        results_name: File name for messages; if there is such a file, it is an input.
         overwrite: Whether files of other origin may be replaced.
 
     Returns:
@@ -104,7 +102,8 @@ def write_result_views(
         logger.warning("%s: no track has a score of %g or more.", results_name, min_score)
     sheet_file = Path(output_dir) / "contact_sheet.png"
     targets = [sheet_file.with_name(f"video_{video['video_id']}.mp4") for video in videos]
-    check_outputs([*targets, sheet_file], [json_file, image_root, *inputs], overwrite=overwrite)
+    inputs = [json_file, image_root, *filter(os.path.isfile, [results_name])]
+    check_outputs([*targets, sheet_file], inputs, overwrite=overwrite)
     views = ResultViews()
     on_sheet = {videos[index]["video_id"] for index in spread_indices(len(videos), sheet_videos)}
     rows: list[SheetRow] = []
@@ -116,9 +115,8 @@ def write_result_views(
             rows.extend(sheet_rows(video, prediction, names, columns))
     if rows:
         views.sheet = sheet_file
-        is_annotated = any(any(video["annotations"]) for video in videos)
-        sheet = contact_sheet(rows, SHEET_HEIGHT, LEGEND if is_annotated else "")
-        write_image(sheet_file, sheet)
+        legend = LEGEND if any(any(video["annotations"]) for video in videos) else ""
+        write_image(sheet_file, contact_sheet(rows, SHEET_HEIGHT, legend))
     mark_outputs([*views.videos, sheet_file])
     return views
 

@@ -77,3 +77,22 @@ def test_own_frames_are_not_drawn_over(tmp_path, capsys):
     assert "video_0000: exists" in refuse(capsys, "--output", str(tmp_path))
     assert (frames / "00000.jpg").read_bytes() == b"my own"
     assert not (tmp_path / "train").exists()
+
+
+def test_corrected_frame_stays_and_a_copy_by_links_survives_overwriting(tmp_path, capsys):
+    output = tmp_path / "set"
+    options = ["--output", str(output), "--num-train", "1", "--num-val", "1", "--frames", "1"]
+    options += ["--size", "48x48", "--objects", "1-1"]
+    main(options)
+    frame, copy = next(output.rglob("*.jpg")), tmp_path / "copy.jpg"
+    frame.write_bytes(b"corrected")
+    copy.hardlink_to(frame)
+
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "was changed since" in capsys.readouterr().err
+    assert frame.read_bytes() == b"corrected"
+
+    main([*options, "--overwrite"])
+    assert frame.read_bytes() != b"corrected"
+    assert copy.read_bytes() == b"corrected"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,6 +50,7 @@ def _save_frames(frames: np.ndarray, folder: str, image_format: str) -> list[str
     for t, frame in enumerate(frames):
         name = f"{t:05d}.{image_format}"
         path = os.path.join(folder, name)
+        Path(path).unlink(missing_ok=True)  # a link to it keeps its content
         if image_format == "jpg":
             Image.fromarray(frame).save(path, quality=95, subsampling=0)
         else:
