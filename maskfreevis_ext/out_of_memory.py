@@ -1,15 +1,21 @@
-"""Out of memory: one message that names the config keys to lower, and what each saves."""
+"""Out of memory: one message that names what to lower, and about what each saves."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from detectron2.config import CfgNode
 
 from maskfreevis_ext.errors import MaskFreeError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+T = TypeVar("T")
 
 _TEXTS = re.compile(
     r"DefaultCPUAllocator: (can't|not enough)|out of memory|Insufficient memory|Cannot allocate",
@@ -33,16 +39,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_of_library and _TEXTS.search(str(error)) is not None
 
 
+def once_more(function: Callable[..., T], *args: object) -> T:
+    """Call a function, and again with an emptied cache if there was not enough memory.
+
+    For the last steps of a prediction, whose inputs are small and are there already.
+
+    Args:
+        function: What to call; calling it twice must do no harm.
+        args: Its arguments.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        Exception: Another error of the function, or its second one.
+    """
+    try:
+        return function(*args)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()  # outside of the block above, which keeps the tensors of the first call alive
+    torch.cuda.empty_cache()
+    return function(*args)
+
+
 @contextlib.contextmanager
-def explain_out_of_memory(cfg: CfgNode, training: bool) -> Iterator[None]:
+def explain_out_of_memory(hints: Sequence[str]) -> Iterator[None]:
     """Turn errors of memory in the block into one that says what to lower.
 
     Args:
-        cfg: The config of the run.
-        training: A training step; otherwise the prediction of videos.
+        hints: What to lower, each with its value and about what less of it saves, such as those of
+            ``training_hints`` and ``prediction_hints``.
 
     Raises:
-        OutOfMemoryError: There was not enough memory; nothing is tried again.
+        OutOfMemoryError: There was not enough memory.
     """
     try:
         yield
@@ -52,13 +83,17 @@ def explain_out_of_memory(cfg: CfgNode, training: bool) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hints = "; ".join(_training_hints(cfg) if training else _prediction_hints(cfg))
         raise OutOfMemoryError(
-            f"Out of memory on {cfg.MODEL.DEVICE} ({first[:200]}). Lower: {hints}."
+            f"Out of memory ({first[:200]}). Lower: {'; '.join(hints)}."
         ) from error
 
 
-def _training_hints(cfg: CfgNode) -> list[str]:
+def training_hints(cfg: CfgNode) -> list[str]:
+    """What makes a training step smaller.
+
+    Args:
+        cfg: The config of the run.
+    """
     clips, frames = cfg.SOLVER.IMS_PER_BATCH, cfg.INPUT.SAMPLING_FRAME_NUM
     hints = []
     if clips > 1:
@@ -77,7 +112,12 @@ def _training_hints(cfg: CfgNode) -> list[str]:
     return hints
 
 
-def _prediction_hints(cfg: CfgNode) -> list[str]:
+def prediction_hints(cfg: CfgNode) -> list[str]:
+    """What makes the prediction of a video smaller.
+
+    Args:
+        cfg: The config of the run.
+    """
     window, size = cfg.TEST.WINDOW.SIZE, cfg.INPUT.MIN_SIZE_TEST
     hints = []
     if window > 1:

@@ -54,7 +54,7 @@ from maskfreevis_ext.inference.predictor import VideoPredictor
 from maskfreevis_ext.inference.segment_video import SegmentSettings, check_frame_size, segment_video
 from maskfreevis_ext.inference.video_io import DEFAULT_FPS, FrameSource, open_inputs
 from maskfreevis_ext.inference.video_outputs import KINDS, OutputPlan, VideoOutputs, plan_outputs
-from maskfreevis_ext.out_of_memory import explain_out_of_memory
+from maskfreevis_ext.out_of_memory import explain_out_of_memory, prediction_hints
 
 
 def _number(kind: Callable[[str], float], least: float, name: str) -> Callable[[str], float]:
@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
                 each, source, fps=args.fps, class_names=names, category_ids=ids, video_id=number
             )
             try:
-                with outputs, explain_out_of_memory(cfg, training=False):
+                with outputs, explain_out_of_memory(prediction_hints(cfg)):
                     segment_video(source, predictor, outputs, settings, lambda: stop.is_requested)
             finally:
                 if outputs.num_frames:

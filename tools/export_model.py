@@ -34,6 +34,7 @@ from maskfreevis_ext.inference.export.write import (
     export_model,
     output_files,
 )
+from maskfreevis_ext.out_of_memory import explain_out_of_memory
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -95,14 +96,21 @@ def run(args: argparse.Namespace) -> None:
     predictor = build_predictor(cfg)
     names = find_class_names(cfg, args.classes, predictor.class_names)
     ids = category_ids(cfg, predictor.class_names)
-    description = export_model(
-        cfg,
-        predictor.model,
-        args.output,
-        video_size=(height, width),
-        formats=args.formats,
-        categories=[{"id": ids[label], "name": name} for label, name in enumerate(names or ())],
-    )
+    with explain_out_of_memory(
+        [
+            f"--video-size ({height} {width}; 3/4 of both save about 44 %)",
+            f"INPUT.MIN_SIZE_TEST ({cfg.INPUT.MIN_SIZE_TEST}; 3/4 saves about 44 %)",
+            "--formats (one at a time)",
+        ]
+    ):
+        description = export_model(
+            cfg,
+            predictor.model,
+            args.output,
+            video_size=(height, width),
+            formats=args.formats,
+            categories=[{"id": ids[label], "name": name} for label, name in enumerate(names or ())],
+        )
     mark_outputs(files)
     for name, graph in description["graphs"].items():
         for kind, error in graph["largest_error"].items():

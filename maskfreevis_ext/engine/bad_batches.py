@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from detectron2.utils import comm
+from torch import nn
 
 from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.ema import unwrapped
 from maskfreevis_ext.engine.train_step import NumericErrorElsewhere
 from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.files import atomic_write
+from maskfreevis_ext.modeling.matcher import VideoHungarianMatcher
 
 if TYPE_CHECKING:
     from maskfreevis_ext.engine.trainer import Trainer
@@ -23,6 +25,24 @@ logger = logging.getLogger(__name__)
 
 #: Steps in a row, or of all where they are more than 1 %, that may be left out.
 MAX_SKIPPED = 10
+
+
+def skips_together(action: str, model: nn.Module) -> bool:
+    """Whether the processes of this job have to agree on the steps that are left out.
+
+    Then the matcher of the model raises no error, which would end one process alone; the losses of
+    such a batch are not finite either.
+
+    Args:
+        action: "raise" or "skip".
+        model: What is trained, before ``DistributedDataParallel``.
+    """
+    if action != "skip" or comm.get_world_size() == 1:
+        return False
+    for module in model.modules():
+        if isinstance(module, VideoHungarianMatcher):
+            module.nonfinite_cost = "replace"
+    return True
 
 
 class BadBatches:

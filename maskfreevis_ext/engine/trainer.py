@@ -21,7 +21,7 @@ from torch import nn
 from maskfreevis_ext.class_names import class_names_of
 from maskfreevis_ext.data.loaders import TrainBatches, build_test_loader, build_train_loader
 from maskfreevis_ext.engine.accumulate import reset_iteration_counter
-from maskfreevis_ext.engine.bad_batches import BadBatches
+from maskfreevis_ext.engine.bad_batches import BadBatches, skips_together
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.engine.console import ConsoleWriter
 from maskfreevis_ext.engine.ema import AverageWeights
@@ -58,7 +58,7 @@ from maskfreevis_ext.evaluation.class_matching import match_classes
 from maskfreevis_ext.files import remove_unfinished
 from maskfreevis_ext.inference.video_model import VideoModel
 from maskfreevis_ext.inference.window import WindowSettings
-from maskfreevis_ext.out_of_memory import explain_out_of_memory
+from maskfreevis_ext.out_of_memory import explain_out_of_memory, prediction_hints, training_hints
 from maskfreevis_ext.precision import amp_dtype_of
 
 logger = logging.getLogger(__name__)
@@ -98,9 +98,7 @@ class Trainer(DefaultTrainer):
         amp_dtype = None
         if cfg.SOLVER.AMP.ENABLED:
             amp_dtype = amp_dtype_of("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, cfg.MODEL.DEVICE)
-        together = cfg.SOLVER.ON_NONFINITE == "skip" and comm.get_world_size() > 1
-        if together:  # the matcher would raise in one process alone; the losses will be NaN as well
-            model.criterion.matcher.nonfinite_cost = "replace"
+        together = skips_together(cfg.SOLVER.ON_NONFINITE, model)
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
@@ -196,17 +194,15 @@ class Trainer(DefaultTrainer):
         if self.cfg.TEST.PRECISE_BN.ENABLED:  # whose batches are counted too
             reset_iteration_counter(self.model, self.iter)
         try:
-            with explain_out_of_memory(self.cfg, training=True):
+            with explain_out_of_memory(training_hints(self.cfg)):
                 super().run_step()
             self.bad_batches.step_done()
         except NumericError as error:
             self.bad_batches.handle(error, self)
         except Exception:
             # A scheduler's signal may end loader workers, too, while they start.
-            alone, waits = (
-                comm.get_world_size() == 1,
-                getattr(self._trainer, "waits_for_data", False),
-            )
+            alone = comm.get_world_size() == 1
+            waits = getattr(self._trainer, "waits_for_data", False)
             if not (alone and waits and self.stop.is_requested):
                 raise
             self.iter -= 1  # the last whole step
@@ -381,7 +377,7 @@ class Trainer(DefaultTrainer):
                 match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
                 for dataset in cfg.DATASETS.TEST
             ]
-        with explain_out_of_memory(cfg, training=False):
+        with explain_out_of_memory(prediction_hints(cfg)):
             video_model = VideoModel(model, WindowSettings.from_config(cfg))
             return super().test(cfg, video_model, evaluators)
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskfreevis_ext.out_of_memory import once_more
+
 
 class FrameSizes(NamedTuple):
     """Sizes of the frames of a video, (height, width) each.
@@ -156,6 +158,15 @@ def _to_output(
     output_size: tuple[int, int],
 ) -> Tensor:
     """Logits (1, K, h, w) at the size of the video, float32."""
+    return once_more(_resized, logits, padded_size, frame_size, output_size)
+
+
+def _resized(
+    logits: Tensor,
+    padded_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
     logits = logits.float()
     logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : frame_size[0], : frame_size[1]]
