@@ -7,6 +7,7 @@ import pytest
 
 from maskfreevis_ext.inference.drawing import (
     SheetRow,
+    _put_text,
     color_of,
     contact_sheet,
     draw_items,
@@ -204,3 +205,15 @@ def test_sheet_without_cells_is_refused():
 )
 def test_spread_indices(length, count, expected):
     assert spread_indices(length, count) == expected
+
+
+@pytest.mark.parametrize("letters", ["车狗人", "ЖЯф", "همق", "가한국", "かなカ", "αβω", "éßł"])
+def test_letters_of_other_scripts_are_drawn(letters: str) -> None:
+    def drawn(text: str) -> bytes:
+        picture = np.zeros((60, 80, 3), np.uint8)
+        _put_text(picture, text, (5, 45), 1.0, (255, 255, 255))
+        return picture.tobytes()
+
+    # No font has U+0378; a box or a question mark stands for what a font does not have.
+    pictures = [drawn(letter) for letter in [*letters, "\u0378", "?", " "]]
+    assert len(set(pictures)) == len(pictures)
