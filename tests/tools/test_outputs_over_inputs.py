@@ -278,6 +278,13 @@ def test_every_tool_is_in_the_table():
     assert set(TOOLS) == {path.name for path in (ROOT / "tools").glob("*.py")}
 
 
+def test_no_other_module_of_the_package_is_a_tool():
+    package = ROOT / "maskfreevis_ext"
+    mains = {path for path in package.rglob("*.py") if '"__main__"' in path.read_text()}
+    # It reads nothing: tests/config/test_reference.py.
+    assert mains == {package / "config" / "__main__.py"}
+
+
 @pytest.mark.parametrize("name", TOOLS)
 def test_every_option_that_may_take_a_path_is_in_the_table(name, monkeypatch):
     parsers: list[argparse.ArgumentParser] = []
