@@ -115,6 +115,7 @@ def test_processes_exchange_gradients_after_the_last_batch_only() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_resumed_training_takes_the_batches_that_follow(tiny_videos: Path, tmp_path: Path) -> None:
     """Three updates of two batches each, at once or with a break, end at the same weights."""
 

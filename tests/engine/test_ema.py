@@ -76,6 +76,7 @@ def _load_as_weights(videos: Path, folder: Path) -> Trainer:
     return make_trainer(videos, folder / "other", *words)
 
 
+@pytest.mark.slow
 def test_resume_is_exact(tiny_videos: Path, tmp_path: Path) -> None:
     whole = _train(tiny_videos, tmp_path / "whole", 4)
     _train(tiny_videos, tmp_path / "parts", 2)

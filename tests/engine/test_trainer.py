@@ -237,6 +237,7 @@ _EXACT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _EXACT)
 def test_weights_after_a_kill_are_those_without_it(tiny_videos, tmp_path, name):
     """Stopped in step 3, it goes on from the checkpoint after step 1, in another random state."""

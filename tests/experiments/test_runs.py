@@ -136,7 +136,7 @@ def test_mistakes_of_the_command_line_are_one_line(words, message, capsys):
 
 
 def _write_spec(videos: Path, folder: Path) -> list[str]:
-    words = tiny_options(videos, folder, "SOLVER.MAX_ITER", 30, "SOLVER.CHECKPOINT_PERIOD", 2)
+    words = tiny_options(videos, folder, "SOLVER.MAX_ITER", 20, "SOLVER.CHECKPOINT_PERIOD", 5)
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     options = {key: value for key, value in pairs.items() if key not in ("SEED", "OUTPUT_DIR")}
     content = {"name": "tiny", "config": CONFIG, "options": options, "seeds": [1, 2]}

@@ -103,6 +103,7 @@ def test_matcher_reports_agreement_and_standard_errors(tmp_path) -> None:
     assert errors["rms"] == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", ["2", "4"])
 def test_criterion_values_and_gradients_agree(tmp_path, capsys, frames: str) -> None:
     report = _report(tmp_path, "criterion", *LOSSES, "--frames", frames, "--with-product")
