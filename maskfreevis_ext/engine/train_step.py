@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -14,7 +14,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from maskfreevis_ext.engine.accumulate import LossMeans, gradient_sync, reset_iteration_counter
+from maskfreevis_ext.engine.accumulate import gradient_sync, reset_iteration_counter
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.exchange import gather_json
@@ -67,7 +67,7 @@ class TrainStep(SimpleTrainer):
         """
         data_time = 0.0
         self.batches = []
-        means = LossMeans(self._accumulate)
+        values: dict[str, float] = {}  # means over the batches
         self.optimizer.zero_grad()
         for index in range(self._accumulate):
             start = time.perf_counter()
@@ -79,12 +79,10 @@ class TrainStep(SimpleTrainer):
             if index > 0:  # warm-ups count updates, the model counts its calls
                 reset_iteration_counter(self.model, self.iter)
             with gradient_sync(self.model, index + 1 == self._accumulate):
-                means.add(self._backward(data))
-        values = means.values
+                for name, loss in self._backward(data).items():
+                    values[name] = values.get(name, 0.0) + loss / self._accumulate
         self.after_backward()
-        self._write_metrics(
-            {name: torch.tensor(value) for name, value in values.items()}, data_time
-        )
+        self._write_losses(values, data_time)
         self._write_unweighted(values)
         self._update_weights(values, [sample for data in self.batches for sample in data])
 
@@ -105,19 +103,16 @@ class TrainStep(SimpleTrainer):
         self._check(values, data)
         return values
 
-    def _write_metrics(
-        self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = ""
-    ) -> None:
+    def _write_losses(self, values: dict[str, float], data_time: float) -> None:
         """Store the means over all processes; Detectron2's own function sends pickles."""
         storage = get_event_storage()
         storage.put_scalar("rank_data_time", data_time)
-        own = {name: float(loss) for name, loss in loss_dict.items()}
-        gathered = gather_json([own, data_time])
+        gathered = gather_json([values, data_time])
         if not gathered:
             return
         storage.put_scalar("data_time", max(seconds for _, seconds in gathered))
-        means = {name: sum(one[name] for one, _ in gathered) / len(gathered) for name in own}
-        storage.put_scalar(f"{prefix}total_loss", sum(means.values()))
+        means = {name: sum(one[name] for one, _ in gathered) / len(gathered) for name in values}
+        storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
             storage.put_scalars(**means)
 
