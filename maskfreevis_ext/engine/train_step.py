@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from maskfreevis_ext.engine.accumulate import gradient_sync, reset_iteration_counter
+from maskfreevis_ext.engine.ema import unwrapped
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.exchange import gather_json
@@ -118,8 +119,8 @@ class TrainStep(SimpleTrainer):
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
         """Also log each term without its weight, as ``raw/<name without "loss_">``."""
-        model = getattr(self.model, "module", self.model)
-        weights = getattr(getattr(model, "criterion", None), "weights", {})
+        criterion = getattr(unwrapped(self.model), "criterion", None)
+        weights = getattr(criterion, "weights", {})
         if not comm.is_main_process():
             return
         storage = get_event_storage()
