@@ -154,7 +154,7 @@ class MetricsWriter(EventWriter):
         found: list[tuple[int, dict[str, Any]]] = []
         place, last_step = 0, -1
         for line in self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else ():
-            row = _parse(line)
+            row = parse_row(line)
             if row is not None:
                 if _TOTAL in row:
                     if row["iteration"] < last_step:
@@ -165,7 +165,12 @@ class MetricsWriter(EventWriter):
         return found
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes | str) -> dict[str, Any] | None:
+    """A line of ``metrics.json``; None where it is no whole row.
+
+    Args:
+        line: The line.
+    """
     try:
         row = json.loads(line)
     except ValueError:
