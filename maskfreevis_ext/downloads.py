@@ -46,13 +46,14 @@ def is_address(path: str) -> bool:
     return re.match(r"(?i)(https?|ftp)://", path) is not None
 
 
-def download_weights(address: str, timeout: float | None = None) -> str:
+def download_weights(address: str) -> str:
     """Download a weights file, or find it among the files of earlier downloads.
+
+    It is given up after 30 seconds without a byte, or those of the environment variable
+    MASKFREEVIS_DOWNLOAD_TIMEOUT.
 
     Args:
         address: Begins with ``https://``; ``http://`` is allowed for servers on this machine.
-        timeout: Seconds without a byte after which the download is given up; None: those of the
-            environment variable MASKFREEVIS_DOWNLOAD_TIMEOUT, or 30.
 
     Returns:
         The local file. It is kept only if it is whole, has the right checksum and may be weights.
@@ -67,7 +68,7 @@ def download_weights(address: str, timeout: float | None = None) -> str:
     expected = _expected_sha256(plain, fragment)
     key = hashlib.sha256(plain.encode()).hexdigest()[:16]
     path = os.path.join(get_cache_dir(), key, _file_name(plain))
-    timeout = _timeout() if timeout is None else timeout
+    timeout = _timeout()
     try:
         with file_lock(path):
             if os.path.isfile(path) and expected and not file_sha256(path).startswith(expected):

@@ -59,12 +59,10 @@ class MetricsWriter(EventWriter):
 
     Args:
         path: The file.
-        window_size: Iterations of the medians.
     """
 
-    def __init__(self, path: str | Path, window_size: int = WINDOW) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._window_size = window_size
         self._last_write = -1
         self._waiting: list[bytes] = []
         self._is_failing = False
@@ -96,7 +94,7 @@ class MetricsWriter(EventWriter):
     def write(self) -> None:
         """Write the figures that came since the last call, grouped by iteration."""
         rows: dict[int, dict[str, Any]] = defaultdict(dict)
-        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        latest = get_event_storage().latest_with_smoothing_hint(WINDOW)
         for name, (value, iteration) in latest.items():
             if iteration > self._last_write:
                 rows[iteration][name] = value
