@@ -30,7 +30,8 @@ _REMEDY = (
 
 _LEAST_TORCH = "2.10"
 _STORED = zipfile.ZIP_STORED
-_ZIP_HEAD = b"PK\x03\x04"
+#: What zip archives begin with.
+ZIP_HEAD = b"PK\x03\x04"
 
 _TENSOR_NAMES = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
@@ -92,7 +93,7 @@ def verify_archive(path: str) -> None:
     """
     try:
         with open(path, "rb") as file:
-            is_archive = file.read(len(_ZIP_HEAD)) == _ZIP_HEAD
+            is_archive = file.read(len(ZIP_HEAD)) == ZIP_HEAD
         if not is_archive and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
