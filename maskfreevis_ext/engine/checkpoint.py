@@ -35,11 +35,9 @@ logger = logging.getLogger(__name__)
 
 #: Number of consecutive failures to save a checkpoint at which training stops.
 MAX_SAVE_FAILURES = 3
-#: Endings of the files of a run while they are written.
-_UNFINISHED = tuple(
-    ending + TEMPORARY_SUFFIX
-    for ending in (".pth", ".safetensors", "last_checkpoint", ".json", ".html", ".csv", ".yaml")
-)
+#: Endings of the files of a run; ``bad_batch_*.pt`` are as large as checkpoints.
+_WRITTEN = (".pth", ".pt", ".safetensors", "last_checkpoint", ".json", ".html", ".csv", ".yaml")
+_UNFINISHED = tuple(ending + TEMPORARY_SUFFIX for ending in _WRITTEN)
 #: Weights that predictions do not depend on.
 _NOT_FOR_PREDICTION = "criterion."
 

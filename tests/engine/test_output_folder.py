@@ -72,6 +72,7 @@ def test_folder_that_cannot_be_written_to_is_one_line():
 
 def test_unfinished_files_are_removed_and_others_stay(tmp_path):
     unfinished = ["model_1.pth.tmp", "last_checkpoint.tmp", "inference/a/results.json.tmp"]
+    unfinished.append("bad_batch_0000001.pt.tmp")
     for name in [*unfinished, "model_1.pth", "notes.tmp", "inference/results.json"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
