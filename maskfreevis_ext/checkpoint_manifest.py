@@ -129,8 +129,7 @@ def is_listed(path: str | os.PathLike[str]) -> bool:
         OSError: The file cannot be read.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    content = _read(os.path.join(folder, MANIFEST_NAME))
-    entry = content["checkpoints"].get(name) if content else None
+    entry = Manifest(folder).checkpoints.get(name)
     if entry is None:
         return False
     if file_sha256(path) in _checksums(entry):

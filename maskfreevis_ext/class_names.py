@@ -29,10 +29,9 @@ def set_class_names(model: Any, names: Sequence[str] | None) -> None:
     """Note the names of the classes that a model predicts.
 
     Args:
-        model: A module, with or without a DDP wrapper.
+        model: A module, without a wrapper for several processes.
         names: One for each class, in the order of the labels; None: unknown.
     """
-    model = getattr(model, "module", model)
     model.class_names = None if names is None else tuple(names)
 
 
@@ -40,10 +39,10 @@ def class_names_of(model: Any) -> list[str] | None:
     """The names of the classes that a model predicts.
 
     Args:
-        model: A module, with or without a DDP wrapper.
+        model: A module, without a wrapper for several processes.
 
     Returns:
         One for each class, in the order of the labels; None where they are unknown.
     """
-    names = getattr(getattr(model, "module", model), "class_names", None)
+    names = getattr(model, "class_names", None)
     return None if names is None else list(names)

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPMessage
 from typing import IO, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from iopath.common.file_io import file_lock, get_cache_dir
 from tqdm import tqdm
@@ -46,13 +46,14 @@ def is_address(path: str) -> bool:
     return re.match(r"(?i)(https?|ftp)://", path) is not None
 
 
-def download_weights(address: str, timeout: float | None = None) -> str:
+def download_weights(address: str) -> str:
     """Download a weights file, or find it among the files of earlier downloads.
+
+    It is given up after 30 seconds without a byte, or those of the environment variable
+    MASKFREEVIS_DOWNLOAD_TIMEOUT.
 
     Args:
         address: Begins with ``https://``; ``http://`` is allowed for servers on this machine.
-        timeout: Seconds without a byte after which the download is given up; None: those of the
-            environment variable MASKFREEVIS_DOWNLOAD_TIMEOUT, or 30.
 
     Returns:
         The local file. It is kept only if it is whole, has the right checksum and may be weights.
@@ -63,11 +64,11 @@ def download_weights(address: str, timeout: float | None = None) -> str:
         ConfigError: The environment variable is no number above 0.
     """
     plain, _, fragment = address.partition("#")
-    _check_encrypted(plain, urlsplit(plain))
+    _check_encrypted(plain)
     expected = _expected_sha256(plain, fragment)
     key = hashlib.sha256(plain.encode()).hexdigest()[:16]
     path = os.path.join(get_cache_dir(), key, _file_name(plain))
-    timeout = _timeout() if timeout is None else timeout
+    timeout = _timeout()
     try:
         with file_lock(path):
             if os.path.isfile(path) and expected and not file_sha256(path).startswith(expected):
@@ -90,11 +91,13 @@ def _download(address: str, path: str, timeout: float, expected: str) -> None:
     with opener.open(request, timeout=timeout) as answer, atomic_write(path) as file:
         length = answer.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
+        digest = hashlib.sha256()
         with tqdm(total=total, unit="B", unit_scale=True, desc=os.path.basename(path)) as bar:
             while block := answer.read1(_BLOCK):
                 if bar.n == 0:
                     check_kind(address, block)
                 file.write(block)
+                digest.update(block)
                 bar.update(len(block))
             received = bar.n
         if received == 0 or (total is not None and received != total):
@@ -102,9 +105,13 @@ def _download(address: str, path: str, timeout: float, expected: str) -> None:
                 f"Weights {address}: expected {total or 'some'} bytes, got {received}: the"
                 " connection was cut. Try again."
             )
+        if not digest.hexdigest().startswith(expected):
+            raise CheckpointError(
+                f"Weights {address}: expected a file whose SHA-256 begins with {expected}, got"
+                f" {digest.hexdigest()}, {received} bytes. The file on the server is another one,"
+                " or was changed on the way."
+            )
         file.flush()
-        if not file_sha256(file.name).startswith(expected):
-            raise _wrong_file(address, expected, f"{file_sha256(file.name)}, {received} bytes")
         try:
             verify_file(file.name)
         except CheckpointError as error:
@@ -125,11 +132,12 @@ class _EncryptedRedirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        _check_encrypted(newurl, urlsplit(newurl))
+        _check_encrypted(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_encrypted(address: str, parts: SplitResult) -> None:
+def _check_encrypted(address: str) -> None:
+    parts = urlsplit(address)
     is_here = parts.scheme == "http" and parts.hostname in _THIS_MACHINE
     if parts.scheme != "https" and not is_here:
         raise CheckpointError(
@@ -166,13 +174,6 @@ def _timeout() -> float:
     if not 0 < seconds < 1e6:
         raise ConfigError(f"{TIMEOUT_VARIABLE}: expected seconds above 0, got {text!r}.")
     return seconds
-
-
-def _wrong_file(address: str, expected: str, got: str) -> CheckpointError:
-    return CheckpointError(
-        f"Weights {address}: expected a file whose SHA-256 begins with {expected}, got {got}. The"
-        " file on the server is another one, or was changed on the way."
-    )
 
 
 def _text(error: Exception) -> str:

@@ -20,6 +20,16 @@ def visible(text: str) -> str:
     return _ACTING.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def first_line(error: object) -> str:
+    """The first line of a message; the name of its type for an error without any.
+
+    Args:
+        error: An error, or a text.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class MaskFreeError(Exception):
     """Base class of this project's errors for users; command lines print only their message."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.torch_version import TorchVersion
 
-from maskfreevis_ext.errors import CheckpointError
+from maskfreevis_ext.errors import CheckpointError, first_line
 
 _REMEDY = (
     "Such files are never loaded. Convert it to a plain dict of tensors with torch.save, on a "
@@ -30,7 +30,8 @@ _REMEDY = (
 
 _LEAST_TORCH = "2.10"
 _STORED = zipfile.ZIP_STORED
-_ZIP_HEAD = b"PK\x03\x04"
+#: What zip archives begin with.
+ZIP_HEAD = b"PK\x03\x04"
 
 _TENSOR_NAMES = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage"
@@ -76,7 +77,7 @@ def load_pth(path: str) -> object:
         raise CheckpointError(_refusal(path, str(e))) from None
     except Exception as e:  # torch.load raises many types of errors for a damaged file
         raise CheckpointError(
-            f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
+            f"Weights file {path} cannot be read, it looks damaged: {first_line(e)}"
         ) from None
 
 
@@ -92,14 +93,14 @@ def verify_archive(path: str) -> None:
     """
     try:
         with open(path, "rb") as file:
-            is_archive = file.read(len(_ZIP_HEAD)) == _ZIP_HEAD
+            is_archive = file.read(len(ZIP_HEAD)) == ZIP_HEAD
         if not is_archive and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             compressed = [r.filename for r in archive.infolist() if r.compress_type != _STORED]
             bad = archive.testzip() if not compressed else None
     except Exception as e:  # zipfile raises many types of errors for a damaged file
-        raise CheckpointError(f"Weights file {path} is damaged: {_first_line(e)}") from None
+        raise CheckpointError(f"Weights file {path} is damaged: {first_line(e)}") from None
     if compressed:  # a few bytes of it could fill the memory
         raise CheckpointError(
             f"Weights file {path} is damaged, or not of torch.save, which compresses nothing: its"
@@ -132,14 +133,14 @@ def load_pkl(path: str) -> object:
         raise CheckpointError(f"Weights file {path} does not exist.") from None
     except Exception as e:  # damaged pickles raise nearly every type of error
         raise CheckpointError(
-            f"Weights file {path} cannot be read, it looks damaged: {_first_line(e)}"
+            f"Weights file {path} cannot be read, it looks damaged: {first_line(e)}"
         ) from None
 
 
 def _refusal(path: str, message: str) -> str:
     names = _foreign_names(path)
     if not names:
-        return f"Weights file {path} cannot be read, it looks damaged: {_first_line(message)}"
+        return f"Weights file {path} cannot be read, it looks damaged: {first_line(message)}"
     return (
         f"Weights file {path}: expected tensors and plain values, got {', '.join(names)}. {_REMEDY}"
     )
@@ -167,11 +168,6 @@ def _pickle_of(path: str) -> bytes:
     with zipfile.ZipFile(path) as archive:
         record = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         return archive.read(record)
-
-
-def _first_line(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 class _Dtype:

@@ -7,10 +7,9 @@ from typing import Any
 
 from maskfreevis_ext.checkpoint_manifest import is_listed
 from maskfreevis_ext.errors import CheckpointError
-from maskfreevis_ext.safe_load import load_pkl, load_pth, verify_archive
+from maskfreevis_ext.safe_load import ZIP_HEAD, load_pkl, load_pth, verify_archive
 from maskfreevis_ext.safetensors_files import is_safetensors, read_safetensors
 
-_ZIP = b"PK\x03\x04"
 #: The number that files of ``torch.save`` before PyTorch 1.6 begin with, as a pickle.
 _OLD_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
 _HEAD = 512  # bytes that are looked at
@@ -60,7 +59,7 @@ def read_weights_file(path: str) -> object:
     head = verify_file(path)
     if is_safetensors(path, head):
         return read_safetensors(path)
-    if head.startswith(_ZIP) or _OLD_TORCH in head[:20]:
+    if head.startswith(ZIP_HEAD) or _OLD_TORCH in head[:20]:
         return load_pth(path)
     return load_pkl(path) if path.endswith(".pkl") else load_pth(path)
 
@@ -83,7 +82,7 @@ def verify_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
-        if not head.startswith(_ZIP) and not is_safetensors(path, head):
+        if not head.startswith(ZIP_HEAD) and not is_safetensors(path, head):
             check_kind(path, head)
         is_verified = is_listed(path)
     except OSError as error:

@@ -194,7 +194,7 @@ class _BoundedLoader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(node, yaml.ScalarNode):
             self._check_scalar(node)
-        if node is not None and not isinstance(node, yaml.ScalarNode):
+        elif node is not None:
             self._check_tag(node, _TAG + ("seq" if isinstance(node, yaml.SequenceNode) else "map"))
         return node
 

@@ -55,7 +55,9 @@ def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: s
             header = Header(*values)
             headers[path] = header._replace(values=tuple(header.values))
     if comm.is_main_process() and len(headers) >= WORTH_KEEPING and os.path.isdir(cfg.OUTPUT_DIR):
-        keep_headers(headers, cache)
+        # Files of another size were not looked at any further.
+        known = {p: one for p, one in headers.items() if sorted(one[:2]) == sorted(sizes[p])}
+        keep_headers(known, cache)
     rules = FrameRules.from_config(cfg)
     faults = find_faults(videos, headers, rules)
     if faults:

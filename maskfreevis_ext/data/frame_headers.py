@@ -23,7 +23,7 @@ from tqdm import tqdm
 from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.images import deep_pixels
 from maskfreevis_ext.data.pictures import NotAPictureError, open_picture, orientation
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, first_line
 from maskfreevis_ext.files import AnyPath, write_json
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ def read_header(path: AnyPath, size: tuple[int, int] | None = None) -> Header:
     except DataError as error:
         return Header(fault=str(error).removeprefix(f"{os.fspath(path)}: ").rstrip("."))
     except Exception as error:  # Pillow raises whatever its decoders meet
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Header(width, height, fault=f"damaged: {text}")
+        return Header(width, height, fault=f"damaged: {first_line(error)}")
 
 
 def _ends_well(path: AnyPath, image: Image.Image) -> bool:

@@ -77,8 +77,8 @@ def read_motion_mask(root: str, video: dict[str, Any], index: int) -> np.ndarray
                 mask = np.asarray(image.convert("RGB") if has_alpha else image) > 0
     except Exception as error:  # Pillow raises whatever its decoders meet
         raise DataError(
-            f"{path}: expected a motion mask, but the file cannot be read: {error} Write it again,"
-            " or delete it."
+            f"{path}: expected a motion mask, but the file cannot be read:"
+            f" {str(error).rstrip('.')}. Write it again, or delete it."
         ) from error
     if got != size:
         raise DataError(

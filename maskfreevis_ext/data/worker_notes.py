@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 _BYTES = 1024  # of a note
-_TEXT = (
-    3  # where its text begins, after its length in two bytes, and whether it is about the present
-)
+#: Where its text begins: behind its length, in two bytes, and whether it is about the present.
+_TEXT = 3
 
 #: The notes of the loader that this process works for.
 _current: WorkerNotes | None = None

@@ -26,8 +26,7 @@ from maskfreevis_ext.errors import DataError, MaskFreeError
 _FROM_WORKER = re.compile(r"in DataLoader worker process (\d+)")
 _PID = re.compile(r"\bpid\D{0,6}(\d+)")
 
-
-_MOMENT = 5.0  # seconds
+_MOMENT = 5.0  # seconds in which the end of a worker is seen
 
 
 class _WorkerTraceback(Exception):

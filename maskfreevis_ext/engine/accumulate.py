@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
@@ -33,25 +32,3 @@ def gradient_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[obj
     """
     no_sync = getattr(model, "no_sync", None)
     return nullcontext() if is_last or no_sync is None else no_sync()
-
-
-class LossMeans:
-    """Means of the losses over the batches of an update.
-
-    Example:
-        >>> means = LossMeans(2)
-        >>> means.add({"loss_ce": 1.0})
-        >>> means.add({"loss_ce": 2.0})
-        >>> means.values
-        {'loss_ce': 1.5}
-    """
-
-    def __init__(self, count: int) -> None:
-        """Start at zero; ``count`` batches will be added."""
-        self._count = count
-        self.values: dict[str, float] = {}
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        """Add the losses of a batch, by name."""
-        for name, value in losses.items():
-            self.values[name] = self.values.get(name, 0.0) + value / self._count

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,24 +98,20 @@ def match_classifier(
     )
 
 
-def check_finite(weights: Mapping[str, Any], filename: str) -> None:
+def check_finite(weights: Mapping[str, Tensor], filename: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Args:
-        weights: Tensors or arrays by name.
+        weights: By name.
         filename: Their file, for the message.
 
     Raises:
         NumericError: Some are not finite; names the first of them.
     """
-    bad = [name for name, value in weights.items() if not _is_finite(value)]
+    bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if bad:
         shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise NumericError(
             f"Weights file {filename}: expected finite numbers, got NaN or Inf in {len(bad)} of"
             f" {len(weights)} weights: {shown}. Take an earlier checkpoint."
         )
-
-
-def _is_finite(value: Tensor | np.ndarray) -> bool:
-    return bool(torch.isfinite(torch.as_tensor(value)).all())

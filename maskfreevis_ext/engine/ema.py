@@ -63,18 +63,46 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
-class AverageWeights(HookBase):
-    """Averages the weights of the trainer's model after every iteration (SOLVER.EMA).
+class FollowWeights(HookBase):
+    """Lets an average follow the trainer's model after every iteration; faster at first.
 
-    Checkpoints hold the average as ``model`` (``SafeCheckpointer.saved_model``), and, in the state
-    of this hook, the weights in training. So every reader of a checkpoint takes what was evaluated,
-    and a resumed training goes on exactly where it stopped.
+    Subclasses save and load the average, and set ``is_restored`` when it was loaded.
 
     Attributes:
         model: The average, in evaluation mode.
     """
 
     trainer: Trainer
+
+    def __init__(self, average: nn.Module, decay: float) -> None:
+        """Keep the average.
+
+        Args:
+            average: Of ``copy_for_average``.
+            decay: The decay that is reached, in [0, 1].
+        """
+        self.model = average
+        self.is_restored = False
+        self._decay = decay
+
+    def before_train(self) -> None:
+        """Start from the model, whose weights may have been loaded, unless resumed."""
+        if not self.is_restored:
+            follow_weights(self.model, unwrapped(self.trainer.model), 0.0)
+
+    def after_step(self) -> None:
+        """Take the new weights in."""
+        decay = warm_decay(self._decay, self.trainer.iter)
+        follow_weights(self.model, unwrapped(self.trainer.model), decay)
+
+
+class AverageWeights(FollowWeights):
+    """Averages the weights of the trainer's model after every iteration (SOLVER.EMA).
+
+    Checkpoints hold the average as ``model`` (``SafeCheckpointer.saved_model``), and, in the state
+    of this hook, the weights in training. So every reader of a checkpoint takes what was evaluated,
+    and a resumed training goes on exactly where it stopped.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Copy the model.
@@ -83,19 +111,7 @@ class AverageWeights(HookBase):
             model: The model that is trained, without a wrapper.
             decay: SOLVER.EMA, in (0, 1).
         """
-        self.model = copy_for_average(model)
-        self._decay = decay
-        self._is_restored = False
-
-    def before_train(self) -> None:
-        """Start from the model, whose weights may have been loaded, unless resumed."""
-        if not self._is_restored:
-            follow_weights(self.model, unwrapped(self.trainer.model), 0.0)
-
-    def after_step(self) -> None:
-        """Take the new weights in."""
-        decay = warm_decay(self._decay, self.trainer.iter)
-        follow_weights(self.model, unwrapped(self.trainer.model), decay)
+        super().__init__(copy_for_average(model), decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights in training."""
@@ -110,4 +126,4 @@ class AverageWeights(HookBase):
         model = unwrapped(self.trainer.model)
         self.model.load_state_dict(model.state_dict())
         model.load_state_dict(state_dict["trained"])
-        self._is_restored = True
+        self.is_restored = True

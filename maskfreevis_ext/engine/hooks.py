@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from maskfreevis_ext.class_names import class_names_of
+from maskfreevis_ext.engine.ema import unwrapped
 from maskfreevis_ext.engine.report import try_report
 from maskfreevis_ext.inference.drawing import draw_items, resize_frame
 from maskfreevis_ext.tracks import Prediction
@@ -45,8 +46,7 @@ class DrawPredictions(HookBase):
 
     def _draw(self) -> list[np.ndarray]:
         sample = self._sample = self._sample or self._load_sample()
-        model = self.trainer.evaluated_model
-        model = getattr(model, "module", model)
+        model = unwrapped(self.trainer.evaluated_model)
         training = model.training
         model.eval()
         try:

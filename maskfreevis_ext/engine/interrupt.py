@@ -9,10 +9,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
-
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 INTERRUPTED = 130  #: Exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 TERMINATED = 143  #: Exit code after SIGTERM: 128 + SIGTERM.
@@ -167,45 +165,3 @@ def terminate_at_once() -> None:
     """
     if isinstance(signal.getsignal(signal.SIGTERM), _RaiseTerminated):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class PassToChildren:
-    """In its ``with`` block the first Ctrl-C or SIGTERM goes to the child processes alone.
-
-    They end by themselves, and this process with the exit code of the signal. The second Ctrl-C
-    kills them.
-    """
-
-    def __enter__(self) -> PassToChildren:
-        """Take over the signals."""
-        self._exit_code = 0
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the signals back.
-
-        Raises:
-            SystemExit: A signal has ended the children.
-        """
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._exit_code and isinstance(error, (ProcessExitedException, ProcessRaisedException)):
-            raise SystemExit(self._exit_code) from None
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        repeated, self._exit_code = self._exit_code > 0, 128 + number
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL if repeated else number)
-        if repeated:
-            raise stop_error(self._exit_code, "Stopped at once.")

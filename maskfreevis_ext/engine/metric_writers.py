@@ -59,12 +59,10 @@ class MetricsWriter(EventWriter):
 
     Args:
         path: The file.
-        window_size: Iterations of the medians.
     """
 
-    def __init__(self, path: str | Path, window_size: int = WINDOW) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._window_size = window_size
         self._last_write = -1
         self._waiting: list[bytes] = []
         self._is_failing = False
@@ -96,7 +94,7 @@ class MetricsWriter(EventWriter):
     def write(self) -> None:
         """Write the figures that came since the last call, grouped by iteration."""
         rows: dict[int, dict[str, Any]] = defaultdict(dict)
-        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        latest = get_event_storage().latest_with_smoothing_hint(WINDOW)
         for name, (value, iteration) in latest.items():
             if iteration > self._last_write:
                 rows[iteration][name] = value
@@ -154,7 +152,7 @@ class MetricsWriter(EventWriter):
         found: list[tuple[int, dict[str, Any]]] = []
         place, last_step = 0, -1
         for line in self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else ():
-            row = _parse(line)
+            row = parse_row(line)
             if row is not None:
                 if _TOTAL in row:
                     if row["iteration"] < last_step:
@@ -165,7 +163,12 @@ class MetricsWriter(EventWriter):
         return found
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes | str) -> dict[str, Any] | None:
+    """A line of ``metrics.json``; None where it is no whole row.
+
+    Args:
+        line: The line.
+    """
     try:
         row = json.loads(line)
     except ValueError:

@@ -9,27 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from detectron2.engine import HookBase
 from torch import Tensor, nn
 
-from maskfreevis_ext.engine.ema import (
-    copy_for_average,
-    follow_weights,
-    unwrapped,
-    warm_decay,
-)
+from maskfreevis_ext.engine.ema import FollowWeights, copy_for_average
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.losses.hypotheses import tight_box_ious
 from maskfreevis_ext.modeling.matcher import query_of_object
 from maskfreevis_ext.modeling.meta_arch import VideoMaskFormer
 from maskfreevis_ext.modeling.targets import build_targets
 from maskfreevis_ext.ops.boxes import box_profiles
-
-if TYPE_CHECKING:
-    from maskfreevis_ext.engine.trainer import Trainer
 
 Batch = list[dict[str, Any]]
 
@@ -169,35 +160,23 @@ class TaughtBatches:
             yield self.teacher.teach(batch) if self.teacher.is_active else batch
 
 
-class FollowModel(HookBase):
+class FollowModel(FollowWeights):
     """Lets the teacher follow the model after each step; its weights are part of checkpoints."""
-
-    trainer: Trainer
 
     def __init__(self, teacher: EmaTeacher) -> None:
         """Keep the teacher."""
+        super().__init__(teacher.model, teacher.settings.decay)
         self.teacher = teacher
-        self._is_restored = False
-
-    def before_train(self) -> None:
-        """Start from the model, whose weights may have been loaded, unless resumed."""
-        if not self._is_restored:
-            follow_weights(self.teacher.model, unwrapped(self.trainer.model), 0.0)
 
     def before_step(self) -> None:
         """Teach from START_ITER on."""
         self.teacher.is_active = self.trainer.iter >= self.teacher.settings.start_iter
 
-    def after_step(self) -> None:
-        """Follow; faster at first."""
-        decay = warm_decay(self.teacher.settings.decay, self.trainer.iter)
-        follow_weights(self.teacher.model, unwrapped(self.trainer.model), decay)
-
     def state_dict(self) -> dict[str, Any]:
         """The weights of the teacher."""
-        return {"teacher": self.teacher.model.state_dict()}
+        return {"teacher": self.model.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the weights of a checkpoint."""
-        self.teacher.model.load_state_dict(state_dict["teacher"])
-        self._is_restored = True
+        self.model.load_state_dict(state_dict["teacher"])
+        self.is_restored = True

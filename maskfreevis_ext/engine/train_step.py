@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -14,7 +14,8 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from maskfreevis_ext.engine.accumulate import LossMeans, gradient_sync, reset_iteration_counter
+from maskfreevis_ext.engine.accumulate import gradient_sync, reset_iteration_counter
+from maskfreevis_ext.engine.ema import unwrapped
 from maskfreevis_ext.engine.optimizer import FullModelClip, gradient_norm
 from maskfreevis_ext.errors import NumericError
 from maskfreevis_ext.exchange import all_gather_json, gather_json
@@ -77,7 +78,7 @@ class TrainStep(SimpleTrainer):
         """
         data_time = 0.0
         self.batches, self._fault = [], None
-        means = LossMeans(self._accumulate)
+        values: dict[str, float] = {}  # means over the batches
         self.optimizer.zero_grad()
         for index in range(self._accumulate):
             start = time.perf_counter()
@@ -89,14 +90,12 @@ class TrainStep(SimpleTrainer):
             if index > 0:  # warm-ups count updates, the model counts its calls
                 reset_iteration_counter(self.model, self.iter)
             with gradient_sync(self.model, index + 1 == self._accumulate):
-                means.add(self._backward(data))
+                for name, loss in self._backward(data).items():
+                    values[name] = values.get(name, 0.0) + loss / self._accumulate
         if self._raise_together:
             self._raise_fault_of_any()
-        values = means.values
         self.after_backward()
-        self._write_metrics(
-            {name: torch.tensor(value) for name, value in values.items()}, data_time
-        )
+        self._write_losses(values, data_time)
         self._write_unweighted(values)
         self._update_weights(values, [sample for data in self.batches for sample in data])
 
@@ -117,26 +116,23 @@ class TrainStep(SimpleTrainer):
         self._check(values, data)
         return values
 
-    def _write_metrics(
-        self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = ""
-    ) -> None:
+    def _write_losses(self, values: dict[str, float], data_time: float) -> None:
         """Store the means over all processes; Detectron2's own function sends pickles."""
         storage = get_event_storage()
         storage.put_scalar("rank_data_time", data_time)
-        own = {name: float(loss) for name, loss in loss_dict.items()}
-        gathered = gather_json([own, data_time])
+        gathered = gather_json([values, data_time])
         if not gathered:
             return
         storage.put_scalar("data_time", max(seconds for _, seconds in gathered))
-        means = {name: sum(one[name] for one, _ in gathered) / len(gathered) for name in own}
-        storage.put_scalar(f"{prefix}total_loss", sum(means.values()))
+        means = {name: sum(one[name] for one, _ in gathered) / len(gathered) for name in values}
+        storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
             storage.put_scalars(**means)
 
     def _write_unweighted(self, values: dict[str, float]) -> None:
         """Also log each term without its weight, as ``raw/<name without "loss_">``."""
-        model = getattr(self.model, "module", self.model)
-        weights = getattr(getattr(model, "criterion", None), "weights", {})
+        criterion = getattr(unwrapped(self.model), "criterion", None)
+        weights = getattr(criterion, "weights", {})
         if not comm.is_main_process():
             return
         storage = get_event_storage()

@@ -24,7 +24,7 @@ from maskfreevis_ext.engine.accumulate import reset_iteration_counter
 from maskfreevis_ext.engine.bad_batches import BadBatches, skips_together
 from maskfreevis_ext.engine.checkpoint import SafeCheckpointer
 from maskfreevis_ext.engine.console import ConsoleWriter
-from maskfreevis_ext.engine.ema import AverageWeights
+from maskfreevis_ext.engine.ema import AverageWeights, unwrapped
 from maskfreevis_ext.engine.evaluation_sets import (
     check_best_metric,
     check_label_space,
@@ -75,6 +75,8 @@ class Trainer(DefaultTrainer):
             the device, a name in TEST.EVALUATORS is unknown, or TEST.BEST_METRIC is not measured.
         DataError: The training set or a test set cannot be used, or a test set cannot be scored.
     """
+
+    _trainer: TrainStep
 
     def __init__(self, cfg: CfgNode) -> None:
         # Not DefaultTrainer.__init__, which would build its own training step and checkpointer.
@@ -201,9 +203,8 @@ class Trainer(DefaultTrainer):
             self.bad_batches.handle(error, self)
         except Exception:
             # A scheduler's signal may end loader workers, too, while they start.
-            alone = comm.get_world_size() == 1
-            waits = getattr(self._trainer, "waits_for_data", False)
-            if not (alone and waits and self.stop.is_requested):
+            is_alone = comm.get_world_size() == 1
+            if not (is_alone and self._trainer.waits_for_data and self.stop.is_requested):
                 raise
             self.iter -= 1  # the last whole step
             self.save_and_stop(self.stop.exit_code)
@@ -263,7 +264,7 @@ class Trainer(DefaultTrainer):
         data, and processes in different hooks would wait for each other forever.
         """
         cfg = self.cfg
-        ret = [self._averaged_evaluation(hook) for hook in super().build_hooks()]
+        ret = super().build_hooks()
         # Directly before the checkpointer of the main process. The other processes have no
         # checkpointer; there the next hook is EvalHook.
         behind = (hooks.PeriodicCheckpointer, hooks.EvalHook)
@@ -273,9 +274,8 @@ class Trainer(DefaultTrainer):
             ret.insert(0, self.average)
         for hook in ret:
             if isinstance(hook, hooks.EvalHook):
-                hook._func = partial(
-                    self._evaluate_unless_stopped, GuardedEvaluation(self, hook._func)
-                )
+                guarded = GuardedEvaluation(self, self._evaluate)
+                hook._func = partial(self._evaluate_unless_stopped, guarded)
             elif isinstance(hook, hooks.PreciseBN):
                 hook._data_loader = FirstBatches(hook._data_loader, hook._num_iter)
         if self.teacher is not None:
@@ -286,16 +286,10 @@ class Trainer(DefaultTrainer):
             ret.append(WriteReport(cfg))
         return ret
 
-    def _averaged_evaluation(self, hook: HookBase) -> HookBase:
-        """The hook, or in place of Detectron2's evaluation one of the averaged weights."""
-        if self.average is None or not isinstance(hook, hooks.EvalHook):
-            return hook
-
-        def evaluate() -> dict[str, Any]:
-            self._last_eval_results = self.test(self.cfg, self.evaluated_model)
-            return self._last_eval_results
-
-        return hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate)
+    def _evaluate(self) -> dict[str, Any]:
+        """As Detectron2's hook does, but of the weights that count."""
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+        return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
         """Writers to the log, to ``metrics.json`` and to TensorBoard."""
@@ -372,7 +366,7 @@ class Trainer(DefaultTrainer):
             Data set -> results; the results themselves if there is one data set.
         """
         if evaluators is None:
-            names = class_names_of(model)
+            names = class_names_of(unwrapped(model))
             evaluators = [
                 match_classes(cls.build_evaluator(cfg, dataset), dataset, names)
                 for dataset in cfg.DATASETS.TEST

@@ -121,9 +121,7 @@ class TrainingRecord:
         own = [
             name
             for name, entry in manifest.checkpoints.items()
-            if entry.get("run") == self._run
-            and _NUMBERED.fullmatch(name)
-            and os.path.exists(os.path.join(self.folder, name))
+            if entry.get("run") == self._run and _NUMBERED.fullmatch(name)
         ]
         old = [name for name in own[: -self.max_to_keep] if name != keep]
         try:

@@ -90,14 +90,12 @@ class GroundTruth:
         videos: Size of each video, by id.
         categories: Class names by id, in ascending order of the ids.
         objects: The objects that have masks.
-        num_without_masks: Objects that were left out because they have none.
     """
 
     name: str
     videos: dict[int, Video]
     categories: dict[int, str]
     objects: list[TrueTrack]
-    num_without_masks: int = 0
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Any]:
@@ -171,7 +169,7 @@ def read_ground_truth(content: Mapping[str, Any], name: str = "ground truth") ->
             num_left_out,
             len(objects),
         )
-    return GroundTruth(name, videos, categories, with_masks, num_left_out)
+    return GroundTruth(name, videos, categories, with_masks)
 
 
 def _read_videos(content: Mapping[str, Any], name: str) -> dict[int, Video]:

@@ -172,6 +172,16 @@ class TestCache:
             keep_headers({}, tmp_path)  # a folder
         assert "are not kept" in caplog.text
 
+    def test_file_that_was_not_looked_at_is_not_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("maskfreevis_ext.data.frame_check.WORTH_KEEPING", 1)
+        path = Path(_picture(tmp_path / "a.png"))
+        path.write_bytes(path.read_bytes()[:-999])
+        cfg, video = data_cfg("OUTPUT_DIR", str(tmp_path)), _video([str(path)])
+        with pytest.raises(DataError, match="expected 50 x 30 pixels"):
+            check_frame_files(cfg, [{**video, "width": 50}], "x")
+        with pytest.raises(DataError, match="damaged"):
+            check_frame_files(cfg, [video], "x")
+
 
 def test_fault_of_every_frame_of_a_video():
     headers = {"a": Header(40, 30), "b": Header(30, 40), "c": Header(fault="it is no image")}

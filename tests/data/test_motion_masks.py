@@ -215,6 +215,7 @@ def test_unreadable_file_raises_and_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DataError, match="cannot be read") as raised:
         read_motion_mask(str(tmp_path), _video(height=height, width=width), 0)
     assert str(path) in str(raised.value)
+    assert str(raised.value).endswith(". Write it again, or delete it.")
 
 
 # ---------------------------------------------------------------- check before training

@@ -8,12 +8,9 @@ import threading
 import time
 
 import pytest
-from torch import multiprocessing
-from torch.multiprocessing import ProcessExitedException
 
 from maskfreevis_ext.engine import interrupt
 from maskfreevis_ext.engine.interrupt import (
-    PassToChildren,
     StopOnInterrupt,
     Terminated,
     terminate_at_once,
@@ -92,31 +89,3 @@ def test_sigterm_lets_finally_run():
     with terminate_like_interrupt():
         terminate_at_once()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def _child(index: int, ready) -> None:
-    with StopOnInterrupt("") as stop:
-        ready.set()
-        while not stop.is_requested:
-            time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)  # the terminal's, which came to the children too
-        os._exit(stop.exit_code if index else 3)
-
-
-def _stop_child() -> None:
-    ready = multiprocessing.get_context("spawn").Event()
-    with PassToChildren():
-        context = multiprocessing.start_processes(_child, (ready,), nprocs=1, join=False)
-        assert ready.wait(300)
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not context.join():
-            pass
-
-
-@pytest.mark.slow
-def test_children_get_the_signal_of_the_parent():
-    with pytest.raises(SystemExit) as end:
-        _stop_child()
-    assert end.value.code == 143
-    assert isinstance(end.value.__context__, ProcessExitedException)
-    assert end.value.__context__.exit_code == 3  # only the first signal was heeded

@@ -177,6 +177,18 @@ def test_box_only_ground_truth_ends_no_training(register, ground_truth, caplog):
     assert "boxes but no masks" in caplog.text
 
 
+def test_names_of_the_metrics_are_known_without_measuring(register, ground_truth, monkeypatch):
+    name = register(ground_truth)
+    evaluator = YTVISEvaluator(name, metrics=["ytvis_ap", "hota", "idf1", "davis_jf"])
+    results = run(evaluator, ground_truth)
+    for function in ("davis.frame_ious", "davis.frame_boundary_f", "tracking.frame_ious"):
+        monkeypatch.setattr(f"maskfreevis_ext.evaluation.{function}", None)
+
+    known = evaluator.check_ground_truth()
+
+    assert known == [f"{task}/{metric}" for task in results for metric in results[task]]
+
+
 def test_tracks_of_foreign_classes_are_left_out_and_counted(register, ground_truth, caplog):
     inputs, outputs = perfect_outputs(ground_truth)
     outputs[0]["pred_labels"][0] = 7

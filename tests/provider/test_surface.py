@@ -16,7 +16,7 @@ import maskfreevis_ext
 REPO = Path(maskfreevis_ext.__file__).resolve().parents[1]
 #: Parts of Detectron2's classes that are not public, but that subclasses of ours build on.
 BUILT_ON = {
-    "detectron2.engine.SimpleTrainer": ("_data_loader_iter", "_write_metrics"),
+    "detectron2.engine.SimpleTrainer": ("_data_loader_iter",),
     "detectron2.checkpoint.DetectionCheckpointer": (
         "_load_file",
         "_load_model",

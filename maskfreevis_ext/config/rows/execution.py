@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskfreevis_ext.config.checks import BOOLEAN, DROP_RATE, Check, integer, list_of, one_of
+from maskfreevis_ext.config.checks import DROP_RATE, Check, integer, list_of, one_of
 from maskfreevis_ext.config.keys import Key
 
 #: Parts of the network that can be compiled or checkpointed.
@@ -53,13 +53,5 @@ ROWS: tuple[Key, ...] = (
         "iterations, min(decay, (1 + i) / (10 + i)). The average is what is evaluated, drawn and "
         "saved as `model` in every checkpoint; the weights in training stand beside it for "
         "`--resume`. 0: no average.",
-    ),
-    Key(
-        "INPUT.REDUCED_DECODING",
-        False,
-        BOOLEAN,
-        "Decode JPEG frames at 1/2, 1/4 or 1/8 of their size where the resize that follows leaves "
-        "no more, and nothing is cropped before it. Pixels differ by a few grey levels "
-        "(docs/performance.md).",
     ),
 )

@@ -38,6 +38,14 @@ ROWS: tuple[Key, ...] = (
         "numbers, and values beyond are refused. 12-bit pictures in 16-bit files need [0, 4095].",
     ),
     Key(
+        "INPUT.REDUCED_DECODING",
+        False,
+        BOOLEAN,
+        "Decode JPEG frames at 1/2, 1/4 or 1/8 of their size where the resize that follows leaves "
+        "no more, and nothing is cropped before it. Pixels differ by a few grey levels "
+        "(docs/performance.md).",
+    ),
+    Key(
         "DATALOADER.TIMEOUT",
         120,
         integer(0),

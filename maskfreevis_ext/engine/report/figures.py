@@ -1,10 +1,11 @@
-"""Reads the figures of a training from Detectron2's ``metrics.json``."""
+"""Reads the figures of a training from its ``metrics.json``."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
+
+from maskfreevis_ext.engine.metric_writers import parse_row
 
 _TAIL_BYTES = 1 << 16  # several lines of metrics.json
 
@@ -13,7 +14,7 @@ Figures = dict[int, dict[str, float]]
 
 
 def read_metrics(path: Path) -> Figures:
-    """The figures of each iteration in a ``metrics.json`` of Detectron2.
+    """The figures of each iteration in a ``metrics.json``.
 
     A run that was killed and went on from a checkpoint has some iterations twice; the later line
     counts. A line that a kill has cut short is left out.
@@ -54,14 +55,9 @@ def last_iteration(path: Path) -> int:
 
 
 def _parse(line: str) -> dict[str, float] | None:
-    """A line as numbers; None where it is no whole line."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
-        return None
-    return {name: value for name, value in entry.items() if isinstance(value, (int, float))}
+    """The numbers of a row; None where it is no whole row."""
+    row = parse_row(line)
+    return row and {k: value for k, value in row.items() if isinstance(value, (int, float))}
 
 
 def curve(metrics: Figures, name: str) -> list[tuple[int, float]]:
