@@ -63,9 +63,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Where the processes meet, as PyTorch takes it."""
-        if self.file:
-            return f"file://{self.file}"
+        """Host and port, as PyTorch takes them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
 

@@ -104,30 +104,33 @@ def real_number(text: str, where: str) -> float:
     raise DataError(f"{where} must be a finite number, got {short(text)}.")
 
 
-def list_files(folder: str, suffixes: str | Sequence[str]) -> list[str]:
+def list_files(folder: str, suffixes: str | Sequence[str], root: str | None = None) -> list[str]:
     """Names of the files of a folder with one of some endings, in natural order.
 
     Args:
         folder: The folder.
         suffixes: Endings, in lower case; the case of files is ignored.
+        root: The folder that a link must not leave; None: ``folder``.
 
     Returns:
         Names, without the folder; perhaps none.
 
     Raises:
-        DataError: The folder cannot be read, or a name is not valid Unicode.
+        DataError: The folder cannot be read, a name is not valid Unicode, or a file is a link that
+            leads out of ``root``.
     """
     endings = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-    return sorted(
-        (
-            entry.name
-            for entry in _scan(folder)
-            if entry.name.lower().endswith(endings)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        ),
-        key=natural_key,
-    )
+    found = [
+        entry
+        for entry in _scan(folder)
+        if entry.name.lower().endswith(endings)
+        and not entry.name.startswith(".")
+        and entry.is_file()
+    ]
+    for entry in found:
+        if entry.is_symlink():
+            check_inside(entry.path, root or folder, entry.path)
+    return sorted((entry.name for entry in found), key=natural_key)
 
 
 def list_folders(folder: str) -> list[str]:
@@ -162,10 +165,7 @@ def walk_folders(root: str, suffixes: str | Sequence[str]) -> list[tuple[str, li
     while waiting:
         relative = waiting.pop()
         folder = os.path.join(root, relative)
-        names = list_files(folder, suffixes)
-        for name in names:
-            if _is_link(folder, name):
-                check_inside(os.path.join(folder, name), root, os.path.join(folder, name))
+        names = list_files(folder, suffixes, root)
         if names:
             found.append((relative, names))
         inner = [f"{relative}/{name}" if relative else name for name in list_folders(folder)]

@@ -29,12 +29,12 @@ def listed_frames(images: str, name: str, is_only_video: bool = False) -> list[s
         Paths relative to the image folder, in natural order; none where there is no such folder.
 
     Raises:
-        DataError: A folder cannot be read.
+        DataError: A folder cannot be read, or a frame is a link that leads out of ``images``.
     """
     for inner in _INNER:
         relative = f"{name}/{inner}" if inner else name
         if os.path.isdir(os.path.join(images, relative)):
-            names = list_files(os.path.join(images, relative), IMAGE_SUFFIXES)
+            names = list_files(os.path.join(images, relative), IMAGE_SUFFIXES, images)
             if names:
                 return [f"{relative}/{entry}" for entry in names]
     return list_files(images, IMAGE_SUFFIXES) if is_only_video and os.path.isdir(images) else []

@@ -15,7 +15,6 @@ from maskfreevis_ext.data.annotation_form import (
     VideoBuilder,
     check_frame_size,
 )
-from maskfreevis_ext.data.frame_files import check_inside
 from maskfreevis_ext.data.json_fields import MAX_ID, Entry, read_json
 from maskfreevis_ext.data.readers.davis import OBJECT
 from maskfreevis_ext.data.readers.files import list_files, unique_names, video_name
@@ -48,8 +47,6 @@ def read_sa_v(path: str, options: ReadOptions) -> AnnotationSet:
     files = [path]
     if os.path.isdir(path):
         files = [os.path.join(path, name) for name in list_files(path, ".json")]
-        for file in files:
-            check_inside(file, path, file)
         if not files:
             return mask_set(path, options)
     notes: Counter[str] = Counter()

@@ -13,6 +13,7 @@ from maskfreevis_ext.data.images import image_size
 from maskfreevis_ext.data.json_fields import path_fault
 from maskfreevis_ext.data.readers import ReadOptions, read_annotations
 from maskfreevis_ext.data.readers.files import (
+    list_files,
     read_ini,
     read_text,
     real_number,
@@ -75,6 +76,22 @@ def test_folders_are_walked_in_natural_order_without_following_links(tmp_path):
     os.symlink(tmp_path, tmp_path / "v2" / "loop")
     found = walk_folders(str(tmp_path), ".txt")
     assert found == [("v2/inner", ["a.txt"]), ("v10", ["2.txt", "10.TXT"])]
+
+
+def test_link_out_of_the_root_is_refused_by_every_listing(tmp_path):
+    inner = tmp_path / "root" / "v1"
+    inner.mkdir(parents=True)
+    for path in (tmp_path / "a.png", tmp_path / "root" / "b.png"):
+        Image.new("L", (6, 4)).save(path)
+    (inner / "0.png").symlink_to(tmp_path / "root" / "b.png")
+    root = str(tmp_path / "root")
+    assert listed_frames(root, "v1") == ["v1/0.png"]
+    with pytest.raises(DataError, match=r"v1/0\.png: is a link that leads out of the folder"):
+        list_files(str(inner), ".png")
+    (inner / "1.png").symlink_to(tmp_path / "a.png")
+    for listing in (walk_folders, listed_frames):
+        with pytest.raises(DataError, match=r"v1/1\.png: is a link that leads out of the folder"):
+            listing(root, ".png" if listing is walk_folders else "v1")
 
 
 def test_frames_are_found_where_data_sets_keep_them(tmp_path):
