@@ -125,9 +125,10 @@ class TestChecksum:
         body = _weights()
         digest = hashlib.sha256(body).hexdigest()
         server.answers = {f"/m-{digest[:8]}.pth": body, "/m.pth": body, "/m-20220101.pth": body}
-        download_weights(f"{server.address}/m-{digest[:8]}.pth")
-        download_weights(f"{server.address}/m.pth#sha256={digest.upper()}")
-        download_weights(f"{server.address}/m-20220101.pth")  # a date
+        last = "m-20220101.pth"  # a date
+        for address in (f"m-{digest[:8]}.pth", f"m.pth#sha256={digest.upper()}", last):
+            path = download_weights(f"{server.address}/{address}")
+            assert Path(path).read_bytes() == body
 
     @pytest.mark.parametrize("name", ["m-0676ba61.pth", "m.pth#sha256=" + "0" * 64])
     def test_wrong_one_is_not_kept(self, server, tmp_path, name):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from benchmarks.jobs.step import as_batch, step_losses  # first: importing it chooses Detectron2
+from benchmarks.jobs.step import (  # first: importing it chooses Detectron2
+    as_batch,
+    step_losses,
+    step_side,
+)
 
 # isort: split
 from detectron2.modeling import build_model
@@ -35,12 +39,13 @@ def run(options: Options) -> Result:
     scene = make_scene(options.replace(classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
     batch = as_batch(scene)
     plain = build_model(cfg).train()
-    sides = [_side(PLAIN, plain, batch)]
+    start = f"{len(batch)} clips"
+    sides = [step_side(PLAIN, start, plain, batch)]
 
     def add(name: str, *more: str, dtype: str = "float32") -> None:
         model = build_model(config(*more)).train()
         model.load_state_dict(plain.state_dict())
-        sides.append(_side(name, model, batch, PLAIN, dtype))
+        sides.append(step_side(name, start, model, batch, PLAIN, dtype))
 
     channels_last = "MODEL.MEMORY_FORMAT", "channels_last"
     add(" ".join(channels_last), *channels_last)
@@ -54,21 +59,9 @@ def run(options: Options) -> Result:
         add(f"MODEL.COMPILE {','.join(PARTS)}", "MODEL.COMPILE", str(list(PARTS)))
     sides.append(_averaged(plain, batch))
     if options.batch > 1:
-        sides.append(_side(AT_ONCE, plain, batch))  # the same as plain, under its own name
+        sides.append(step_side(AT_ONCE, start, plain, batch))  # plain under another name
         sides.append(_accumulated(plain, batch))
     return Result(sides, measure(sides, options))
-
-
-def _side(
-    name: str,
-    model: nn.Module,
-    batch: list[dict[str, Any]],
-    baseline: str = "",
-    dtype: str = "float32",
-) -> Side:
-    forward = partial(step_losses, model, batch, dtype)
-    start = f"{len(batch)} clips"
-    return Side(name, start, lambda: total(forward()), list(model.parameters()), baseline)
 
 
 def _averaged(model: nn.Module, batch: list[dict[str, Any]]) -> Side:

@@ -94,7 +94,12 @@ def test_shared_containers_do_not_blow_up(tmp_path: Path):
         node = [node, node]
     path = tmp_path / "bomb.pkl"
     path.write_bytes(pickle.dumps(node))
-    load_pkl(str(path))  # 2 ** 100 lists, if they were not shared
+    loaded = load_pkl(str(path))  # 2 ** 100 lists, if they were not shared
+    for _ in range(100):
+        assert len(loaded) == 2
+        assert loaded[0] is loaded[1]
+        loaded = loaded[0]
+    assert loaded == []
 
 
 def test_damaged_pkl_is_an_error_whatever_the_damage(tmp_path: Path):
