@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 from tests.helpers.killed_training import (
     SHORT,
@@ -20,6 +24,8 @@ from tests.helpers.killed_training import (
     wait_for,
     weights_hash,
 )
+from tests.helpers.ranks import run_two_ranks
+from tests.helpers.trainers import make_trainer
 from tests.helpers.training import tiny_options
 from tests.helpers.waiting import wait_until
 
@@ -30,11 +36,12 @@ ENDLESS = (
     *("SOLVER.MAX_ITER", 5000, "SOLVER.CHECKPOINT_PERIOD", 5000, "DATASETS.TEST", "()"),
     *("LOG.REPORT", False),
 )
-#: Two processes on this machine, and few steps.
+#: Two processes on this machine.
 _TWO = ("--num-gpus", 2, "--device", "cpu")
+#: A short training.
 _FEW = (
-    *("SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.IMS_PER_BATCH", 2),
-    *("TEST.EVAL_PERIOD", 0),
+    *("SOLVER.MAX_ITER", 7, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.IMS_PER_BATCH", 2),
+    *("DATASETS.TEST", "()", "LOG.REPORT", False, "INPUT.RANDOM_FLIP", "flip_by_clip"),
 )
 #: Of killing a training before it ends; this process may wake up too late on a busy machine.
 _ATTEMPTS = 5
@@ -65,30 +72,38 @@ def test_weights_and_metrics_are_those_of_a_training_without_kills(
     assert figures(folder) == figures(whole)
 
 
+class _Kill(HookBase):
+    """Kills this process after a step."""
+
+    def __init__(self, iteration: int) -> None:
+        self._iteration = iteration
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self._iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _train_rank(rank: int, videos: Path, folder: Path, kill_at: int) -> int:
+    """Train on to the end; returns the first step."""
+    torch.set_num_threads(1)
+    comm.create_local_process_group(2)
+    trainer = make_trainer(videos, folder, *_FEW, resume=True)
+    trainer.register_hooks([_Kill(kill_at)])
+    trainer.train()
+    return trainer.start_iter
+
+
 def test_two_processes_resume_as_if_they_had_not_been_killed(tiny_videos, tmp_path):
-    for attempt in range(_ATTEMPTS):
-        folder = tmp_path / str(attempt)
-        words = [*_TWO, *tiny_options(tiny_videos, folder, *SHORT, *_FEW)]
-        _kill_all_after_a_checkpoint(words, folder)
-        if not (folder / "model_final.pth").exists():
-            break
-    else:
-        pytest.fail("the training always ended before it was killed")
-    said = train(words)
-    assert re.search(r"Starting training from iteration [1-9]", said), said
-    train([*_TWO, *tiny_options(tiny_videos, tmp_path / "whole", *SHORT, *_FEW)])
-    assert weights_hash(folder) == weights_hash(tmp_path / "whole")
-    assert figures(folder) == figures(tmp_path / "whole")
+    def train_both(folder: str, kill_at: int = -1) -> list[int]:
+        meeting = Path(tempfile.mkdtemp(dir=tmp_path))
+        return run_two_ranks(_train_rank, meeting, tiny_videos, tmp_path / folder, kill_at)
 
-
-def _kill_all_after_a_checkpoint(words: list[object], folder: Path) -> None:
-    process = start_training(words, start_new_session=True)
-    try:
-        wait_for(process)
-        assert wait_until((folder / "last_checkpoint").exists)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=300)
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_both("killed", kill_at=4)
+    assert train_both("killed") == [4, 4]  # step 4 was done, and is done again
+    assert train_both("whole") == [0, 0]
+    assert weights_hash(tmp_path / "killed") == weights_hash(tmp_path / "whole")
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
 
 
 def test_workers_end_with_a_killed_training(tiny_videos, tmp_path):
