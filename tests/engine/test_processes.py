@@ -106,13 +106,16 @@ def test_nothing_listens_outside_the_loopback(tmp_path):
     ],
 )
 def test_job_ends_with_its_first_fault_and_leaves_no_process(tmp_path, how, timeout, code, message):
+    began = time.time()
     done = _run(tmp_path, how, timeout)
     ended = time.time()
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert done.stderr.count("Traceback") == (how == "raise")
-    began = max((tmp_path / f"pid{rank}").stat().st_mtime for rank in (0, 1))
+    fault = (tmp_path / "fault").stat().st_mtime
     wait = timeout if how in ("hang", "stop") else 0
-    assert ended - began < wait + 120  # without the fault they would wait for 600 s
+    # 10 s; three interpreters end much faster than they start, also on a machine that is so busy
+    # that their start took longer than that.
+    assert ended - fault < wait + max(10, fault - began)
     for rank in (0, 1):
         assert not Path(f"/proc/{(tmp_path / f'pid{rank}').read_text()}").exists()

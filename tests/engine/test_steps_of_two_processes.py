@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from maskfreevis_ext.engine.train_step import TrainStep
+from maskfreevis_ext.engine.bad_batches import MAX_SKIPPED, BadBatches
+from maskfreevis_ext.engine.train_step import NumericErrorElsewhere, TrainStep
 from maskfreevis_ext.errors import NumericError
 from tests.helpers.ranks import run_two_ranks
 
@@ -93,3 +96,44 @@ def test_nan_in_one_process_raises_in_both_and_they_go_on(tmp_path: Path, accumu
     assert "expected finite losses, got loss_a = nan" in there[1]
     for result in (here, there):
         torch.testing.assert_close(result[2], expected.w.detach())
+
+
+def _skip_bad_gradient(rank: int) -> tuple[str, Tensor]:
+    model = DistributedDataParallel(_Mean())
+    factors = [torch.nan if rank == 1 else 1.0, 1.0]
+    model.module.w.register_hook(lambda gradient: gradient * factors.pop(0))
+    step = _step(model, _batches(), raise_together=True)
+    with EventStorage(0):
+        with pytest.raises(NumericError) as error:
+            step.run_step()
+        assert torch.equal(model.module.w, _Mean().w)
+        step.run_step()
+    return str(error.value), model.module.w.detach()
+
+
+def test_nan_in_the_gradient_of_one_process_raises_in_both(tmp_path: Path) -> None:
+    expected = _Mean()
+    _update(expected, _batches()[1:2], accumulate=1)
+    for message, weight in run_two_ranks(_skip_bad_gradient, tmp_path):
+        assert "expected finite gradients" in message
+        torch.testing.assert_close(weight, expected.w.detach())
+
+
+def test_steps_left_out_for_another_process_are_counted_alike(tmp_path: Path) -> None:
+    """And with the same bound; the batch of this process is not the one to keep."""
+    model = _Mean()
+    trainer = SimpleNamespace(
+        cfg=SimpleNamespace(OUTPUT_DIR=str(tmp_path)),
+        **{"iter": 0, "seed": 1, "model": model, "_trainer": _step(model, []), "storage": Mock()},
+    )
+    here, there = BadBatches("skip"), BadBatches("skip")
+    for _ in range(MAX_SKIPPED):
+        here.handle(NumericErrorElsewhere("Rank 1: NaN"), trainer)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(MAX_SKIPPED):
+        there.handle(NumericError("NaN"), trainer)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad_batch_0000000.pt"]
+    assert here.state_dict() == there.state_dict() == {"count": 10, "in_a_row": 10}
+    for one, kind in ((here, NumericErrorElsewhere), (there, NumericError)):
+        with pytest.raises(NumericError, match=f"{MAX_SKIPPED + 1} steps were left out"):
+            one.handle(kind("NaN"), trainer)

@@ -53,7 +53,7 @@ def test_losses_deaths_and_hangs_are_counted_and_the_rest_goes_on(
     )
     monkeypatch.setattr(run, "MODULE", ["-c", "import bad; bad.child.main()"])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    bad = Attack("bad", "bad cases", "nothing", 7, 7, 2.0, lambda *_: None)
+    bad = Attack("bad", "bad cases", "nothing", 7, 7, 6.0, lambda *_: None)
     tally = run.Tally(bad, 7)
     run.run_attack(tally)
     assert tally.tried == 7

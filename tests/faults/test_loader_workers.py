@@ -23,11 +23,39 @@ from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 
-_TIMEOUT = 4  #: Enough to start the workers on a busy machine.
+_TIMEOUT = 2  #: Seconds, from when the clock runs.
+#: Of the note of a worker that reads a video, or has read it.
+_FRAMES = r"\.png (\(video |and further frames of video )"
+
+
+class _Clock:
+    """Lets DATALOADER.TIMEOUT count from when a condition holds, not while the workers start."""
+
+    def __init__(self):
+        self.is_running = lambda: False
+
+    def timer(self):
+        clock = self
+
+        class Timer(threading.Timer):
+            def run(self):
+                while not clock.is_running() and not self.finished.wait(0.02):
+                    pass
+                super().run()
+
+        return Timer
 
 
 @pytest.fixture
-def loader(tmp_path):
+def clock(monkeypatch):
+    """Stands still until a test lets it run."""
+    clock = _Clock()
+    monkeypatch.setattr("maskfreevis_ext.data.worker_watch.threading.Timer", clock.timer())
+    return clock
+
+
+@pytest.fixture
+def loader(tmp_path, clock):
     """Builds a loader of two workers."""
 
     def build(timeout=_TIMEOUT):
@@ -60,13 +88,14 @@ def _is_there(pid):
 class _Started:
     """A pass over a loader with one batch read of each worker, and its worker processes."""
 
-    def __init__(self, loader):
+    def __init__(self, loader, clock):
         before = set(_children())
         self.batches = iter(loader)
         for _ in range(2):  # they come from the workers in turn
             next(self.batches)
         self.pids = [pid for pid in _children() if pid not in before]
         assert len(self.pids) == 2
+        clock.is_running = lambda: True
 
     def read_on(self):
         """Seconds until the error, and its message."""
@@ -80,19 +109,19 @@ class _Started:
         assert wait_until(lambda: not any(map(_is_there, self.pids))), "a worker is still there"
 
 
-def test_stopped_worker_ends_the_run_after_the_timeout(loader):
-    run = _Started(loader())
+def test_stopped_worker_ends_the_run_after_the_timeout(loader, clock):
+    run = _Started(loader(), clock)
     os.kill(run.pids[0], signal.SIGSTOP)
     seconds, message = run.read_on()
-    assert "gave no batch for 4 seconds (DATALOADER.TIMEOUT): worker 0" in message
+    assert "gave no batch for 2 seconds (DATALOADER.TIMEOUT): worker 0" in message
     assert f"process {run.pids[0]}, which is stopped" in message
-    assert re.search(r"\.png (\(video |and further frames of video )", message), message
-    assert seconds < _TIMEOUT + 60
+    assert re.search(_FRAMES, message), message
+    assert _TIMEOUT <= seconds < _TIMEOUT + 60
     run.assert_gone()
 
 
-def test_both_stopped(loader):
-    run = _Started(loader())
+def test_both_stopped(loader, clock):
+    run = _Started(loader(), clock)
     for pid in run.pids:
         os.kill(pid, signal.SIGSTOP)
     _, message = run.read_on()
@@ -106,25 +135,25 @@ def _kill_and_sleep(pid):
     time.sleep(300)
 
 
-def test_killed_worker_is_named_at_once(loader):
-    run = _Started(loader(timeout=600))
+def test_killed_worker_is_named_at_once(loader, clock):
+    run = _Started(loader(timeout=600), clock)
     start = time.perf_counter()
-    with pytest.raises(
-        DataError, match=r"A worker .* died: worker 1 .*ended by SIGKILL.*\.png .video.*NUM_WORK"
-    ):
+    told = rf"A worker .* died: worker 1 .*ended by SIGKILL.*{_FRAMES}.*NUM_WORKERS"
+    with pytest.raises(DataError, match=told):
         _kill_and_sleep(run.pids[1])  # the error comes wherever the main process is
     assert time.perf_counter() - start < 120
     run.assert_gone()
 
 
-def test_hanging_worker_is_named_with_its_sample_and_file(loader, monkeypatch):
+def test_hanging_worker_is_named_with_its_sample_and_file(loader, clock, monkeypatch):
     def hang(path, *args, **kwargs):
         time.sleep(600)
 
     monkeypatch.setattr("maskfreevis_ext.data.images.read_frame", hang)
-    batches = iter(loader())  # the workers are forked with the hanging reader
+    batches = loader()
+    clock.is_running = lambda: all(", frame " in batches._notes.read(worker) for worker in (0, 1))
     with pytest.raises(DataError) as error:
-        next(batches)
+        next(iter(batches))  # the workers are forked with the hanging reader
     message = str(error.value)
     assert "DATALOADER.TIMEOUT" in message
     assert "worker 0" in message
@@ -151,14 +180,14 @@ def test_worker_that_raises_is_named_with_its_sample_and_file(loader, monkeypatc
     assert [record.levelname for record in traces] == ["DEBUG"]
 
 
-def test_pass_that_is_dropped_leaves_no_process(loader, monkeypatch):
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 60.0)
-    run = _Started(loader())
+def test_pass_that_is_dropped_leaves_no_process(loader, clock, monkeypatch):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 600.0)
+    run = _Started(loader(timeout=600), clock)
     os.kill(run.pids[0], signal.SIGSTOP)
     start = time.perf_counter()
     run.batches.close()
     run.assert_gone()
-    assert time.perf_counter() - start < 30  # not the 60 s that torch gives a worker to end
+    assert time.perf_counter() - start < 120  # not the 600 s that torch gives a worker to end
 
 
 @pytest.mark.slow
@@ -170,6 +199,7 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
         import os, signal, sys
         from pathlib import Path
         from maskfreevis_ext.data import build_train_loader
+        from maskfreevis_ext.data.worker_watch import _watches
         from maskfreevis_ext.engine.user_errors import exit_on_user_error
         from maskfreevis_ext.errors import DataError
         from tests.helpers.videos import data_cfg, plain_content, write_frames, write_json
@@ -178,9 +208,11 @@ def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
             base, content = Path({str(tmp_path)!r}), plain_content((4, 3))
             entry = ["v", write_json(base, content), write_frames(base, content)]
             cfg = data_cfg("INPUT.DATASETS", [entry], "DATASETS.TRAIN", ("v",),
-                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 8)
+                           "DATALOADER.NUM_WORKERS", 2, "DATALOADER.TIMEOUT", 600)
             batches = iter(build_train_loader(cfg))
             next(batches)
+            for watch in _watches:
+                watch._timeout = 3  # from here on; the start of the workers may be slow
             with open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children") as file:
                 pids = file.read().split()
             print(*pids, flush=True)

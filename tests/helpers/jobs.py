@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from maskfreevis_ext.engine.processes import Job, start_job
 from maskfreevis_ext.errors import DataError
 from maskfreevis_ext.exchange import all_gather_json, gather_json
 from tests.helpers.training import ROOT
+from tests.helpers.waiting import wait_until
 
 #: State of a listening socket in /proc/net/tcp.
 _LISTENS = "0A"
@@ -56,11 +58,28 @@ def exchange(folder: str) -> None:
     )
 
 
+class Folder(str):
+    """A folder for an argument of a job: a process that gets it waits until all have started.
+
+    The timeout of the job then counts from there, however long the machine takes for the start.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[str], Folder], tuple[str]]:
+        return _meet, (str(self),)
+
+
+def _meet(folder: str) -> Folder:
+    Path(folder, f"started{os.getpid()}").touch()
+    assert wait_until(lambda: len(list(Path(folder).glob("started*"))) == 2)
+    return Folder(folder)
+
+
 def misbehave(how: str, folder: str) -> None:
     """Rank 1 misbehaves while rank 0 waits for it; both write their process numbers first."""
     Path(folder, f"pid{comm.get_rank()}").write_text(str(os.getpid()))
     comm.synchronize()
     if comm.get_rank() == 1 or how == "everywhere":
+        Path(folder, "fault").touch()
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif how == "raise":
@@ -87,7 +106,7 @@ def main() -> None:
     if how == "exchange":
         start_job(exchange, (folder,), job)
     else:
-        start_job(misbehave, (how, folder), job)
+        start_job(misbehave, (how, Folder(folder)), job)
 
 
 def command(*words: str) -> tuple[list[str], dict[str, str]]:

@@ -104,7 +104,7 @@ def train_and_kill(
         is_at_work = process.poll() is None
         process.send_signal(number)
         said += process.stdout.read()
-        code = process.wait(timeout=120)
+        code = process.wait(timeout=600)
     finally:
         process.kill()
         process.wait()
