@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 #: Characters that act on a terminal, or hide or turn round what stands beside them: control
 #: characters but for tab and line break, marks of the direction of writing, lone surrogates.
@@ -28,6 +29,16 @@ def first_line(error: object) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal for messages, such as SIGKILL.
+
+    Args:
+        number: Of the signal; some, such as those for real time, have no name.
+    """
+    known = {member.value: member.name for member in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 class MaskFreeError(Exception):

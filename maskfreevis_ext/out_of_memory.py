@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.errors import MaskFreeError, first_line
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -82,9 +82,8 @@ def explain_out_of_memory(hints: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutOfMemoryError(
-            f"Out of memory ({first[:200]}). Lower: {'; '.join(hints)}."
+            f"Out of memory ({first_line(error)}). Lower: {'; '.join(hints)}."
         ) from error
 
 

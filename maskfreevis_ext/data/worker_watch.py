@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from maskfreevis_ext.data.worker_notes import WorkerNotes
-from maskfreevis_ext.errors import DataError, MaskFreeError
+from maskfreevis_ext.errors import DataError, MaskFreeError, signal_name
 
 _FROM_WORKER = re.compile(r"in DataLoader worker process (\d+)")
 _PID = re.compile(r"\bpid\D{0,6}(\d+)")
@@ -141,8 +141,7 @@ class WorkerWatch:
         code = process.exitcode
         state = ""
         if code is not None and code < 0:
-            known = {member.value: member.name for member in signal.Signals}
-            state = f", which was ended by {known.get(-code, f'signal {-code}')}"
+            state = f", which was ended by {signal_name(-code)}"
         elif code:
             state = f", which ended with exit code {code}"
         elif self._is_stopped(worker):

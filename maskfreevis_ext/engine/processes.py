@@ -28,14 +28,13 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from maskfreevis_ext.engine.interrupt import INTERRUPTED
+from maskfreevis_ext.engine.interrupt import INTERRUPTED, TERMINATED
 from maskfreevis_ext.engine.launch_env import Place, join_group
-from maskfreevis_ext.engine.user_errors import USER_ERROR
-from maskfreevis_ext.errors import ConfigError, MaskFreeError
+from maskfreevis_ext.engine.user_errors import USER_ERROR, end_after
+from maskfreevis_ext.errors import ConfigError, signal_name
 from maskfreevis_ext.files import write_json
 
 STARTER = "--num-gpus"
-TERMINATED = 128 + signal.SIGTERM  #: Exit code after SIGTERM, as shells have it.
 #: Exit code of a process that lost another one, which is the one to report.
 LOST = 70
 #: Seconds that the others have to end by themselves after one process has failed.
@@ -102,11 +101,13 @@ def start_job(function: Callable[..., Any], args: tuple, job: Job) -> None:
             nprocs=job.per_machine,
             join=False,
         )
-        killed, stopped_by = _watch(context.processes)
-        ends = [
-            _End.of(place.rank, process, folder, place.local_rank in killed)
-            for place, process in zip(places, context.processes, strict=True)
-        ]
+        killed, stopped_by = _watch(context.processes, folder)
+        ends = []
+        for place, process in zip(places, context.processes, strict=True):
+            told = _told(folder, place.local_rank)
+            was_killed = told is None and place.local_rank in killed
+            code, message = told or (process.exitcode or 0, "")
+            ends.append(_End(place.rank, code, message, was_killed))
     code, message = verdict(ends, job.timeout, stopped_by)
     if message:
         print(f"\n{message}", file=sys.stderr, flush=True)
@@ -146,32 +147,38 @@ def _run_process(
     place = places[local_rank]
     threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_own_fault)
-    code, message = 1, ""
+    code, message = 0, ""
     try:
         join_group(place, len(places), function, args, timeout)
-        return
-    except MaskFreeError as e:
-        code, message = USER_ERROR, f"{type(e).__name__}: {e}"
-    except KeyboardInterrupt as e:
-        code = INTERRUPTED if type(e) is KeyboardInterrupt else TERMINATED
-        message = str(e.args[0]) if e.args else "Interrupted."
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
         message = e.code if isinstance(e.code, str) else ""
-    except Exception as e:
-        if is_lost_contact(e):
+    except (Exception, KeyboardInterrupt) as e:
+        end = end_after(e)
+        if end is not None:
+            code, message = end
+        elif is_lost_contact(e):
             code, message = LOST, str(e)
         else:
+            code = 1
             print(f"\nRank {place.rank}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             message = f"{type(e).__name__}: {e}"
     # Told in a file: a thread of gloo may abort the process while it ends.
     with contextlib.suppress(OSError):
-        write_json({"code": code, "message": message}, _report_path(folder, place.rank))
+        write_json({"code": code, "message": message}, _report_path(folder, local_rank))
     sys.exit(code)
 
 
-def _report_path(folder: str, rank: int) -> Path:
-    return Path(folder, f"rank{rank}.json")
+def _report_path(folder: str, local_rank: int) -> Path:
+    return Path(folder, f"rank{local_rank}.json")
+
+
+def _told(folder: str, local_rank: int) -> tuple[int, str] | None:
+    """Exit code and message that a process has left, if it came to that."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        told = json.loads(_report_path(folder, local_rank).read_text())
+        return told["code"], told["message"]
+    return None
 
 
 def _end_with(starter: int) -> None:
@@ -204,8 +211,8 @@ def _is_own_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and is_lost_contact(record.exc_info[1]))
 
 
-def _watch(processes: list[BaseProcess]) -> tuple[set[int], int]:
-    """Wait for all processes; when one fails, end the others.
+def _watch(processes: list[BaseProcess], folder: str) -> tuple[set[int], int]:
+    """Wait for all processes, which report in a folder; when one fails, end the others.
 
     Returns:
         Places in the list of those that had to be killed, and the number of the signal that this
@@ -215,8 +222,12 @@ def _watch(processes: list[BaseProcess]) -> tuple[set[int], int]:
     with _signals_passed_on(processes) as signals:
         while alive := [process for process in processes if process.is_alive()]:
             multiprocessing.connection.wait([process.sentinel for process in alive], timeout=0.2)
-            codes = [process.exitcode for process in processes]
-            if any(code is not None and code not in _STOPPED for code in codes):
+            codes = [
+                (_told(folder, index) or [process.exitcode])[0]
+                for index, process in enumerate(processes)
+                if process.exitcode is not None
+            ]
+            if any(code not in _STOPPED for code in codes):
                 deadline = min(deadline, time.monotonic() + GRACE)
             if time.monotonic() > deadline or len(signals) > 1:
                 break
@@ -286,15 +297,6 @@ class _End(NamedTuple):
     message: str = ""
     was_killed: bool = False
 
-    @classmethod
-    def of(cls, rank: int, process: BaseProcess, folder: str, was_killed: bool) -> _End:
-        """Read what the process has left."""
-        code, message = process.exitcode or 0, ""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            told = json.loads(_report_path(folder, rank).read_text())
-            code, message, was_killed = told["code"], told["message"], False
-        return cls(rank, code, message, was_killed)
-
 
 def verdict(ends: list[_End], timeout: timedelta, stopped_by: int = 0) -> tuple[int, str]:
     """What a job's processes have ended with, in one message.
@@ -334,7 +336,7 @@ def _fault(ends: list[_End], timeout: timedelta) -> str:
     aborted = -signal.SIGABRT  # NCCL ends a process so that has waited for too long
     for end in ends:
         if end.code < 0 and not end.was_killed and end.code != aborted:
-            name = signal.Signals(-end.code).name
+            name = signal_name(-end.code)
             memory = ", often for lack of memory" if name == "SIGKILL" else ""
             return f"Rank {end.rank} was ended by {name}{memory}."
     for end in ends:

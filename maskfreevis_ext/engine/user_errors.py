@@ -6,18 +6,38 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch.multiprocessing import ProcessExitedException
-
 from maskfreevis_ext.engine.interrupt import (
     INTERRUPTED,
     TERMINATED,
     Terminated,
     terminate_like_interrupt,
 )
-from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.errors import MaskFreeError, first_line
 from maskfreevis_ext.out_of_memory import is_out_of_memory
 
 USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
+
+
+def end_after(error: BaseException) -> tuple[int, str] | None:
+    """How a command ends after an error that needs no traceback.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        Exit code and message; None: it needs one.
+    """
+    if isinstance(error, MaskFreeError):
+        return USER_ERROR, f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return code, str(error.args[0]) if error.args else "Interrupted."
+    if is_out_of_memory(error):
+        return USER_ERROR, (
+            f"OutOfMemoryError: Out of memory ({first_line(error)}). Close other programs, or give"
+            " less at once: shorter or smaller videos, fewer processes."
+        )
+    return None
 
 
 def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -37,33 +57,16 @@ def exit_on_user_error(function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
     Raises:
         SystemExit: The function raised a ``MaskFreeError``, had not enough memory or was
-            interrupted, in this or a child process.
-        ProcessExitedException: A child process ended with another exit code.
+            interrupted.
     """
     try:
         with terminate_like_interrupt():
             return function(*args, **kwargs)
-    except MaskFreeError as e:
-        print(f"\n{type(e).__name__}: {e}", file=sys.stderr, flush=True)
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt as e:
-        message = e.args[0] if e.args else "Interrupted."
-        if message:
-            print(f"\n{message}", file=sys.stderr, flush=True)
-        sys.exit(TERMINATED if isinstance(e, Terminated) else INTERRUPTED)
-    except ProcessExitedException as e:
-        # The child process has printed its message.
-        if e.exit_code not in (USER_ERROR, INTERRUPTED, TERMINATED):
+    except (Exception, KeyboardInterrupt) as error:
+        end = end_after(error)
+        if end is None:
             raise
-        sys.exit(e.exit_code)
-    except Exception as e:
-        if not is_out_of_memory(e):
-            raise
-        first = str(e).splitlines()[0] if str(e) else type(e).__name__
-        print(
-            f"\nOutOfMemoryError: Out of memory ({first[:200]}). Close other programs, or give less"
-            " at once: shorter or smaller videos, fewer processes.",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.exit(USER_ERROR)
+        code, message = end
+    if message:
+        print(f"\n{message}", file=sys.stderr, flush=True)
+    sys.exit(code)

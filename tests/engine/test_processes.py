@@ -24,6 +24,7 @@ LIMIT = timedelta(seconds=30)
         ([_End(0, 0), _End(1, 0)], 0, ""),
         ([_End(0, LOST, "closed"), _End(1, -9)], 1, "Rank 1 was ended by SIGKILL"),
         ([_End(0, -9, was_killed=True), _End(1, -11)], 1, "Rank 1 was ended by SIGSEGV"),
+        ([_End(0, LOST, "closed"), _End(1, -40)], 1, "Rank 1 was ended by signal 40"),
         ([_End(0, LOST, "closed"), _End(1, 1, "ValueError: 7")], 1, "Rank 1 failed: ValueError: 7"),
         ([_End(0, 7), _End(1, LOST, "closed")], 1, "Rank 0 failed with exit code 7"),
         (
@@ -101,6 +102,7 @@ def test_nothing_listens_outside_the_loopback(tmp_path):
         ("kill", 600, 1, "Rank 1 was ended by SIGKILL"),
         ("raise", 600, 1, "Rank 1 failed: ValueError: seven is no colour"),
         ("user", 600, 2, "Rank 1: DataError: train.json: expected videos."),
+        ("abort", 600, 0, ""),
         ("hang", 5, 1, "Rank 1 did not answer within 5 s (DISTRIBUTED.TIMEOUT)"),
         ("stop", 5, 1, "Rank 1 did not answer within 5 s (DISTRIBUTED.TIMEOUT)"),
     ],

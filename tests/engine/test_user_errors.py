@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-from torch.multiprocessing import ProcessExitedException
 
 from maskfreevis_ext.engine.interrupt import Terminated
 from maskfreevis_ext.engine.user_errors import exit_on_user_error
@@ -66,22 +65,9 @@ def test_sigterm_leaves_no_unfinished_file(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("code", [2, 130, 143])
-def test_message_of_a_child_process_is_not_repeated(code, capsys):
-    error = ProcessExitedException("child", error_index=0, error_pid=1, exit_code=code)
-
-    with pytest.raises(SystemExit) as stop:
-        exit_on_user_error(fail, error)
-
-    assert stop.value.code == code
-    assert capsys.readouterr().err == ""
-
-
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         exit_on_user_error(fail, ZeroDivisionError())
-    with pytest.raises(ProcessExitedException):
-        exit_on_user_error(fail, ProcessExitedException("killed", 0, 1, exit_code=1))
 
 
 def test_what_the_function_returns_is_returned():

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import maskfreevis_ext  # noqa: F401  (picks Detectron2 before anything imports it)
@@ -93,6 +94,8 @@ def misbehave(how: str, folder: str) -> None:
             time.sleep(600)
         elif how == "exit":
             sys.exit(7)
+        elif how == "abort":  # when all is done, as threads of gloo sometimes do
+            Finalize(None, os.abort, exitpriority=0)
         elif how == "interrupt":
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(600)
