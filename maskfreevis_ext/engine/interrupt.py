@@ -132,7 +132,7 @@ class StopOnInterrupt:
         with open(reading, "rb", buffering=0) as numbers:
             while True:
                 now = time.monotonic()
-                if not connection.wait([numbers], _POLL_SECONDS):
+                if not connection.wait([reading], _POLL_SECONDS):
                     before = now
                     continue
                 number = numbers.read(1)
