@@ -37,7 +37,7 @@ def _in_new_process(code: str) -> str:
     """Standard output of a Python process, on the embedded provider, which imports least."""
     env = {**os.environ, "MASKFREEVIS_DETECTRON2": "embedded", "PYTHONPATH": str(REPO)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import connection
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ TERMINATED = 143  #: Exit code after SIGTERM: 128 + SIGTERM.
 #: Seconds after SIGTERM at which a process of several ends if it waits for another one that is
 #: gone: its Python code, and with it the handler of the signal, does not run then.
 STUCK_SECONDS = 5.0
+_POLL_SECONDS = 0.5
 
 _STDERR = 2  # file descriptor
 
@@ -112,20 +114,40 @@ class StopOnInterrupt:
             os.write(_STDERR, f"\n{self._message}\n".encode())
 
     def _start_guard(self) -> None:
+        before = time.monotonic()
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
         self._wakeup_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
-        threading.Thread(target=self._guard, args=(reading,), daemon=True).start()
+        threading.Thread(target=self._guard, args=(reading, before), daemon=True).start()
 
-    def _guard(self, reading: int) -> None:
-        """End the process if the main thread does not get to handle a SIGTERM."""
+    def _guard(self, reading: int, before: float) -> None:
+        """End the process if the main thread does not get to handle a SIGTERM.
+
+        Args:
+            reading: End of the pipe to which the interpreter writes the numbers of signals.
+            before: Time before the first of them, as of ``time.monotonic``.
+        """
         with open(reading, "rb", buffering=0) as numbers:
-            while number := numbers.read(1):
-                came = time.monotonic()
+            while True:
+                now = time.monotonic()
+                if not connection.wait([reading], _POLL_SECONDS):
+                    before = now
+                    continue
+                number = numbers.read(1)
+                if not number:
+                    return
                 if number[0] == signal.SIGTERM:
-                    time.sleep(STUCK_SECONDS)
-                    if self._handled < came - 1:
-                        os._exit(TERMINATED)
+                    timer = threading.Timer(STUCK_SECONDS, self._end_if_stuck, (before,))
+                    timer.daemon = True
+                    timer.start()
+
+    def _end_if_stuck(self, before: float) -> None:
+        """End the process if no signal was handled since a time before the signal came.
+
+        That is not the time when its number was read: the guard may run long after the handler.
+        """
+        if self._handled < before:
+            os._exit(TERMINATED)
 
 
 class _RaiseTerminated:

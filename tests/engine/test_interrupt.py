@@ -70,6 +70,7 @@ def test_process_that_cannot_handle_the_signal_is_ended(monkeypatch):
     """As one that waits for another process that is gone; here, in which no handler runs."""
     ended = threading.Event()
     monkeypatch.setattr(interrupt, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(interrupt, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(os, "_exit", lambda code: ended.set() if code == 143 else None)
     with StopOnInterrupt("", is_one_of_several=True) as stop:
         signal.raise_signal(signal.SIGTERM)
@@ -80,6 +81,28 @@ def test_process_that_cannot_handle_the_signal_is_ended(monkeypatch):
         os.write(stop._pipe, bytes([signal.SIGTERM]))  # what the interpreter writes at once
         monkeypatch.setattr(stop, "_handled", time.monotonic() - 10)
         assert ended.wait(60)
+
+
+def test_process_that_has_handled_the_signal_goes_on_however_late_that_is_noticed(monkeypatch):
+    noticed, wait = threading.Event(), interrupt.connection.wait
+
+    def wait_and_be_late(*args):
+        ready = wait(*args)
+        if ready:
+            time.sleep(1.2)
+            noticed.set()
+        return ready
+
+    codes: list[int] = []
+    monkeypatch.setattr(interrupt, "STUCK_SECONDS", 0.1)
+    monkeypatch.setattr(interrupt.connection, "wait", wait_and_be_late)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with StopOnInterrupt("", is_one_of_several=True) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert noticed.wait(60)
+        time.sleep(0.5)
+        assert stop.is_requested
+    assert codes == []
 
 
 def test_sigterm_lets_finally_run():

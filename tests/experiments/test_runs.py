@@ -170,6 +170,6 @@ def test_killed_grid_goes_on_where_it_was(tiny_videos, tmp_path):
         lines = (tmp_path / f"out/runs/boxes/seed{seed}/metrics.json").read_text().splitlines()
         assert "segm/AP" in json.loads(lines[-1])
 
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert "2 of 2 runs are finished already" in again.stderr
     assert again.stdout == done.stdout

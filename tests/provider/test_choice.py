@@ -31,7 +31,7 @@ def _run(code: str, choice: str | None, path: Path | None = None) -> subprocess.
         env[_provider.ENV_VARIABLE] = choice
     env["PYTHONPATH"] = os.pathsep.join([str(p) for p in (path, REPO) if p is not None])
     return subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600
     )
 
 

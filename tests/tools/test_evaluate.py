@@ -57,7 +57,7 @@ def test_it_runs_as_a_script(case, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
     assert done.returncode == 0, done.stderr
