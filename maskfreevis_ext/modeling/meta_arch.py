@@ -18,7 +18,7 @@ from maskfreevis_ext.errors import ConfigError, DataError
 from maskfreevis_ext.modeling.backbone.folding import fold_frozen_batch_norm
 from maskfreevis_ext.modeling.criterion import VideoSetCriterion
 from maskfreevis_ext.modeling.encoded_frames import EncodedFrames
-from maskfreevis_ext.modeling.execution import set_execution
+from maskfreevis_ext.modeling.execution import map_format, set_execution
 from maskfreevis_ext.modeling.heads import AuxHead, rate_queries
 from maskfreevis_ext.modeling.mask_former_head import MaskFormerHead
 from maskfreevis_ext.modeling.targets import build_targets
@@ -47,6 +47,7 @@ class VideoMaskFormer(nn.Module):
         frames_per_chunk: int,
         deep_supervision: bool,
         test_amp: torch.dtype | None = None,
+        map_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         """Make the model.
 
@@ -61,6 +62,7 @@ class VideoMaskFormer(nn.Module):
             frames_per_chunk: Frames that backbone and pixel decoder process together in evaluation.
             deep_supervision: Train the predictions of all decoder layers.
             test_amp: Type of mixed precision of ``encode`` and ``decode``; None: none.
+            map_format: Memory format of the images.
         """
         super().__init__()
         self.backbone = backbone
@@ -73,6 +75,7 @@ class VideoMaskFormer(nn.Module):
         self.frames_per_chunk = max(frames_per_chunk, 1)
         self.deep_supervision = deep_supervision
         self.test_amp = test_amp
+        self.map_format = map_format
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
@@ -109,6 +112,7 @@ class VideoMaskFormer(nn.Module):
             "frames_per_chunk": cfg.MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
             "test_amp": test_amp,
+            "map_format": map_format(cfg),
         }
 
     @property
@@ -159,7 +163,7 @@ class VideoMaskFormer(nn.Module):
             raw[b, ..., :h, :w] = clip
             images[b, ..., :h, :w] = self._normalize(clip)
         num_views = _common_views(batched_inputs)
-        features = self.backbone(images.flatten(0, 1))
+        features = self.backbone(images.flatten(0, 1).contiguous(memory_format=self.map_format))
         outputs = self.sem_seg_head(
             features, lengths[0], return_aux=self.deep_supervision, num_views=num_views
         )
@@ -276,6 +280,7 @@ class VideoMaskFormer(nn.Module):
         height, width = frames.shape[-2:]
         images = self.pixel_mean.new_zeros(*frames.shape[:2], *padded_size)
         images[..., :height, :width] = self._normalize(frames)
+        images = images.contiguous(memory_format=self.map_format)
         with self._test_precision():
             mask_features, maps = self.sem_seg_head.pixel_decoder(self.backbone(images))
         return EncodedFrames(mask_features, list(maps))

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec, get_norm
 from detectron2.utils.registry import Registry
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling.position_encoding import sine_position_2d
+from maskfreevis_ext.modeling.products import Conv2d, Linear, linear
 from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
 from maskfreevis_ext.precision import is_mixed
 
@@ -51,10 +52,10 @@ class MSDeformAttn(nn.Module):
         self.num_levels = num_levels
         self.num_heads = num_heads
         self.num_points = num_points
-        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
-        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.sampling_offsets = Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -117,8 +118,8 @@ class DeformableEncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MSDeformAttn(dim, num_levels, num_heads)
         self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.linear1 = Linear(dim, dim_feedforward)
+        self.linear2 = Linear(dim_feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -132,8 +133,8 @@ class DeformableEncoderLayer(nn.Module):
         """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
         attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
         tokens = self.norm1(tokens + self.dropout(attended))
-        # as a matrix: ReLU in place on a view would make a copy in the backward pass
-        hidden = F.relu(self.linear1(tokens.flatten(0, 1)), inplace=True)
+        first = self.linear1
+        hidden = linear(tokens.flatten(0, 1), first.weight, first.bias, relu=True)
         hidden = self.linear2(self.dropout(hidden)).view_as(tokens)
         return self.norm2(tokens + self.dropout(hidden))
 
@@ -274,7 +275,7 @@ def _check_inputs(
 
 def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
     """1 x 1 convolution and group normalisation."""
-    layer = nn.Conv2d(in_channels, out_channels, 1)
+    layer = Conv2d(in_channels, out_channels, 1)
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -342,7 +343,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.transformer = MSDeformAttnTransformer(
             conv_dim, dim_feedforward, len(self.in_features), num_heads, num_layers, dropout
         )
-        self.mask_features = nn.Conv2d(conv_dim, mask_dim, 1)
+        self.mask_features = Conv2d(conv_dim, mask_dim, 1)
         weight_init.c2_xavier_fill(self.mask_features)
 
         # Fine maps, from coarse to fine; their layers are numbered from fine to coarse.

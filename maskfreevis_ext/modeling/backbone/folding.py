@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from maskfreevis_ext.modeling.products import conv2d
 from maskfreevis_ext.precision import is_mixed
 
 
@@ -94,7 +94,7 @@ class FoldedConv2d(FoldsNorm, Conv2d):
         if torch.is_grad_enabled() and is_mixed(x.device.type):
             return Conv2d.forward(self, x)  # a pass over halved maps is as fast as one over weights
         weight, bias = self.folded(self.weight, self.norm)
-        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        x = conv2d(x, weight, bias, self)
         return x if self.activation is None else self.activation(x)
 
 
