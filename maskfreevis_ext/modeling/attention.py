@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskfreevis_ext.modeling.products import Linear, linear
+from maskfreevis_ext.modeling.products import Linear, add, linear
 
 
 class MultiheadAttention(nn.Module):
@@ -114,7 +114,8 @@ class _ResidualBlock(nn.Module):
         return self.norm(x) if self.pre_norm else x
 
     def _leave(self, x: Tensor, update: Tensor) -> Tensor:
-        return x + update if self.pre_norm else self.norm(x + update)
+        x = add(update, x)
+        return x if self.pre_norm else self.norm(x)
 
 
 class SelfAttentionLayer(_ResidualBlock):
@@ -171,8 +172,8 @@ class FFNLayer(_ResidualBlock):
         self.linear2 = Linear(dim_feedforward, dim)
         self.norm = nn.LayerNorm(dim)
         self.pre_norm = pre_norm
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""

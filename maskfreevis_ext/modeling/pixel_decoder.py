@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling.position_encoding import sine_position_2d
-from maskfreevis_ext.modeling.products import Conv2d, Linear, linear
+from maskfreevis_ext.modeling.products import Conv2d, Linear, add, linear
 from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
 from maskfreevis_ext.precision import is_mixed
 
@@ -97,8 +97,9 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(2, (self.num_heads, -1))
         offsets = self.sampling_offsets(query).view(*shape, 2)
         # Positions and weights have the dtype of the reference points, at least float32.
-        weights = self.attention_weights(query).view(*shape[:3], -1)
-        weights = weights.softmax(-1, dtype=reference_points.dtype).view(shape)
+        weights = self.attention_weights(query).view(-1, self.num_levels * self.num_points)
+        # Over the first axis, which a CPU does four times faster than over a short last one.
+        weights = weights.t().softmax(0, dtype=reference_points.dtype).t().reshape(shape)
         cells = reference_points.new_tensor([(width, height) for height, width in spatial_shapes])
         # (K, 2) -> (heads, K, P, 2): PyTorch is five times slower with broadcast inner axes.
         cells = cells[:, None].repeat(self.num_heads, 1, self.num_points, 1)
@@ -132,11 +133,11 @@ class DeformableEncoderLayer(nn.Module):
     ) -> Tensor:
         """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
         attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
-        tokens = self.norm1(tokens + self.dropout(attended))
+        tokens = self.norm1(add(self.dropout(attended), tokens))
         first = self.linear1
         hidden = linear(tokens.flatten(0, 1), first.weight, first.bias, relu=True)
         hidden = self.linear2(self.dropout(hidden)).view_as(tokens)
-        return self.norm2(tokens + self.dropout(hidden))
+        return self.norm2(add(self.dropout(hidden), tokens))
 
 
 class DeformableEncoder(nn.Module):
@@ -351,7 +352,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         fine = [name for name in by_stride if common_stride <= strides[name] < finest]
         for number, name in enumerate(fine, start=1):
             self.add_module(f"adapter_{number}", _conv(channels[name], conv_dim, 1, norm))
-            self.add_module(f"layer_{number}", _conv(conv_dim, conv_dim, 3, norm, F.relu))
+            self.add_module(f"layer_{number}", _conv(conv_dim, conv_dim, 3, norm, F.relu_))
         self.fine_features = list(enumerate(fine, start=1))[::-1]
 
     @classmethod
@@ -397,5 +398,5 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for number, name in self.fine_features:
             lateral = getattr(self, f"adapter_{number}")(features[name])
             fine = F.interpolate(fine, lateral.shape[-2:], mode="bilinear", align_corners=False)
-            fine = getattr(self, f"layer_{number}")(lateral + fine)
+            fine = getattr(self, f"layer_{number}")(add(fine, lateral))
         return self.mask_features(fine), encoded

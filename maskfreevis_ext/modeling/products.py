@@ -43,6 +43,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
     return F.relu(x, inplace=x.dim() == 2) if relu else x
 
 
+def add(update: Tensor, x: Tensor) -> Tensor:
+    """``x + update``, in the memory of ``update`` where no graph can need it.
+
+    Args:
+        update: Not used afterwards.
+        x: Of the same shape.
+    """
+    if torch.is_grad_enabled() or update.dtype != x.dtype:
+        return x + update
+    return update.add_(x)
+
+
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, layer: torch.nn.Conv2d) -> Tensor:
     """The convolution of a layer, with weights that may be others; equal up to rounding.
 
