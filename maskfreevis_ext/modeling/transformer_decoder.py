@@ -313,7 +313,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
     def _resized_mask_features(
         mask_features: Tensor, maps: Sequence[Tensor], num_frames: int
     ) -> list[Tensor]:
-        """Mask features at the size of each level, (B, T * h_k * w_k, mask_dim).
+        """Mask features at the size of each level, (B, mask_dim, T * h_k * w_k).
 
         Masks are linear in the features, and so is resizing: resizing the features once per level
         gives the same result as resizing the masks in every layer.
@@ -322,9 +322,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             F.interpolate(mask_features, m.shape[-2:], mode="bilinear", align_corners=False)
             for m in maps
         ]
-        # (B * T, mask_dim, h_k, w_k) -> (B, T * h_k * w_k, mask_dim)
+        # (B * T, mask_dim, h_k, w_k) -> (B, mask_dim, T * h_k * w_k), channels last in memory
         return [
-            level.permute(0, 2, 3, 1).unflatten(0, (-1, num_frames)).flatten(1, 3)
+            level.permute(0, 2, 3, 1).unflatten(0, (-1, num_frames)).flatten(1, 3).transpose(1, 2)
             for level in resized
         ]
 
@@ -336,7 +336,7 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         Returns:
             Bool (B, Q, T * h_k * w_k).
         """
-        allowed = torch.bmm(mask_embedding, resized_features.transpose(1, 2)) >= 0
+        allowed = torch.bmm(mask_embedding, resized_features) >= 0
         return allowed | ~allowed.any(dim=2, keepdim=True)
 
     @staticmethod
