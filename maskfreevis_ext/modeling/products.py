@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maskfreevis_ext.precision import is_mixed
 
-_LEAST_ROWS = 256  #: Rows of a matrix from which on the call of oneDNN pays.
+_LEAST_ROWS = 128  #: Rows of a matrix from which on the call of oneDNN pays.
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
