@@ -67,17 +67,32 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, layer: torch.nn.Conv2
     Returns:
         (N, C', h', w').
     """
-    is_plain = layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
-    if (
-        is_plain
-        and weight.shape[2:] == (1, 1)
-        and torch.get_num_threads() == 1  # on several, PyTorch convolves with oneDNN
-        and x.numel() >= _LEAST_ROWS * x.shape[1]
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and _is_for_onednn(x, weight)
-    ):
+    if _is_product_of_cells(x, weight, layer):
         return _OneDnnConv1x1.apply(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def conv2d_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, layer: torch.nn.Conv2d, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of ``conv2d``.
+
+    Args:
+        grad: Of the result, (N, C', h', w').
+        x: The maps, (N, C, h, w).
+        weight: The weights, (C', C / groups, kernel, kernel).
+        layer: See ``conv2d``.
+        wanted: Whether those of ``x`` and ``weight`` are wanted.
+
+    Returns:
+        Those of ``x`` and ``weight``, or None where not wanted.
+    """
+    if not _is_product_of_cells(x, weight, layer):
+        sizes = layer.stride, layer.padding, layer.dilation
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, *sizes, False, (0, 0), layer.groups, (*wanted, False)
+        )[:2]
+    return _gradients_of_cells(grad, x, weight, wanted)
 
 
 class Conv2d(detectron2.layers.Conv2d):
@@ -111,9 +126,34 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def _is_product_of_cells(x: Tensor, weight: Tensor, layer: torch.nn.Conv2d) -> bool:
+    """Whether a convolution is a product that is left to oneDNN."""
+    return (
+        weight.shape[2:] == (1, 1)
+        and layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+        and torch.get_num_threads() == 1  # on several, PyTorch convolves with oneDNN
+        and x.numel() >= _LEAST_ROWS * x.shape[1]
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and _is_for_onednn(x, weight)
+    )
+
+
 def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """(D', D), from (M, D') and (M, D); by MKL, which is as fast here."""
-    return grad.t() @ x
+    """(D', D), from (..., D') and (..., D); by MKL, which is as fast here."""
+    return grad.reshape(-1, grad.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
+
+
+def _gradients_of_cells(
+    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight of a 1 x 1 convolution, of maps with their channels last."""
+    rows, cells = (maps.permute(0, 2, 3, 1) for maps in (grad, x))
+    return (
+        linear(rows, weight.flatten(1).t()).permute(0, 3, 1, 2) if wanted[0] else None,
+        _weight_gradient(rows, cells).view_as(weight) if wanted[1] else None,
+    )
 
 
 class _OneDnnLinear(torch.autograd.Function):
@@ -132,11 +172,10 @@ class _OneDnnLinear(torch.autograd.Function):
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
         return (
             linear(grad, weight.t()) if wants_x else None,
-            _weight_gradient(rows, x.reshape(-1, x.shape[-1])) if wants_weight else None,
-            rows.sum(0) if wants_bias else None,
+            _weight_gradient(grad, x) if wants_weight else None,
+            grad.flatten(0, -2).sum(0) if wants_bias else None,
             None,
         )
 
@@ -155,11 +194,5 @@ class _OneDnnConv1x1(torch.autograd.Function):
         """Gradients of x, weight and bias, or None where none is needed."""
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        grad = grad.permute(0, 2, 3, 1)
-        rows = grad.reshape(-1, grad.shape[3])
-        cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        return (
-            linear(grad, weight.flatten(1).t()).permute(0, 3, 1, 2) if wants_x else None,
-            _weight_gradient(rows, cells).view_as(weight) if wants_weight else None,
-            rows.sum(0) if wants_bias else None,
-        )
+        found = _gradients_of_cells(grad, x, weight, (wants_x, wants_weight))
+        return *found, grad.sum((0, 2, 3)) if wants_bias else None
