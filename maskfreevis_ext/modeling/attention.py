@@ -177,6 +177,5 @@ class FFNLayer(_ResidualBlock):
 
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""
-        first = self.linear1
-        hidden = linear(self._enter(queries), first.weight, first.bias, relu=True)
+        hidden = self.linear1(self._enter(queries), relu=True)
         return self._leave(queries, self.linear2(hidden))

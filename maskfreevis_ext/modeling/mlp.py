@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from maskfreevis_ext.modeling.products import Linear, linear
+from maskfreevis_ext.modeling.products import Linear
 
 
 class MLP(nn.Module):
@@ -37,5 +37,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_dim) to (..., out_dim)."""
         for layer in self.layers[:-1]:
-            x = linear(x, layer.weight, layer.bias, relu=True)
+            x = layer(x, relu=True)
         return self.layers[-1](x)

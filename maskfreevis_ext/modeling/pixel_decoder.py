@@ -19,14 +19,12 @@ from torch import Tensor, nn
 
 from maskfreevis_ext.errors import ConfigError
 from maskfreevis_ext.modeling.position_encoding import sine_position_2d
-from maskfreevis_ext.modeling.products import Conv2d, Linear, add, linear
+from maskfreevis_ext.modeling.products import Conv2d, Linear, add
 from maskfreevis_ext.ops.deform_attn import multi_scale_deformable_attention
 from maskfreevis_ext.precision import is_mixed
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
-PIXEL_DECODER_REGISTRY.__doc__ = (
-    "Pixel decoders, by the name in MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."
-)
+PIXEL_DECODER_REGISTRY.__doc__ = "Pixel decoders, by MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."
 
 
 def build_norm(name: str, channels: int) -> nn.Module | None:
@@ -134,8 +132,7 @@ class DeformableEncoderLayer(nn.Module):
         """Update the tokens, (N, S, D); the position encoding is added to the queries only."""
         attended = self.self_attn(tokens + position, reference_points, tokens, spatial_shapes)
         tokens = self.norm1(add(self.dropout(attended), tokens))
-        first = self.linear1
-        hidden = linear(tokens.flatten(0, 1), first.weight, first.bias, relu=True)
+        hidden = self.linear1(tokens.flatten(0, 1), relu=True)
         hidden = self.linear2(self.dropout(hidden)).view_as(tokens)
         return self.norm2(add(self.dropout(hidden), tokens))
 

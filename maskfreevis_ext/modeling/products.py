@@ -108,9 +108,9 @@ class Conv2d(detectron2.layers.Conv2d):
 class Linear(torch.nn.Linear):
     """``nn.Linear`` by ``linear``."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D')."""
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """(..., D) -> (..., D'), then ReLU on request."""
+        return linear(x, self.weight, self.bias, relu)
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
