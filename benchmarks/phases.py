@@ -6,6 +6,7 @@ that the backward pass of each part is a call of its own, and the whole gives th
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,10 +158,29 @@ def clock_of(device: torch.device, name: str = "wall") -> Callable[[], float]:
 def count_flops(run: Callable[[Callable[[], float]], Spent]) -> Spent:
     """The result of ``run`` with the count of operations as its clock.
 
-    Only what PyTorch's ``flop_counter`` knows is counted: products, convolutions and attention.
+    Only products, convolutions and attention are counted: what PyTorch's ``flop_counter`` knows,
+    and the calls of oneDNN in ``modeling.products``.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=onednn_flops()) as counter:
         return run(lambda: float(counter.get_total_flops()))
+
+
+def onednn_flops() -> dict[Any, Any]:
+    """Operator of oneDNN → its operations, for the ``custom_mapping`` of ``FlopCounterMode``."""
+    found = {torch.ops.aten.mkldnn_convolution: _convolution_flops}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        found[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    return found
+
+
+def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+def _convolution_flops(
+    _: object, weight: Sequence[int], *__: object, out_shape: Sequence[int], **___: object
+) -> int:
+    return 2 * math.prod(weight) * out_shape[0] * math.prod(out_shape[2:])
 
 
 def medians(rounds: Sequence[Spent]) -> Spent:

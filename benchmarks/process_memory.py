@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.start = torch.cuda.memory_allocated(device)
             return
+        _give_back_freed()
         try:
             _CLEAR.write_text("5")  # the peak becomes the present value
         except OSError:
@@ -39,6 +42,14 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) - self.start
         return _resident("VmHWM") - self.start
+
+
+def _give_back_freed() -> None:
+    """Return what was freed to the system: kept by the C library, it would count as the start."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _resident(field: str) -> int:

@@ -47,11 +47,13 @@ def run(options: Options) -> Result:
         model.load_state_dict(plain.state_dict())
         sides.append(step_side(name, start, model, batch, PLAIN, dtype))
 
-    channels_last = "MODEL.MEMORY_FORMAT", "channels_last"
-    add(" ".join(channels_last), *channels_last)
+    # the one that "auto" does not choose
+    name = "contiguous" if options.device == "cpu" else "channels_last"
+    other_format = "MODEL.MEMORY_FORMAT", name
+    add(" ".join(other_format), *other_format)
     if not why_no_amp("bfloat16", options.device):
         add("bfloat16", dtype="bfloat16")
-        add(f"bfloat16, {' '.join(channels_last)}", *channels_last, dtype="bfloat16")
+        add(f"bfloat16, {' '.join(other_format)}", *other_format, dtype="bfloat16")
     for parts in (*([part] for part in PARTS), list(PARTS)):
         add(f"MODEL.CHECKPOINTING {','.join(parts)}", "MODEL.CHECKPOINTING", str(parts))
     if options.compile:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskfreevis_ext.modeling.products import Linear, add, linear
+
 
 class MultiheadAttention(nn.Module):
     """Multi-head attention with the parameters, names and values of ``nn.MultiheadAttention``.
@@ -29,7 +31,7 @@ class MultiheadAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -62,7 +64,7 @@ class MultiheadAttention(nn.Module):
         )
         # (B, length, D) -> (B, heads, length, D / heads)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in inputs
         )
         mask = None if allowed is None else allowed[:, None]
@@ -112,7 +114,8 @@ class _ResidualBlock(nn.Module):
         return self.norm(x) if self.pre_norm else x
 
     def _leave(self, x: Tensor, update: Tensor) -> Tensor:
-        return x + update if self.pre_norm else self.norm(x + update)
+        x = add(update, x)
+        return x if self.pre_norm else self.norm(x)
 
 
 class SelfAttentionLayer(_ResidualBlock):
@@ -165,13 +168,14 @@ class FFNLayer(_ResidualBlock):
     def __init__(self, dim: int, dim_feedforward: int, pre_norm: bool) -> None:
         """Make the block; the arguments are those of the decoder."""
         super().__init__()
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.linear1 = Linear(dim, dim_feedforward)
+        self.linear2 = Linear(dim_feedforward, dim)
         self.norm = nn.LayerNorm(dim)
         self.pre_norm = pre_norm
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, queries: Tensor) -> Tensor:
         """Update the queries, (B, Q, D)."""
-        return self._leave(queries, self.linear2(F.relu(self.linear1(self._enter(queries)))))
+        hidden = self.linear1(self._enter(queries), relu=True)
+        return self._leave(queries, self.linear2(hidden))

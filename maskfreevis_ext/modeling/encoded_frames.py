@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -38,7 +39,7 @@ class EncodedFrames(NamedTuple):
 
     @classmethod
     def join(cls, parts: Iterable[EncodedFrames], num_frames: int) -> EncodedFrames:
-        """The frames of several parts, one after the other, in memory of their own.
+        """The frames of several parts, one after the other, in one memory.
 
         Each part is taken when the one before it has been copied, so that parts that are made on
         the way never exist together.
@@ -53,10 +54,10 @@ class EncodedFrames(NamedTuple):
         joined, start = None, 0
         for part in parts:
             if joined is None:
-                joined = cls(
-                    part.mask_features.new_empty(num_frames, *part.mask_features.shape[1:]),
-                    [level.new_empty(num_frames, *level.shape[1:]) for level in part.maps],
-                )
+                if part.num_frames == num_frames:
+                    return part
+                features, *maps = (_empty(x, num_frames) for x in (part.mask_features, *part.maps))
+                joined = cls(features, maps)
             end = start + part.num_frames
             if end > num_frames:
                 break
@@ -67,3 +68,10 @@ class EncodedFrames(NamedTuple):
         if joined is None or start != num_frames:
             raise ValueError(f"expected parts of {num_frames} frames together, got others.")
         return joined
+
+
+def _empty(like: Tensor, num_frames: int) -> Tensor:
+    """Memory for the maps of N frames, channels last where those of ``like`` are."""
+    maps = like.new_empty(num_frames, *like.shape[1:])
+    is_last = like.dim() == 4 and like.stride(1) == 1
+    return maps.contiguous(memory_format=torch.channels_last) if is_last else maps

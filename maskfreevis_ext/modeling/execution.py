@@ -58,6 +58,17 @@ def set_execution(cfg: CfgNode, backbone: nn.Module, sem_seg_head: nn.Module) ->
     compile_parts(parts, cfg.MODEL.COMPILE, cfg.MODEL.DEVICE)
 
 
+def map_format(cfg: CfgNode) -> torch.memory_format:
+    """The memory format of the images, which all maps of the backbone take over.
+
+    Args:
+        cfg: The config.
+    """
+    asked, device = cfg.MODEL.MEMORY_FORMAT, torch.device(cfg.MODEL.DEVICE)
+    is_last = asked == "channels_last" or (asked == "auto" and device.type == "cpu")
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def checkpoint_layers(part: nn.Module) -> None:
     """Keep only the inputs of a part's layers in training; the rest is computed twice.
 

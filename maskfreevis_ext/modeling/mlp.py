@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from maskfreevis_ext.modeling.products import Linear
 
 
 class MLP(nn.Module):
@@ -22,7 +23,7 @@ class MLP(nn.Module):
         """
         super().__init__()
         dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(dims))
 
     def init_last(self, std: float = 0.0, bias: float = 0.0) -> None:
         """Initialise the last layer: normal weights (zeros for ``std`` 0), constant bias."""
@@ -36,5 +37,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_dim) to (..., out_dim)."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = layer(x, relu=True)
         return self.layers[-1](x)

@@ -220,13 +220,16 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
             raise ValueError(
                 f"{mask_features.shape[0]} frames do not make whole clips of {num_frames}."
             )
+        resized = self._resized_mask_features(mask_features, maps, num_frames)
+        is_last = mask_features.is_contiguous(memory_format=torch.channels_last)
         # (B * T, channels, h, w) -> (B, channels, T, h, w), for one product over all frames.
         mask_features = mask_features.unflatten(0, (batch, num_frames)).transpose(1, 2)
-        # always a copy: "only if T > 1" would bind an exported graph to the T of its example
-        mask_features = mask_features.clone(memory_format=torch.contiguous_format)
+        if not is_last or torch.compiler.is_compiling():
+            # always a copy: "only if T > 1" would bind an exported graph to the T of its example
+            mask_features = mask_features.clone(memory_format=torch.contiguous_format)
         found = [head(maps, num_frames, num_views) for head in self.heads.values()]
         biases = [outputs.bias for outputs in found if outputs.bias is not None]
-        predictions = self._predictions(maps, mask_features, biases)
+        predictions = self._predictions(maps, resized, num_frames, biases)
         outputs = self._outputs(predictions if return_aux else predictions[-1:], mask_features)
         final: dict[str, Tensor | list[dict[str, Tensor]]] = dict(outputs.pop())
         for of_head in found:
@@ -236,15 +239,18 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         return final
 
     def _predictions(
-        self, maps: Sequence[Tensor], mask_features: Tensor, biases: Sequence[LayerBias]
+        self,
+        maps: Sequence[Tensor],
+        resized: Sequence[Tensor],
+        num_frames: int,
+        biases: Sequence[LayerBias],
     ) -> list[Prediction]:
         """Predictions of the learned queries and of every layer.
 
-        ``mask_features`` are (B, mask_dim, T, h, w).
+        ``resized`` are the mask features at the size of each level.
         """
-        batch, num_frames = mask_features.shape[0], mask_features.shape[2]
+        batch = resized[0].shape[0]
         values, keys = self._memory(maps, num_frames)
-        resized = self._resized_mask_features(mask_features, maps)
         query_position = self.query_embed.weight
         queries = self.query_feat.weight.expand(batch, -1, -1)
         predictions = [self._predict(queries)]
@@ -304,18 +310,22 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _resized_mask_features(mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    def _resized_mask_features(
+        mask_features: Tensor, maps: Sequence[Tensor], num_frames: int
+    ) -> list[Tensor]:
         """Mask features at the size of each level, (B, mask_dim, T * h_k * w_k).
 
         Masks are linear in the features, and so is resizing: resizing the features once per level
         gives the same result as resizing the masks in every layer.
         """
-        flat = mask_features.flatten(1, 2)
-        return [
-            F.interpolate(flat, size=m.shape[-2:], mode="bilinear", align_corners=False)
-            .unflatten(1, mask_features.shape[1:3])
-            .flatten(2)
+        resized = [
+            F.interpolate(mask_features, m.shape[-2:], mode="bilinear", align_corners=False)
             for m in maps
+        ]
+        # (B * T, mask_dim, h_k, w_k) -> (B, mask_dim, T * h_k * w_k), channels last in memory
+        return [
+            level.permute(0, 2, 3, 1).unflatten(0, (-1, num_frames)).flatten(1, 3).transpose(1, 2)
+            for level in resized
         ]
 
     @staticmethod

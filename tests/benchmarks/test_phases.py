@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,10 +23,12 @@ from benchmarks.phases import (
     Phases,
     count_flops,
     matrix_speed,
+    onednn_flops,
     phase_table,
     step_phases,
 )
 from benchmarks.scene import make_scene
+from maskfreevis_ext.modeling import products
 from tests.helpers.configs import tiny_cfg
 
 
@@ -35,7 +38,7 @@ def test_phases_give_the_gradients_and_operations_of_the_whole_step() -> None:
     torch.manual_seed(0)
     model = build_model(tiny_cfg("MODEL.MASKFREE.TEMPORAL.WARMUP_ITERS", 0)).train()
     torch.manual_seed(1)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=onednn_flops()) as counter:
         total(model(batch)).backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     updates: list[int] = []
@@ -71,3 +74,17 @@ def test_matrix_speed_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -
     times = itertools.count(0.0, 0.5)
     monkeypatch.setitem(CLOCKS, "wall", lambda: next(times))
     assert matrix_speed(torch.device("cpu"), torch.float32) == 2 * 1024**3 / 0.5
+
+
+def test_count_flops_knows_the_products_of_onednn() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(300, 8, requires_grad=True), torch.randn(12, 8, requires_grad=True)
+    maps = torch.randn(2, 8, 16, 16).contiguous(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(8, 12, 1)
+
+    def run(read: Callable[[], float]) -> dict[str, float]:
+        products.linear(x, weight).sum().backward()
+        products.conv2d(maps, layer.weight, layer.bias, layer)
+        return {"all": read()}
+
+    assert count_flops(run)["all"] == 3 * 2 * 300 * 8 * 12 + 2 * 2 * 256 * 8 * 12

@@ -29,7 +29,7 @@ def test_settings_are_compared_with_the_plain_step(tmp_path: Path) -> None:
     assert ratios["SOLVER.ACCUMULATE 2"]["baseline"] == AT_ONCE
     assert ratios["SOLVER.ACCUMULATE 2"]["memory"] > 1
     assert ratios["MODEL.CHECKPOINTING backbone,pixel_decoder,decoder"]["memory"] > 1
-    assert {"SOLVER.EMA", "MODEL.MEMORY_FORMAT channels_last"} <= set(ratios)
+    assert {"SOLVER.EMA", "MODEL.MEMORY_FORMAT contiguous"} <= set(ratios)
 
 
 @pytest.mark.slow

@@ -147,3 +147,14 @@ def test_folded_layer_is_exported_with_its_parameters():
         program = torch.export.export(layer, (x,))
     assert "weight" in program.state_dict
     torch.testing.assert_close(program.module()(x), expected)
+
+
+def test_training_keeps_no_folded_weights() -> None:
+    layer = Conv2d(8, 16, 3, padding=1, bias=False, norm=FrozenBatchNorm2d(16))
+    fold_frozen_batch_norm(_with_random_norms(nn.Sequential(layer)))
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = layer(torch.randn(2, 8, 6, 6, requires_grad=True))
+    y.sum().backward()
+    of_weights = [tensor for tensor in kept if tensor.shape == layer.weight.shape]
+    assert [tensor.data_ptr() for tensor in of_weights] == [layer.weight.data_ptr()]

@@ -98,7 +98,8 @@ def test_decoder_attention_mask_is_that_of_the_resized_masks() -> None:
     folded = mask_features.view(2, 3, 12, 9, 17).transpose(1, 2)
     embedding = torch.randn(2, 7, 12)
     masks = torch.einsum("bqc,bcthw->bqthw", embedding, folded)
-    for level, features in zip(maps, decoder._resized_mask_features(folded, maps), strict=True):
+    of_levels = decoder._resized_mask_features(mask_features, maps, 3)
+    for level, features in zip(maps, of_levels, strict=True):
         resized = F.interpolate(
             masks.flatten(0, 1), size=level.shape[-2:], mode="bilinear", align_corners=False
         )

@@ -13,11 +13,11 @@ _SOME_PARTS: Check = list_of(one_of(*PARTS), f"names of {', '.join(PARTS)}")
 ROWS: tuple[Key, ...] = (
     Key(
         "MODEL.MEMORY_FORMAT",
-        "contiguous",
-        one_of("contiguous", "channels_last"),
+        "auto",
+        one_of("auto", "contiguous", "channels_last"),
         "Order of the maps of backbone and pixel decoder in memory. `channels_last` suits mixed "
-        "precision on a GPU; on a CPU measure first (docs/performance.md). Results differ by "
-        "rounding only.",
+        "precision on a GPU. `auto`: maps with their channels last on a CPU, where it is faster, "
+        "contiguous elsewhere. Results differ by rounding only.",
     ),
     Key(
         "MODEL.COMPILE",

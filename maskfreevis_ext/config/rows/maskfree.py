@@ -264,10 +264,10 @@ _OTHERS = (
     Key("MODEL.MASKFREE.TEST.NUM_TRACKS", 10, integer(1), "Tracks kept per video, best first."),
     Key(
         "MODEL.MASKFREE.TEST.FRAMES_PER_CHUNK",
-        8,
+        4,
         integer(1),
-        "Frames that pass the backbone and the pixel decoder together at inference: more is "
-        "faster, fewer takes less memory. The result is the same.",
+        "Frames that pass the backbone together at inference, and the pixel decoder too (on a CPU "
+        "2 of them at a time): more is faster, fewer takes less memory. The result is the same.",
     ),
 )
 

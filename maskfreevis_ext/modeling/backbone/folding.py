@@ -6,13 +6,14 @@ output channel. Weights are small beside maps.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from maskfreevis_ext.modeling.products import conv2d, conv2d_gradients
 from maskfreevis_ext.precision import is_mixed
 
 
@@ -65,11 +66,16 @@ def _fold(
     weight: Tensor, norm: FrozenBatchNorm2d, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """Folded weight and bias; the product with the weights in ``dtype``, or in theirs."""
-    std = (norm.running_var.double() + norm.eps).sqrt()
-    scale = norm.weight.double() / std
-    shift = norm.bias.double() - norm.running_mean.double() * scale
+    scale, shift = _scale_and_shift(norm)
     dtype = dtype or weight.dtype
     return weight.to(dtype) * scale.view(-1, 1, 1, 1).to(dtype), shift.to(dtype)
+
+
+def _scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a frozen batch norm multiplies with and adds, (C',), float64."""
+    std = (norm.running_var.double() + norm.eps).sqrt()
+    scale = norm.weight.double() / std
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
 
 
 def _is_unchanged(kept: _Kept, sources: list[Tensor]) -> bool:
@@ -84,6 +90,34 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+class _FoldedConvolution(torch.autograd.Function):
+    """The convolution with folded weights, which it makes again in the backward pass.
+
+    Kept until then, they would be one more copy of all weights.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, layer: Conv2d
+    ) -> Tensor:
+        """(N, C, h, w) -> (N, C', h', w'), of float64 scale and shift (C',)."""
+        scale = scale.to(weight.dtype).view(-1, 1, 1, 1)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.layer = layer
+        return conv2d(x, weight * scale, shift.to(weight.dtype), layer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and weight, or None where none is needed."""
+        x, weight, scale = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        of_x, of_folded = conv2d_gradients(grad, x, weight * scale, ctx.layer, wanted)
+        if of_folded is not None:  # into the layout of the weight
+            of_folded = torch.mul(of_folded, scale, out=torch.empty_like(weight))
+        return of_x, of_folded, None, None, None
+
+
 class FoldedConv2d(FoldsNorm, Conv2d):
     """Detectron2's convolution whose frozen batch norm is folded into its weights."""
 
@@ -93,8 +127,11 @@ class FoldedConv2d(FoldsNorm, Conv2d):
             return Conv2d.forward(self, x)  # changed after the folding
         if torch.is_grad_enabled() and is_mixed(x.device.type):
             return Conv2d.forward(self, x)  # a pass over halved maps is as fast as one over weights
-        weight, bias = self.folded(self.weight, self.norm)
-        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        if torch.is_grad_enabled() and not _is_traced():
+            x = _FoldedConvolution.apply(x, self.weight, *_scale_and_shift(self.norm), self)
+        else:
+            weight, bias = self.folded(self.weight, self.norm)
+            x = conv2d(x, weight, bias, self)
         return x if self.activation is None else self.activation(x)
 
 
