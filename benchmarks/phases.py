@@ -167,7 +167,7 @@ def count_flops(run: Callable[[Callable[[], float]], Spent]) -> Spent:
 
 def onednn_flops() -> dict[Any, Any]:
     """Operator of oneDNN → its operations, for the ``custom_mapping`` of ``FlopCounterMode``."""
-    found = {torch.ops.aten.mkldnn_convolution: _convolution_flops}
+    found: dict[Any, Any] = {torch.ops.aten.mkldnn_convolution: _convolution_flops}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         found[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     return found
