@@ -3,7 +3,7 @@
 # make test-fast    the tests that take seconds
 # make test-triton  the GPU kernels, in Triton's interpreter; installs Triton
 # make test-gpu     the checks that need a CUDA device; skipped in one line where there is none
-# make attack       the long attacks of tests/faults/attack, and their table (hours; ATTACK="--minutes 30" for a part)
+# make attack       the long attacks of tests/faults/attack, and their table (an hour; ATTACK="--minutes 30" for a part)
 # make coverage     the whole test suite, with the share of lines that it runs; fails below 93 %
 # make flakes       the fast tests 20 times, and those that do not always end alike
 # make audit        known security holes in the versions of constraints.txt
@@ -14,7 +14,6 @@
 #
 # Each makes its own environment in $(VENV) first, with nothing but Python 3.10-3.12 on the machine.
 #   make test PYTHON=python3.12      another Python
-#   make test WORKERS=4              more test processes than two; each needs a core and 1.5 GB
 #   make test TORCH_INDEX=ADDRESS    an index with PyTorch builds without the GPU packages (some GB less)
 #   make quickstart OUTPUT=output/seed2 OPTS="SEED 2"   other folder, other config values
 #   make quickstart CONFIG=configs/quickstart/maskfreevis_tiny.yaml   from the box losses, without masks
@@ -26,10 +25,7 @@ TORCH_INDEX ?=
 OPTS ?=
 ATTACK ?=
 FLAKES ?=
-WORKERS ?= 2
 PY := $(VENV)/bin/python
-# A file is never split: its tests share what they make. tests/conftest.py puts the longest files first.
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 CONFIG := configs/quickstart/maskfreevis_tiny_taught.yaml
 DATA := datasets/quickstart
@@ -72,10 +68,10 @@ docs: $(STAMP)
 	$(PY) -m maskfreevis_ext.config --output docs/config.md
 
 test: lint
-	$(PYTEST)
+	$(PY) -m pytest
 
 test-fast: $(STAMP)
-	$(PYTEST) -m "not slow"
+	$(PY) -m pytest -m "not slow"
 
 test-triton: $(STAMP)
 	$(PY) -m pip install triton
@@ -88,7 +84,7 @@ attack: $(STAMP)
 	$(PY) -m tests.faults.attack $(ATTACK)
 
 coverage: $(STAMP)
-	$(PYTEST) --cov --cov-report=term:skip-covered
+	$(PY) -m pytest --cov --cov-report=term:skip-covered
 
 flakes: $(STAMP)
 	$(PY) -m tests.flakes $(FLAKES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: the tests are small, and threads that
@@ -16,17 +15,6 @@ import torch
 import maskfreevis_ext  # noqa: F401
 
 torch.set_num_threads(1)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process of pytest-xdist, the files with most slow tests come first.
-
-    Each process takes the next file when it has done one. A long file at the end would be done by
-    one process while the others have nothing left.
-    """
-    if hasattr(config, "workerinput"):
-        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

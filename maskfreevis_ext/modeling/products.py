@@ -36,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
         >>> linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([-12.0]))
         tensor([[-1.]])
     """
-    if x.numel() >= _LEAST_ROWS * x.shape[-1] and _is_for_onednn(x, weight):
+    if _is_for_onednn(x, weight) and x.numel() >= _LEAST_ROWS * x.shape[-1]:
         return _OneDnnLinear.apply(x, weight, bias, relu)
     x = F.linear(x, weight, bias)
     # in place on a view, which a matrix is not, would make a copy in the backward pass
@@ -129,14 +129,14 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
 def _is_product_of_cells(x: Tensor, weight: Tensor, layer: torch.nn.Conv2d) -> bool:
     """Whether a convolution is a product that is left to oneDNN."""
     return (
-        weight.shape[2:] == (1, 1)
+        _is_for_onednn(x, weight)  # first: sizes that a graph is recorded for are not looked at
+        and weight.shape[2:] == (1, 1)
         and layer.stride == (1, 1)
         and layer.padding == (0, 0)
         and layer.groups == 1
         and torch.get_num_threads() == 1  # on several, PyTorch convolves with oneDNN
         and x.numel() >= _LEAST_ROWS * x.shape[1]
         and x.is_contiguous(memory_format=torch.channels_last)
-        and _is_for_onednn(x, weight)
     )
 
 

@@ -88,16 +88,24 @@ class OnnxGraph:
         }
 
 
+class _Frames(nn.Module):
+    """Stands in for the backbone: its only map are the frames themselves."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Pass on normalised frames (N, 3, Hp, Wp)."""
+        return {"frames": images}
+
+
 class _OnnxPixelDecoder(nn.Module):
-    """Stands in for the pixel decoder; its input are the frames, the backbone does nothing."""
+    """Stands in for backbone and pixel decoder."""
 
     def __init__(self, graph: OnnxGraph) -> None:
         super().__init__()
         self.graph = graph
 
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mask features and encoded maps of normalised frames (N, 3, Hp, Wp)."""
-        outputs = self.graph(images)
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Mask features and encoded maps of what ``_Frames`` gives."""
+        outputs = self.graph(features["frames"])
         mask_features = outputs.pop("mask_features")
         return mask_features, list(outputs.values())
 
@@ -172,7 +180,7 @@ class OnnxModel(VideoMaskFormer):
         }
         heads: dict[str, AuxHead] = {_OnnxHeads.name: _OnnxHeads(graphs.get("rating"))}
         super().__init__(
-            backbone=nn.Identity(),
+            backbone=_Frames(),
             sem_seg_head=MaskFormerHead(
                 pixel_decoder=_OnnxPixelDecoder(graphs["frames"]),
                 predictor=_OnnxDecoder(graphs["decoder"], heads),

@@ -18,7 +18,7 @@ from tests.faults.attack.table import list_of_lost, markdown_table
 
 _EXAMPLES = """
 examples:
-  python -m tests.faults.attack                               all, about two hours on one core
+  python -m tests.faults.attack                               all, about an hour
   python -m tests.faults.attack --share 0.05 --minutes 10     a sample
   python -m tests.faults.attack --only annotations rle --output table.md
   python -m tests.faults.attack --only rle --case 17          one case, with its traceback
