@@ -79,7 +79,8 @@ class VisibleErrors:
 
 
 def _watched(batches: Any, notes: WorkerNotes, timeout: float) -> Iterator[Any]:
-    watch = WorkerWatch(getattr(batches, "_workers", ()), notes, timeout)
+    done = getattr(batches, "_workers_done_event", None)
+    watch = WorkerWatch(getattr(batches, "_workers", ()), notes, timeout, done)
     try:
         while True:
             fault = None

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any
 
@@ -45,10 +46,18 @@ class WorkerWatch:
         workers: The processes, by their number.
         notes: What each of them is doing.
         timeout: Longest time that is waited for a batch, seconds; 0: for ever.
+        done: What tells the workers to end, if anything does.
     """
 
-    def __init__(self, workers: Sequence[BaseProcess], notes: WorkerNotes, timeout: float) -> None:
+    def __init__(
+        self,
+        workers: Sequence[BaseProcess],
+        notes: WorkerNotes,
+        timeout: float,
+        done: Event | None = None,
+    ) -> None:
         self.workers, self._notes, self._timeout = list(workers), notes, timeout
+        self._done = done
         self.fault: DataError | None = None
         self.is_raised = False
         _watches.add(self)
@@ -163,6 +172,14 @@ class WorkerWatch:
         """End the workers, whose deaths then are no faults."""
         _watches.discard(self)
         self.end()
+        for worker in self.workers:
+            worker.join(_MOMENT)
+        if self._done is not None:
+            # A worker that was killed while it asked whether to end has left the lock closed, and
+            # torch would wait for it for ever. Nobody else can hold it now.
+            lock = self._done._cond._lock  # type: ignore[attr-defined]
+            lock.acquire(block=False)
+            lock.release()
 
     def end(self) -> None:
         """Kill the workers that still run; also stopped ones, which no other signal reaches."""
@@ -180,7 +197,7 @@ _ended: set[int] = set()
 @atexit.register
 def _end_all() -> None:
     for watch in list(_watches):
-        watch.end()
+        watch.close()
 
 
 def _raise_clear_errors() -> None:

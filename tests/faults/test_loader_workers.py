@@ -190,6 +190,19 @@ def test_pass_that_is_dropped_leaves_no_process(loader, clock, monkeypatch):
     assert time.perf_counter() - start < 120  # not the 600 s that torch gives a worker to end
 
 
+def test_worker_that_is_killed_while_it_asks_whether_to_end_stops_nobody(loader, monkeypatch):
+    end = WorkerWatch.end
+
+    def end_in_between(watch):
+        assert watch._done._cond._lock.acquire(timeout=60)  # as a worker does, which dies then
+        end(watch)
+
+    monkeypatch.setattr(WorkerWatch, "end", end_in_between)
+    batches = iter(loader(timeout=60))
+    next(batches)
+    batches.close()  # torch sets the event; without care it waits here for ever
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "exit"])
 def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
