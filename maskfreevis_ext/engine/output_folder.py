@@ -16,6 +16,7 @@ from typing import IO
 from detectron2.config import CfgNode
 
 from maskfreevis_ext.checkpoint_manifest import Manifest
+from maskfreevis_ext.config.yaml_check import read_plain_yaml
 from maskfreevis_ext.engine.inputs import config_inputs
 from maskfreevis_ext.engine.training_record import checkpoint_files
 from maskfreevis_ext.errors import ConfigError
@@ -120,7 +121,7 @@ def check_output_folder(
     inputs = config_inputs(cfg, config_file, weights="" if resume else None)
     written = _written_files(folder, training)
     _check_kinds(folder, written)
-    if _has_text(folder / "config.yaml", cfg.dump()):  # the run would not change it
+    if _has_values(folder / "config.yaml", cfg.dump()):  # the run would not change it
         written.remove(folder / "config.yaml")
     found = find_input(written, inputs)
     if found is not None:
@@ -180,11 +181,13 @@ def _foreign_files(folder: Path, written: list[Path]) -> list[Path]:
     return [path for path in written if path.suffix == ".pth" and path.name not in listed]
 
 
-def _has_text(path: Path, text: str) -> bool:
+def _has_values(path: Path, dump: str) -> bool:
+    """Whether a YAML file says the same as a text; aliases may be written out."""
     try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, ValueError):
+        there = read_plain_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError, ConfigError):
         return False
+    return there == read_plain_yaml(dump, "the config")
 
 
 def _read_owner(file: IO[str]) -> str:
