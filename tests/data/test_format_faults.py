@@ -67,6 +67,16 @@ def test_damaged_file_gives_one_error_or_sound_annotations(name, seed):
     assert len(message or "") < 1500
 
 
+@pytest.mark.parametrize("ending", [".\0", ".j\x04g", "/../x", "jpg", ".{0}", ".é"])
+@pytest.mark.parametrize("name", ["mot", "mots"])
+def test_ending_of_frames_that_is_none_is_named(name, ending, tmp_path):
+    path, files = write_sample(name, tmp_path)
+    ini = next(file for file in files if file.name == "seqinfo.ini")
+    ini.write_text(ini.read_text().replace("imExt=.jpg", f"imExt={ending}"))
+    with pytest.raises(DataError, match=r"seqinfo\.ini.*imExt"):
+        list(read_annotations(name, path, sample_options(name)))
+
+
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_missing_and_empty_inputs_are_named(name, tmp_path):
     for path in (tmp_path / "nothing", tmp_path):

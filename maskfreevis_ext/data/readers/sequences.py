@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,6 +34,7 @@ from maskfreevis_ext.errors import DataError
 
 #: Names of classes, one a line; what CVAT writes beside its MOT and MOTS files.
 LABELS = "labels.txt"
+_ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +154,9 @@ def _sequence(name: str, file: str, root: str) -> TrackedSequence:
     size = check_frame_size(sides[0], sides[1], ini)
     length = whole_number(values.get("seqlength", ""), f"{ini}: seqLength", 1)
     ending = values.get("imext", ".jpg")
-    pattern = "{:06d}" + (ending if ending.isascii() and "{" not in ending else ".jpg")
-    return TrackedSequence(name, file, size, length, pattern, True, labels)
+    if not _ENDING.fullmatch(ending):
+        raise DataError(f"{ini}: imExt: expected an ending such as .jpg, got {ending!r:.60}.")
+    return TrackedSequence(name, file, size, length, "{:06d}" + ending, True, labels)
 
 
 def read_labels(path: str) -> dict[int, str]:
