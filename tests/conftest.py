@@ -9,12 +9,16 @@ from pathlib import Path
 # wait for a busy core cost more than they give. OpenMP reads it when torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 import torch
 
 import maskfreevis_ext  # noqa: F401
 
 torch.set_num_threads(1)
+# The same examples in every run; `make attack` draws others.
+hypothesis.settings.register_profile("equal", derandomize=True)
+hypothesis.settings.load_profile("equal")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ def test_property_holds(name: str) -> None:
 
     @settings(
         max_examples=_EXAMPLES,
-        derandomize=True,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
