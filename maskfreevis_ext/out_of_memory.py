@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
@@ -15,6 +16,7 @@ from maskfreevis_ext.errors import MaskFreeError, first_line
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _TEXTS = re.compile(
@@ -39,29 +41,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_of_library and _TEXTS.search(str(error)) is not None
 
 
-def once_more(function: Callable[..., T], *args: object) -> T:
-    """Call a function, and again with an emptied cache if there was not enough memory.
+def once_more(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function so that it is called again, with an emptied cache, after want of memory.
 
     For the last steps of a prediction, whose inputs are small and are there already.
 
     Args:
         function: What to call; calling it twice must do no harm.
-        args: Its arguments.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        Exception: Another error of the function, or its second one.
     """
-    try:
-        return function(*args)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    gc.collect()  # outside of the block above, which keeps the tensors of the first call alive
-    torch.cuda.empty_cache()
-    return function(*args)
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        gc.collect()  # outside of the block above, which keeps the tensors of the first call alive
+        torch.cuda.empty_cache()
+        return function(*args, **kwargs)
+
+    return called
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def explain_out_of_memory(hints: Sequence[str]) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"Out of memory ({first_line(error)}). Lower: {'; '.join(hints)}."
+            f"Out of memory ({first_line(error)[:200]}). Lower: {'; '.join(hints)}."
         ) from error
 
 

@@ -80,5 +80,5 @@ def test_other_errors_are_not_tried_again():
         raise ValueError("out of range")
 
     with pytest.raises(ValueError, match="range"):
-        once_more(fail, 3)
+        once_more(fail)(3)
     assert calls == [3]

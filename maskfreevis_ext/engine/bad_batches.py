@@ -120,7 +120,7 @@ def _save(error: NumericError, trainer: Trainer) -> str:
         "seed": trainer.seed,
         "rank": rank,
         "error": str(error),
-        "batches": [plain(batch) for batch in getattr(trainer._trainer, "batches", [])],
+        "batches": [plain(batch) for batch in trainer._trainer.batches],
         "model": unwrapped(trainer.model).state_dict(),
     }
     try:

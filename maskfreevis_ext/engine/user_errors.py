@@ -34,8 +34,8 @@ def end_after(error: BaseException) -> tuple[int, str] | None:
         return code, str(error.args[0]) if error.args else "Interrupted."
     if is_out_of_memory(error):
         return USER_ERROR, (
-            f"OutOfMemoryError: Out of memory ({first_line(error)}). Close other programs, or give"
-            " less at once: shorter or smaller videos, fewer processes."
+            f"OutOfMemoryError: Out of memory ({first_line(error)[:200]}). Close other programs, or"
+            " give less at once: shorter or smaller videos, fewer processes."
         )
     return None
 

@@ -151,6 +151,7 @@ def frame_probabilities(
     return probs.view(*mask_logits.shape[:-2], *output_size)
 
 
+@once_more
 def _to_output(
     logits: Tensor,
     padded_size: tuple[int, int],
@@ -158,15 +159,6 @@ def _to_output(
     output_size: tuple[int, int],
 ) -> Tensor:
     """Logits (1, K, h, w) at the size of the video, float32."""
-    return once_more(_resized, logits, padded_size, frame_size, output_size)
-
-
-def _resized(
-    logits: Tensor,
-    padded_size: tuple[int, int],
-    frame_size: tuple[int, int],
-    output_size: tuple[int, int],
-) -> Tensor:
     logits = logits.float()
     logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : frame_size[0], : frame_size[1]]
