@@ -26,6 +26,8 @@ OPTS ?=
 ATTACK ?=
 FLAKES ?=
 PY := $(VENV)/bin/python
+# One process for each core, and each file of tests in one of them, for what its tests share.
+PYTEST := $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 CONFIG := configs/quickstart/maskfreevis_tiny_taught.yaml
 DATA := datasets/quickstart
@@ -68,10 +70,10 @@ docs: $(STAMP)
 	$(PY) -m maskfreevis_ext.config --output docs/config.md
 
 test: lint
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-triton: $(STAMP)
 	$(PY) -m pip install triton
@@ -84,7 +86,7 @@ attack: $(STAMP)
 	$(PY) -m tests.faults.attack $(ATTACK)
 
 coverage: $(STAMP)
-	$(PY) -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 flakes: $(STAMP)
 	$(PY) -m tests.flakes $(FLAKES)

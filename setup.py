@@ -60,7 +60,8 @@ setup(
         "dev": [
             "av>=17.0",
             "pytest>=8.0",
-            "pytest-cov>=6.0",
+            "pytest-cov>=7.0",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "mypy>=1.15",
             "hypothesis>=6.100",

@@ -170,9 +170,10 @@ def test_second_run_in_a_folder_is_refused(tiny_videos, tmp_path):
         process.communicate()
 
 
-def test_full_disk_is_reported_by_its_first_cause(tiny_videos, tmp_path):
+def test_full_disk_is_reported_by_its_first_cause(tiny_videos, tmp_path, monkeypatch):
     """Files may have 20 kB: log, metrics and TensorBoard may go on, the checkpoint may not."""
     words = tiny_options(tiny_videos, tmp_path, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()")
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # it writes more than that
     process = start_training(words, preexec_fn=_limit_files)
     said = process.communicate(timeout=600)[0]
     assert process.returncode == 2, said
