@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives 1 if a test ended differently or failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.flakes", description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="runs (default 20)")
-    parser.add_argument("words", nargs="*", help='words for pytest (default: the fast tests, a process for each core)')
+    parser.add_argument(
+        "words",
+        nargs="*",
+        help="words for pytest (default: the fast tests, one process a core)",
+    )
     args = parser.parse_args(argv)
     words = args.words or ["-m", "not slow", "-n", "auto", "--dist", "loadfile"]
     with tempfile.TemporaryDirectory() as folder:
