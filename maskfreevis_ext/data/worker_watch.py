@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import multiprocessing.util  # its own exit function must run after the one below  # noqa: F401
+import os
 import re
 import signal
 import threading
@@ -58,6 +59,7 @@ class WorkerWatch:
     ) -> None:
         self.workers, self._notes, self._timeout = list(workers), notes, timeout
         self._done = done
+        self._process = os.getpid()
         self.fault: DataError | None = None
         self.is_raised = False
         _watches.add(self)
@@ -169,7 +171,13 @@ class WorkerWatch:
             return False
 
     def close(self) -> None:
-        """End the workers, whose deaths then are no faults."""
+        """End the workers, whose deaths then are no faults.
+
+        A copy in another process ends nobody: a worker is forked with the passes of its parent, and
+        closes those that are garbage there.
+        """
+        if os.getpid() != self._process:
+            return
         _watches.discard(self)
         self.end()
         for worker in self.workers:

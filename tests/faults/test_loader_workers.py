@@ -203,6 +203,20 @@ def test_worker_that_is_killed_while_it_asks_whether_to_end_stops_nobody(loader,
     batches.close()  # torch sets the event; without care it waits here for ever
 
 
+def test_copy_of_a_pass_in_another_process_ends_nobody(loader, clock):
+    run = _Started(loader(timeout=600), clock)
+    child = os.fork()
+    if child == 0:
+        for watch in list(_watches):
+            watch.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert all(map(_is_there, run.pids))
+    next(run.batches)
+    run.batches.close()
+    run.assert_gone()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "exit"])
 def test_command_ends_with_one_line_and_no_orphans(tmp_path, fault):
