@@ -207,9 +207,12 @@ def test_copy_of_a_pass_in_another_process_ends_nobody(loader, clock):
     run = _Started(loader(timeout=600), clock)
     child = os.fork()
     if child == 0:
-        for watch in list(_watches):
-            watch.close()
-        os._exit(0)
+        try:
+            for watch in list(_watches):
+                watch.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     assert all(map(_is_there, run.pids))
     next(run.batches)
