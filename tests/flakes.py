@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tqdm import tqdm
+
+_FAST = ("-m", "not slow", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 
 
 def outcomes(report: Path) -> dict[str, str]:
@@ -35,18 +39,34 @@ def differing(runs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
     return {name: ends[name] for name in sorted(ends) if len(set(ends[name])) > 1}
 
 
-def run_once(number: int, words: Sequence[str], folder: Path) -> dict[str, str]:
-    """Outcomes of one run of pytest."""
-    report = folder / f"{number}.xml"
+def run_once(number: int, words: Sequence[str], folder: Path, limit: float) -> dict[str, str]:
+    """Outcomes of one run of pytest; SystemExit if it makes no report, or none in ``limit`` s.
+
+    A test that takes half of the limit has the stacks of its threads in what SystemExit shows.
+    """
+    report, log = folder / f"{number}.xml", folder / f"{number}.log"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    command += ["-o", f"faulthandler_timeout={limit / 2}", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONHASHSEED": str(number)}
-    with open(folder / f"{number}.log", "w", encoding="utf-8") as log:
-        subprocess.run(
-            [*command, f"--junitxml={report}"], env=environment, stdout=log, stderr=log, check=False
+    with open(log, "w", encoding="utf-8") as file:
+        run = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=file, start_new_session=True
         )
+        try:
+            run.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"run {number} hangs: no end in {limit:g} s\n{_end_of(log)}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # what it left goes with it
+                os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
     if not report.exists():
-        raise SystemExit(f"pytest did not run:\n{(folder / f'{number}.log').read_text()[-2000:]}")
+        raise SystemExit(f"pytest did not run:\n{_end_of(log)}")
     return outcomes(report)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-8000:]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,15 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.flakes", description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="runs (default 20)")
     parser.add_argument(
+        "--limit", type=float, default=1800, help="seconds a run may take (default 1800)"
+    )
+    parser.add_argument(
         "words",
         nargs="*",
-        help="words for pytest (default: the fast tests, one process a core)",
+        help="words for pytest (default: the fast tests, as make test-fast runs them)",
     )
     args = parser.parse_args(argv)
-    words = args.words or ["-m", "not slow", "-n", "auto", "--dist", "loadfile"]
+    words = args.words or _FAST
     with tempfile.TemporaryDirectory() as folder:
         runs = [
-            run_once(number, words, Path(folder))
+            run_once(number, words, Path(folder), args.limit)
             for number in tqdm(range(args.times), desc="runs", unit="run")
         ]
     flaky = differing(runs)

@@ -33,3 +33,12 @@ def test_a_test_that_fails_now_and_then_is_named(
 def test_absent_tests_differ() -> None:
     runs = [{"a": "passed", "b": "passed"}, {"a": "passed"}]
     assert flakes.differing(runs) == {"b": ["passed", "absent"]}
+
+
+def test_a_run_that_hangs_is_ended_and_shows_where(tmp_path: Path) -> None:
+    module = tmp_path / "test_some.py"
+    module.write_text("import time\ndef test_waits(): time.sleep(3600)\n")
+    words = ["--times", "1", "--limit", "20", "--", f"--rootdir={tmp_path}", str(module)]
+    with pytest.raises(SystemExit, match="run 0 hangs: no end in 20 s") as caught:
+        flakes.main(words)
+    assert "in test_waits" in str(caught.value)
