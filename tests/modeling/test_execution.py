@@ -155,3 +155,20 @@ def test_compiled_backbone_gives_the_same_maps() -> None:
         expected, found = plain.backbone(images), other.backbone(images)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(execution.missing_compiler("cpu")), reason="no C++ compiler")
+@pytest.mark.parametrize("part", ["pixel_decoder", "decoder"])
+def test_compiled_parts_have_the_same_gradients(part: str) -> None:
+    torch._dynamo.reset()
+    plain = _model()
+    other = _model("MODEL.COMPILE", [part], like=plain)
+    images = torch.randn(2, 3, 64, 64)
+    found = []
+    for model in (plain, other):
+        outputs = model.sem_seg_head(model.backbone(images), 2)
+        (outputs["pred_logits"].square().mean() + outputs["pred_masks"].square().mean()).backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    expected, compiled = (torch.cat([x[n].flatten() for n in found[0]]) for x in found)
+    assert (compiled - expected).norm() < 1e-3 * expected.norm()
