@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 
 #: Characters that act on a terminal, or hide or turn round what stands beside them: control
 #: characters but for tab and line break, marks of the direction of writing, lone surrogates.
@@ -29,6 +30,21 @@ def first_line(error: object) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def first_few(texts: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
+    """The first of some texts in one line, with dots if there are more.
+
+    Args:
+        texts: Such as the names of all files that are missing.
+        limit: So many are shown.
+        separator: What stands between them.
+
+    Example:
+        >>> first_few(["a", "b", "c"], limit=2)
+        'a, b, ...'
+    """
+    return separator.join([*texts[:limit], *(["..."] if len(texts) > limit else [])])
 
 
 def signal_name(number: int) -> str:

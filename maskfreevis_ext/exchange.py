@@ -33,12 +33,11 @@ def all_gather_json(value: Any) -> list[Any]:
     return _decode(gathered, sizes)
 
 
-def gather_json(value: Any, dst: int = 0) -> list[Any]:
-    """The values of all processes on one of them; all of them must call it.
+def gather_json(value: Any) -> list[Any]:
+    """The values of all processes on the first of them; all of them must call it.
 
     Args:
         value: As in ``all_gather_json``.
-        dst: Rank of the process that gets the values.
 
     Returns:
         The values in the order of their ranks; an empty list on the other processes.
@@ -46,9 +45,8 @@ def gather_json(value: Any, dst: int = 0) -> list[Any]:
     if comm.get_world_size() == 1:
         return [value]
     parts, sizes = _exchange(value)
-    is_here = comm.get_rank() == dst
-    gathered = [torch.empty_like(parts) for _ in sizes] if is_here else None
-    dist.gather(parts, gathered, dst=dst)
+    gathered = [torch.empty_like(parts) for _ in sizes] if comm.is_main_process() else None
+    dist.gather(parts, gathered)
     return _decode(gathered, sizes) if gathered is not None else []
 
 

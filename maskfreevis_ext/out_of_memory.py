@@ -82,9 +82,17 @@ def explain_out_of_memory(hints: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(
-            f"Out of memory ({first_line(error)[:200]}). Lower: {'; '.join(hints)}."
-        ) from error
+        raise OutOfMemoryError(describe(error, f"Lower: {'; '.join(hints)}.")) from error
+
+
+def describe(error: BaseException, advice: str) -> str:
+    """The message for an error of memory.
+
+    Args:
+        error: Of ``is_out_of_memory``.
+        advice: A sentence that says what to do.
+    """
+    return f"Out of memory ({first_line(error)[:200]}). {advice}"
 
 
 def training_hints(cfg: CfgNode) -> list[str]:

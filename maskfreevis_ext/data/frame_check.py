@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from maskfreevis_ext.data.frame_headers import Header, keep_headers, read_headers
 from maskfreevis_ext.data.frame_rules import FrameRules
 from maskfreevis_ext.data.pictures import size_fault
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, first_few
 from maskfreevis_ext.exchange import all_gather_json
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 CACHE_FILE = "frame_headers.json"
 #: Fewer new headers than this are not worth a file.
 WORTH_KEEPING = 500
-_NUM_SHOWN = 5
 
 
 def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: str) -> None:
@@ -61,7 +60,7 @@ def check_frame_files(cfg: CfgNode, videos: Sequence[Mapping[str, Any]], what: s
     rules = FrameRules.from_config(cfg)
     faults = find_faults(videos, headers, rules)
     if faults:
-        shown = "; ".join(faults[:_NUM_SHOWN]) + ("; ..." if len(faults) > _NUM_SHOWN else "")
+        shown = first_few(faults, separator="; ")
         raise DataError(
             f"{what}: {len(faults)} of {sum(len(video['file_names']) for video in videos)} frames"
             f" cannot be used: {shown}. {_hint(videos, headers, rules)}Replace the files, or remove"

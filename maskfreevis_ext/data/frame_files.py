@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, first_few
 
 #: Endings of files that are read as pictures.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -45,7 +45,7 @@ def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
                 _check_video_inside(path, video)
     if missing:
         total = sum(video["length"] for video in dataset_dicts)
-        shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
+        shown = first_few(missing, separator="; ")
         raise DataError(
             f"{len(missing)} of {total} frames do not exist: {shown}. {_hint(missing[0], folders)}"
             "Check the image root (and the environment variable DETECTRON2_DATASETS for built-in"

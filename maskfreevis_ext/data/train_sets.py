@@ -16,7 +16,7 @@ from maskfreevis_ext.data.mappers import clip_supervision
 from maskfreevis_ext.data.motion_masks import check_motion_masks
 from maskfreevis_ext.data.registration import load_registered
 from maskfreevis_ext.data.ytvis import DatasetDict
-from maskfreevis_ext.errors import ConfigError, DataError
+from maskfreevis_ext.errors import ConfigError, DataError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def check_supervision(setting: str, videos: list[DatasetDict]) -> None:
             )
         logger.info("%d boxes have a mask of the teacher, %d have none.", count, len(missing))
     elif missing:
-        shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
+        shown = first_few(missing, 3, "; ")
         raise DataError(
             f"INPUT.SUPERVISION is mask, but {len(missing)} boxes have no mask: {shown}. Set"
             " INPUT.SUPERVISION to box (train from boxes) or data (masks where there are any)."

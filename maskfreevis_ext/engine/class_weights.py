@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskfreevis_ext.data.json_fields import short
 from maskfreevis_ext.data.label_spaces import plain_name
-from maskfreevis_ext.errors import NumericError
+from maskfreevis_ext.errors import NumericError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,7 @@ def check_finite(weights: Mapping[str, Tensor], filename: str) -> None:
     """
     bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if bad:
-        shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise NumericError(
             f"Weights file {filename}: expected finite numbers, got NaN or Inf in {len(bad)} of"
-            f" {len(weights)} weights: {shown}. Take an earlier checkpoint."
+            f" {len(weights)} weights: {first_few(bad, 3)}. Take an earlier checkpoint."
         )

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 
 from maskfreevis_ext.data.frame_check import check_frame_files
 from maskfreevis_ext.data.loaders import load_test_videos
-from maskfreevis_ext.errors import ConfigError
+from maskfreevis_ext.errors import ConfigError, first_few
 from maskfreevis_ext.evaluation import build_evaluator, evaluator_names
 from maskfreevis_ext.evaluation.class_matching import check_classes
 from maskfreevis_ext.evaluation.evaluator import YTVISEvaluator
@@ -115,8 +115,7 @@ def check_label_space(cfg: CfgNode) -> None:
     classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
     wanted = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if classes is not None and len(classes) != wanted:
-        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise ConfigError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: expected {len(classes)}, the number of classes of "
-            f"the training set {name} ({shown}), got {wanted}."
+            f"the training set {name} ({first_few(classes)}), got {wanted}."
         )

@@ -12,8 +12,8 @@ from maskfreevis_ext.engine.interrupt import (
     Terminated,
     terminate_like_interrupt,
 )
-from maskfreevis_ext.errors import MaskFreeError, first_line
-from maskfreevis_ext.out_of_memory import is_out_of_memory
+from maskfreevis_ext.errors import MaskFreeError
+from maskfreevis_ext.out_of_memory import describe, is_out_of_memory
 
 USER_ERROR = 2  #: Exit code after a ``MaskFreeError``.
 
@@ -33,10 +33,11 @@ def end_after(error: BaseException) -> tuple[int, str] | None:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return code, str(error.args[0]) if error.args else "Interrupted."
     if is_out_of_memory(error):
-        return USER_ERROR, (
-            f"OutOfMemoryError: Out of memory ({first_line(error)[:200]}). Close other programs, or"
-            " give less at once: shorter or smaller videos, fewer processes."
+        advice = (
+            "Close other programs, or give less at once: shorter or smaller videos, fewer"
+            " processes."
         )
+        return USER_ERROR, f"OutOfMemoryError: {describe(error, advice)}"
     return None
 
 

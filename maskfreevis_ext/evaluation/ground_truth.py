@@ -23,7 +23,7 @@ from maskfreevis_ext.data.json_fields import (
     short,
     unique_id,
 )
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, first_few
 from maskfreevis_ext.rle import MAX_SIDE, is_finite_number
 from maskfreevis_ext.tracks import Track, decode_track
 
@@ -245,9 +245,8 @@ def _known_id(entry: Entry, field: str, known: Mapping[int, object]) -> int:
     """An id that is in the ground truth."""
     value = entry.integer(field, 0, MAX_ID)
     if value not in known:
-        ids = sorted(known)
-        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-        raise entry.fail(field, f"one of the {len(ids)} of the ground truth ({shown})")
+        shown = first_few([str(one) for one in sorted(known)])
+        raise entry.fail(field, f"one of the {len(known)} of the ground truth ({shown})")
     return value
 
 

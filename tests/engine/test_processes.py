@@ -90,7 +90,7 @@ def test_nothing_listens_outside_the_loopback(tmp_path):
         assert [value["rank"] for value in values] == [0, 1]
         assert values[1]["text"] == "é" * 1000
         assert total == 3.0
-        assert repr(on_one) == ("[[0, 0.5], [1, nan]]" if rank else "[]")
+        assert repr(on_one) == ("[[0, 0.5], [1, nan]]" if rank == 0 else "[]")
         assert listening
         assert set(listening) == {"0100007F"}  # 127.0.0.1
 

@@ -53,7 +53,7 @@ def exchange(folder: str) -> None:
     values = all_gather_json({"rank": rank, "text": "é" * (1000 * rank), "pair": (1, None)})
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
-    on_one = gather_json([rank, float("nan") if rank else 0.5], dst=1)
+    on_one = gather_json([rank, float("nan") if rank else 0.5])
     Path(folder, f"rank{rank}.json").write_text(
         json.dumps((values, total.item(), on_one, listening_addresses()))
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from maskfreevis_ext.data.frame_check import describe_frames
+from maskfreevis_ext.data.frame_check import describe_frames, find_faults
 from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images, check_inside
 from maskfreevis_ext.data.frame_headers import read_header
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES
-from maskfreevis_ext.data.images import image_size, read_video_frame
+from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.ytvis import DatasetDict
-from maskfreevis_ext.errors import DataError
+from maskfreevis_ext.errors import DataError, first_few
 from maskfreevis_ext.inference.boxes_to_masks.chunks import Source
 from maskfreevis_ext.inference.video_io import open_frames
 
@@ -137,7 +137,7 @@ def frame_places(video: DatasetDict, num_frames: int, path: Path) -> list[int]:
 
 
 def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source]:
-    """Find the frames of all videos; of picture files the size of the first one is checked.
+    """Find the frames of all videos; of picture files the first one is checked.
 
     Args:
         videos: Dicts of ``load_ytvis_json`` with the image root ``images``.
@@ -150,7 +150,7 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
         DataError: Frames or videos are missing (all are counted), or of another size.
     """
     sources: dict[int, Source] = {}
-    with_files = []
+    with_files: list[DatasetDict] = []
     if os.path.isfile(images):
         if len(videos) != 1:
             raise DataError(
@@ -174,18 +174,24 @@ def open_sources(videos: Sequence[DatasetDict], images: str) -> dict[int, Source
             with_files.append(video)
         else:
             sources[video["video_id"]] = VideoFrames(video, path)
-    check_images(with_files)
-    headers = {video["file_names"][0]: read_header(video["file_names"][0]) for video in with_files}
+    _check_pictures(with_files, images)
+    return sources
+
+
+def _check_pictures(videos: list[DatasetDict], images: str) -> None:
+    """See that all frames exist and look at the first of each video."""
+    check_images(videos)
+    first = [{**video, "file_names": video["file_names"][:1]} for video in videos]
+    headers = {path: read_header(path) for video in first for path in video["file_names"]}
+    faults = find_faults(first, headers, DEFAULT_RULES)
+    if faults:
+        shown = first_few(faults, separator="; ")
+        raise DataError(
+            f"{images}: the first frames of {len(faults)} of {len(videos)} videos cannot be used:"
+            f" {shown}."
+        )
     for line in describe_frames(headers, DEFAULT_RULES):
         logger.warning("%s (first frames of the videos): %s", images, line)
-    for video in with_files:
-        found, expected = image_size(video["file_names"][0]), (video["height"], video["width"])
-        if found != expected:
-            raise DataError(
-                f"{video['file_names'][0]}: expected {expected[1]} x {expected[0]} pixels as the"
-                f" annotations of video {video['video_id']} say, got {found[1]} x {found[0]}."
-            )
-    return sources
 
 
 def _video_file(video: DatasetDict, files: dict[str, Path]) -> Path | None:

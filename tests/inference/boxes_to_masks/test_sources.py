@@ -103,7 +103,11 @@ def test_pictures_of_another_size_are_told_before_the_work(tmp_path) -> None:
     root = write_frames(tmp_path, content)
     content["videos"][0]["height"] = HEIGHT + 4
     videos = load_ytvis_json(write_json(tmp_path, content), root)
-    with pytest.raises(DataError, match=r"v1/00000.png: expected 30 x 24 pixels .* got 30 x 20"):
+    told = r"of 1 of 1 videos cannot .*v1/00000.png \(video 1, frame 0\).* 30 x 24 .* 30 x 20"
+    with pytest.raises(DataError, match=told):
+        open_sources(videos, root)
+    (Path(root) / "v1" / "00000.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"v1/00000.png \(video 1, frame 0\): it is no image"):
         open_sources(videos, root)
 
 
