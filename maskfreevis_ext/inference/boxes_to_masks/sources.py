@@ -12,7 +12,7 @@ import numpy as np
 
 from maskfreevis_ext.data.frame_check import describe_frames, find_faults
 from maskfreevis_ext.data.frame_files import VIDEO_SUFFIXES, check_images, check_inside
-from maskfreevis_ext.data.frame_headers import read_header
+from maskfreevis_ext.data.frame_headers import read_headers
 from maskfreevis_ext.data.frame_rules import DEFAULT_RULES
 from maskfreevis_ext.data.images import read_video_frame
 from maskfreevis_ext.data.ytvis import DatasetDict
@@ -182,7 +182,7 @@ def _check_pictures(videos: list[DatasetDict], images: str) -> None:
     """See that all frames exist and look at the first of each video."""
     check_images(videos)
     first = [{**video, "file_names": video["file_names"][:1]} for video in videos]
-    headers = {path: read_header(path) for video in first for path in video["file_names"]}
+    headers = read_headers([video["file_names"][0] for video in videos])
     faults = find_faults(first, headers, DEFAULT_RULES)
     if faults:
         shown = first_few(faults, separator="; ")
